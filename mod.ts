@@ -1,0 +1,6500 @@
+/**
+ * Gets a TikTok Shop app its first OAuth2 access token from a desktop or a
+ * script, and keeps that access alive afterwards. One module, three uses:
+ *
+ * - a program: `deno run -A mod.ts`, `node mod.ts`, `npx tiktok-shop-oauth2`;
+ * - a library: import it by URL or from npm. Importing does nothing;
+ * - a reference: TikTok's dialect of OAuth2 in one readable file.
+ *
+ * The login is {@linkcode login}: listen on localhost, build the authorization
+ * link, open the browser, wait for the redirect, exchange the code.
+ *
+ * ```ts
+ * import { login } from "tiktok-shop-oauth2";
+ * import { startSandbox } from "tiktok-shop-oauth2/sandbox";
+ *
+ * // A TikTok Shop of one's own. Leave it out, and the last five options with
+ * // it, to log in at TikTok's.
+ * const redirectUrl = "http://localhost:3029/";
+ * const sandbox = await startSandbox({ redirectUrl });
+ *
+ * const reply = await login({
+ *   appKey: sandbox.appKey,
+ *   appSecret: sandbox.appSecret,
+ *   serviceId: sandbox.serviceId,
+ *   port: 3029,
+ *   authorizationEndpoint: sandbox.authorizationEndpoint,
+ *   tokenEndpoint: sandbox.tokenEndpoint,
+ *   open: async (url) => void fetch(await sandbox.approve(url)),
+ * });
+ * console.log(reply.data.seller_name, reply.data.granted_scopes);
+ *
+ * await sandbox.stop();
+ * ```
+ *
+ * What can fail is a {@linkcode TikTokShopError} with a documented `kind` and a
+ * `hint` that names the next step; wrong arguments are a `TypeError` or a
+ * `RangeError`. No secret is ever part of an error's text.
+ *
+ * @module
+ */
+
+// === Imports
+
+/** The `node:` built-ins in use; see {@linkcode node}. */
+interface Builtins {
+  "node:child_process": typeof import("node:child_process");
+  "node:crypto": typeof import("node:crypto");
+  "node:fs": typeof import("node:fs");
+  "node:fs/promises": typeof import("node:fs/promises");
+  "node:os": typeof import("node:os");
+  "node:http": typeof import("node:http");
+  "node:https": typeof import("node:https");
+  "node:path": typeof import("node:path");
+  "node:timers": typeof import("node:timers");
+  "node:tty": typeof import("node:tty");
+  "node:url": typeof import("node:url");
+  "node:util": typeof import("node:util");
+}
+
+/** The part of Deno's API in use, so that no type of Deno's is needed. */
+interface DenoRuntime {
+  readonly args: string[];
+  readonly mainModule: string;
+  serve(
+    options: DenoServeOptions,
+    handler: (
+      request: Request,
+      info: { readonly completed: Promise<void> },
+    ) => Promise<Response>,
+  ): { readonly finished: Promise<void> };
+}
+
+interface DenoServeOptions {
+  hostname: string;
+  port: number;
+  signal: AbortSignal;
+  onListen: () => void;
+  cert?: string;
+  key?: string;
+}
+
+const RUNTIME = globalThis as unknown as {
+  readonly Deno?: DenoRuntime;
+  readonly process: typeof import("node:process");
+};
+
+/**
+ * A `node:` built-in, loaded at its first use: a static import of each costs
+ * Deno 10 to 40 ms, which `--version` and a library's importer should not pay.
+ */
+function node<Name extends keyof Builtins>(name: Name): Builtins[Name] {
+  return RUNTIME.process.getBuiltinModule(name) as Builtins[Name];
+}
+
+// === Constants
+
+/** The version of this module, that of the package. */
+export const VERSION: string = "1.0.0";
+
+const PROGRAM = "tiktok-shop-oauth2";
+const DEFAULT_PORT = 3017;
+const DEFAULT_TIMEOUT = 300; // seconds
+const DEFAULT_TOKEN_ENDPOINT = "https://auth.tiktok-shops.com/api/v2/token/get";
+const DEFAULT_REFRESH_ENDPOINT =
+  "https://auth.tiktok-shops.com/api/v2/token/refresh";
+const DEFAULT_API_ENDPOINT = "https://open-api.tiktokglobalshop.com";
+
+const CALL_LIMIT = 30_000; // ms a call may take, its body included
+const BODY_LIMIT = 1 << 20; // bytes
+const RETRIES = 3;
+const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
+const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
+const FLUSH_PATIENCE = 500; // ms an answer may take to reach the browser
+
+/** Where sellers, partners and creators authorize an app (official guide). */
+const AUTHORIZATION_ENDPOINTS: Record<Region, Record<UserType, string>> = {
+  row: {
+    seller: "https://services.tiktokshop.com/open/authorize",
+    partner: "https://partner.tiktokshop.com/open/authorize",
+    creator: "https://shop.tiktok.com/alliance/creator/auth",
+  },
+  us: {
+    seller: "https://services.us.tiktokshop.com/open/authorize",
+    partner: "https://partner.us.tiktokshop.com/open/authorize",
+    creator: "https://shop.tiktok.com/alliance/creator/auth",
+  },
+};
+
+const LOGIN_AGAIN = `log in again: ${PROGRAM} login`;
+
+/** TikTok's error codes that call for something better than "look it up". */
+const TIKTOK_CODES: Record<number, { kind?: ErrorKind; hint: string }> = {
+  36004001: {
+    kind: "login_required",
+    hint: `the refresh token has expired, ${LOGIN_AGAIN}`,
+  },
+  36004004: {
+    hint: "the code was used before, is older than 30 minutes or belongs to " +
+      `another app, ${LOGIN_AGAIN}`,
+  },
+  36004005: {
+    kind: "login_required",
+    hint: `the seller's authorization is gone, ${LOGIN_AGAIN}`,
+  },
+  105001: {
+    kind: "login_required",
+    hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  },
+  105002: {
+    hint: `the access token has expired, refresh it: ${PROGRAM} refresh`,
+  },
+  105005: {
+    hint: `enable the scope for the app in Partner Center, then ${LOGIN_AGAIN}`,
+  },
+  106001: { hint: "the signature is wrong, check the app secret" },
+  106013: { hint: "say for which shop with --shop ID (option shop)" },
+  36009002: { hint: "too many calls, wait a minute" },
+  36009004: {
+    hint: "read TikTok's message: the sign, the app key, the clock or a " +
+      "shop_cipher that is not wanted",
+  },
+  36009005: {
+    kind: "login_required",
+    hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  },
+  36009009: { hint: "there is no such path, check the call" },
+  36009010: { hint: "the path takes another method, check the call" },
+  36009014: { hint: "there is no such version, check the path" },
+  36009003: { hint: "TikTok had an internal error, try again in a minute" },
+  36009007: { hint: "TikTok timed out, try again in a minute" },
+  36009033: {
+    hint: "add this machine's IP address to the app's IP allow list in " +
+      "Partner Center",
+  },
+};
+
+const RETRIED_CODES = [36009002, 36009003, 36009007];
+const FINAL_CODES = [36004001, 36004004, 36004005];
+
+// === Errors
+
+/**
+ * What went wrong, for programs:
+ *
+ * | kind | meaning |
+ * | --- | --- |
+ * | `access_denied` | the seller denied the app access |
+ * | `timeout` | no usable redirect came in time |
+ * | `cancelled` | `cancel()`, an aborted signal or Ctrl-C |
+ * | `state_mismatch` | the redirect belongs to another login |
+ * | `missing_state` | the redirect carries no state, or a bare code was given |
+ * | `invalid_redirect` | the redirect carries an error or no code |
+ * | `port_in_use` | the callback port cannot be listened on |
+ * | `network` | a host cannot be reached, or does not answer in time |
+ * | `invalid_response` | a host's answer is not what TikTok would send |
+ * | `rejected` | TikTok answered with a non-zero `code` |
+ * | `login_required` | the grant or refresh token is gone: log in again |
+ * | `missing_scope` | a required scope was not granted |
+ * | `store` | tokens cannot be loaded or saved; see `reply` |
+ * | `lock_lost` | a profile's lock was taken over by another process |
+ */
+export type ErrorKind =
+  | "access_denied"
+  | "timeout"
+  | "cancelled"
+  | "state_mismatch"
+  | "missing_state"
+  | "invalid_redirect"
+  | "port_in_use"
+  | "network"
+  | "invalid_response"
+  | "rejected"
+  | "login_required"
+  | "missing_scope"
+  | "store"
+  | "lock_lost";
+
+/** What a {@linkcode TikTokShopError} carries besides kind and message. */
+export interface ErrorDetails {
+  /** TikTok's `code`, if TikTok answered with one. */
+  code?: number;
+  /** TikTok's `request_id`, to be named when asking its support. */
+  requestId?: string;
+  /** The next step, a sentence without a full stop. */
+  hint?: string;
+  /** HTTP status of the answer. */
+  status?: number;
+  /** Seconds that the host asked to wait before the next try. */
+  retryAfter?: number;
+  /** What lies beneath; its text is redacted. */
+  cause?: unknown;
+  /** The tokens that were received but could not be saved. */
+  reply?: TokenReply;
+}
+
+/**
+ * The one error class for what can go wrong at run time. No secret is part of
+ * its message, stack or cause.
+ */
+export class TikTokShopError extends Error {
+  /** What went wrong, for programs. */
+  readonly kind: ErrorKind;
+  /** TikTok's `code`, if TikTok answered with one. */
+  readonly code: number | undefined;
+  /** TikTok's `request_id`, to be named when asking its support. */
+  readonly requestId: string | undefined;
+  /** The next step, a sentence without a full stop. */
+  readonly hint: string | undefined;
+  /** HTTP status of the answer. */
+  readonly status: number | undefined;
+  /** Seconds that the host asked to wait before the next try. */
+  readonly retryAfter: number | undefined;
+  /**
+   * The tokens that were received but could not be kept, when `kind` is
+   * `store` or `missing_scope`. Not enumerable: no logger prints it.
+   */
+  declare readonly reply: TokenReply | undefined;
+
+  /** Makes an error; `message` and `details.hint` must be free of secrets. */
+  constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
+    const { cause } = details;
+    super(message, cause === undefined ? {} : { cause: evidence(cause) });
+    this.name = "TikTokShopError";
+    this.kind = kind;
+    this.code = details.code;
+    this.requestId = details.requestId;
+    this.hint = details.hint;
+    this.status = details.status;
+    this.retryAfter = details.retryAfter;
+    Object.defineProperty(this, "reply", { value: details.reply });
+  }
+}
+
+const SECRET_NAMES = "app_secret|auth_code|code|access_token|refresh_token|" +
+  "sign|state|x-tts-access-token";
+
+/** `name=value` in URLs and forms, and in a URL inside of another. */
+const SECRET_PARAMETER = new RegExp(
+  `((?:\\b|(?<=%(?:25)*(?:26|3F)))(?:${SECRET_NAMES}))` +
+    `(?:(=)[^&\\s"'<>#;]+|` +
+    `(%(?:25)*3D)(?:(?!%(?:25)*26)[^&\\s"'<>#;])+)`,
+  "gi",
+);
+/** `"name":"value"` in JSON, and in JSON inside of JSON. */
+const SECRET_MEMBER = new RegExp(
+  `("(?:${SECRET_NAMES})\\\\*"\\s*:\\s*)\\\\*"(?:[^"\\\\]|\\\\.)*"?`,
+  "gi",
+);
+const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
+/** User and password in a URL. */
+const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
+
+/**
+ * The one redactor, for URLs, JSON, headers and messages: replaces the values
+ * of secret names, and `secrets` wherever they occur, by `***`.
+ */
+function redact(text: string, secrets: readonly string[] = []): string {
+  let result = text;
+  // The longest first, for one may be a part of another.
+  for (const secret of [...secrets].sort((a, b) => b.length - a.length)) {
+    if (secret.length < 4) continue;
+    result = result.replace(secretPattern(secret), "***");
+  }
+  return result
+    .replace(SECRET_PARAMETER, "$1$2$3***")
+    .replace(SECRET_MEMBER, '$1"***"')
+    .replace(SECRET_HEADER, "$1$2***")
+    .replace(SECRET_USER, "$1***@");
+}
+
+/** A backslash, as it is or encoded. */
+const BACKSLASH = "(?:\\\\(?:u005c)?|%(?:25){0,4}5C)";
+
+/** Finds a secret plain, percent-encoded (twice, too) or escaped in JSON. */
+function secretPattern(secret: string): RegExp {
+  const hex = (n: number, digits: number) =>
+    n.toString(16).padStart(digits, "0");
+  // Limited, and a row of backslashes taken as one: else a host could send
+  // what takes for ever to search.
+  const characters = [...secret.replace(/\\+/g, "\\")].map((c) => {
+    if (/\w/.test(c)) return c;
+    if (c === "\\") return `${BACKSLASH}{1,64}`;
+    const bytes = [...new TextEncoder().encode(c)];
+    const encoded = bytes.map((byte) => `%(?:25){0,4}${hex(byte, 2)}`).join("");
+    const units = c.split("").map((unit) => hex(unit.charCodeAt(0), 4));
+    const escaped = units.map((unit) => `u${unit}`).join(BACKSLASH);
+    const space = c === " " ? "|\\+" : "";
+    return `${BACKSLASH}{0,8}(?:\\${c}|${encoded}|${escaped}${space})`;
+  });
+  return new RegExp(characters.join(""), "gi");
+}
+
+/** Control, bidi and zero-width characters, which could forge a terminal. */
+const UNPRINTABLE = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u206f\\ufeff]",
+  "g",
+);
+
+/** Foreign text made safe to show on one line of a terminal. */
+function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (c) => c === "\n" ? " " : "\ufffd");
+}
+
+/** An error's text without secrets: fetch errors name whole URLs. */
+function messageOf(error: unknown, secrets: readonly string[] = []): string {
+  const { message } = (error ?? {}) as { message?: unknown };
+  return printable(redact(`${message || error}`, secrets));
+}
+
+/** A redacted copy of an error, to be the `cause` of another. */
+function evidence(
+  error: unknown,
+  secrets: readonly string[] = [],
+  depth = 0,
+): unknown {
+  if (error instanceof TikTokShopError) return error;
+  const { name, code, cause } = (error ?? {}) as Record<string, unknown>;
+  const copy = new Error(messageOf(error, secrets));
+  copy.name = typeof name === "string" ? name : "Error";
+  copy.stack = `${copy.name}: ${copy.message}`;
+  if (typeof code === "string") Object.assign(copy, { code });
+  // Not for ever: an error may be its own cause.
+  if (cause === undefined || depth === 8) return copy;
+  return Object.assign(copy, { cause: evidence(cause, secrets, depth + 1) });
+}
+
+// === Types
+
+/** `row` is everywhere but the US; the two have separate apps and hosts. */
+export type Region = "row" | "us";
+
+/** Who authorizes the app. */
+export type UserType = "seller" | "partner" | "creator";
+
+/** Seconds as a number, or text such as `90`, `5m`, `2h` or `7d`. */
+export type Duration = number | string;
+
+/**
+ * Where a login stands, with the numbers of the original example:
+ * 0 idle, 1 waiting for the redirect, 2 waiting for the final response,
+ * 3 success, 4 access denied, 5 failed.
+ */
+export type FlowState = 0 | 1 | 2 | 3 | 4 | 5;
+
+/** The names of the {@linkcode FlowState} numbers. */
+export const FlowState: {
+  readonly IDLE: 0;
+  readonly WAITING_FOR_REDIRECT: 1;
+  readonly WAITING_FOR_RESPONSE: 2;
+  readonly SUCCESS: 3;
+  readonly ACCESS_DENIED: 4;
+  readonly FAILED: 5;
+} = {
+  IDLE: 0,
+  WAITING_FOR_REDIRECT: 1,
+  WAITING_FOR_RESPONSE: 2,
+  SUCCESS: 3,
+  ACCESS_DENIED: 4,
+  FAILED: 5,
+};
+
+/** The app's credentials, from Partner Center. */
+export interface AppCredentials {
+  /** The app key: about 12 lower-case letters and digits. */
+  appKey: string;
+  /** The app secret. Never logged, never stored. */
+  appSecret: string;
+}
+
+/**
+ * TikTok's reply to a token request, verbatim, unknown members included.
+ * An integer beyond 2^53 is a `bigint`; `JSON.stringify(reply)` works and
+ * keeps its digits.
+ */
+export interface TokenReply {
+  /** 0: success. */
+  code: number;
+  /** `success`. */
+  message: string;
+  /** The tokens and whose they are. */
+  data: TokenData;
+  /** TikTok's id of the request. */
+  request_id: string;
+  /** Whatever else TikTok sends. */
+  [name: string]: unknown;
+}
+
+/** The `data` member of a {@linkcode TokenReply}. */
+export interface TokenData {
+  /** Sent with every API call; lives seven days. */
+  access_token: string;
+  /** When it ends: absolute Unix seconds, in spite of the name. */
+  access_token_expire_in: number;
+  /** Gets new access tokens for as long as the seller's grant lasts. */
+  refresh_token: string;
+  /** When it ends: absolute Unix seconds, often far beyond 2^31. */
+  refresh_token_expire_in: number;
+  /** The seller, partner or creator, for this app. */
+  open_id: string;
+  /** The shop's name; `null` for creators. */
+  seller_name: string | null;
+  /** Country code of the seller, such as `GB`. */
+  seller_base_region: string;
+  /** 0 seller, 1 creator, 3 partner; others occur. */
+  user_type: number;
+  /** What the seller allowed. */
+  granted_scopes?: string[];
+  /** Whatever else TikTok sends. */
+  [name: string]: unknown;
+}
+
+/** What we know of the tokens beside TikTok's reply. */
+export interface TokenMeta {
+  /** Version of this layout: 1. */
+  version?: number;
+  /** The app that the tokens belong to. */
+  app_key?: string;
+  /** When they were obtained: Unix seconds by the token host's clock. */
+  obtained_at?: number;
+  /** Seconds that the local clock was behind the token host's. */
+  clock_offset?: number;
+  /** Market of the app. */
+  region?: Region;
+  /** Who authorized it. */
+  user_type?: UserType;
+  /** The shops of the seller, once they were asked for. */
+  shops?: Shop[];
+  /** Whatever else was found in the file. */
+  [name: string]: unknown;
+}
+
+/** A token reply as it is kept by a {@linkcode TokenStore}. */
+export interface StoredTokens extends TokenReply {
+  /** What we know beside the reply. */
+  meta: TokenMeta;
+}
+
+/** A shop that a token may act for. */
+export interface Shop {
+  /** Goes into `shop_cipher` of signed calls. */
+  cipher: string;
+  /** The shop's code, as sellers see it. */
+  code: string;
+  /** The shop's id, a decimal string. */
+  id: string;
+  /** The shop's name. */
+  name: string;
+  /** Country code, such as `GB`. */
+  region: string;
+  /** `LOCAL` or `CROSS_BORDER`. */
+  seller_type: string;
+  /** Whatever else TikTok sends. */
+  [name: string]: unknown;
+}
+
+/** How HTTP calls are made. */
+export interface HttpOptions {
+  /** Makes the request. @default {globalThis.fetch} */
+  fetch?: typeof fetch;
+  /** Aborts the call. */
+  signal?: AbortSignal;
+  /** Told one redacted line for each request and reply. */
+  onTrace?: (line: string) => void;
+}
+
+/** Options of {@linkcode exchangeCode} and {@linkcode refreshTokens}. */
+export interface TokenOptions extends HttpOptions {
+  /**
+   * Where codes are exchanged.
+   * @default {"https://auth.tiktok-shops.com/api/v2/token/get"}
+   */
+  tokenEndpoint?: string;
+  /**
+   * Where tokens are refreshed.
+   * @default {"https://auth.tiktok-shops.com/api/v2/token/refresh"}
+   */
+  refreshEndpoint?: string;
+  /** The local clock, in milliseconds since 1970. @default {Date.now} */
+  now?: () => number;
+}
+
+// === Login
+
+/** Options of {@linkcode login}. */
+export interface LoginOptions extends StartAuthOptions {
+  /** Shows the link to the person. @default {openBrowser} */
+  open?: (url: string) => unknown;
+  /** Told once the login listens, before the browser is opened. */
+  onStart?: (flow: AuthFlow) => unknown;
+  /** Keeps the tokens before anybody sees them. @default {none} */
+  store?: TokenStore;
+  /** Name to keep them under. @default {"default"} */
+  profile?: string;
+  /** Replace the tokens of another seller. @default {false} */
+  switch?: boolean;
+  /** Told the profile that the tokens were saved under. */
+  onSaved?: (profile: string) => unknown;
+  /** Fail, after saving, if one of these scopes was not granted. */
+  requireScopes?: string[];
+}
+
+/**
+ * The whole job in one call: listens, opens the browser, waits for the
+ * redirect, exchanges the code and, given a store, saves the tokens.
+ *
+ * @returns TikTok's reply, verbatim.
+ * @throws {TikTokShopError} of any kind.
+ * @throws {TypeError | RangeError} if an option is wrong.
+ */
+export async function login(options: LoginOptions): Promise<TokenReply> {
+  const flow = await startAuth({
+    ...options,
+    onReply: async (reply, meta) => {
+      await keepTokens(reply, meta, options);
+      await options.onReply?.(reply, meta);
+    },
+  });
+  try {
+    await options.onStart?.(flow);
+    const open = options.open ??
+      ((url: string) => tryBrowsers(url, {}, false));
+    // Not awaited: a browser may stay in the foreground until it is closed.
+    Promise.resolve(flow.url).then(open).catch((error) =>
+      options.onWarning?.(`${messageOf(error)}: open the link yourself`)
+    );
+    return await flow.reply;
+  } finally {
+    await flow[Symbol.asyncDispose]();
+  }
+}
+
+async function keepTokens(
+  reply: TokenReply,
+  meta: TokenMeta,
+  options: LoginOptions,
+): Promise<void> {
+  if (options.store) {
+    const tokens: StoredTokens = { ...reply, meta };
+    // Not within the call: an optional call that is none skips its arguments.
+    const profile = await saveLogin(options.store, tokens, options);
+    options.onSaved?.(profile);
+  }
+  const { granted_scopes: scopes } = reply.data;
+  const granted: unknown[] = Array.isArray(scopes) ? scopes : [];
+  const missing = (options.requireScopes ?? [])
+    .filter((scope) => !granted.includes(scope));
+  if (missing.length === 0) return;
+  throw new TikTokShopError(
+    "missing_scope",
+    `The seller did not grant ${missing.map((s) => `"${s}"`).join(", ")}`,
+    { hint: `enable it in Partner Center, then ${LOGIN_AGAIN}`, reply },
+  );
+}
+
+/** Options of {@linkcode startAuth}. */
+export interface StartAuthOptions
+  extends
+    AppCredentials,
+    Omit<AuthorizationUrlOptions, "appKey" | "state">,
+    TokenOptions {
+  /**
+   * Port of the callback, or an ordered range such as `3017-3020`, of which
+   * the first free one is used. It belongs to the redirect URL registered for
+   * the app. @default {3017}
+   */
+  port?: number | string;
+  /** Host named in the redirect URL. @default {"localhost"} */
+  host?: "localhost" | "127.0.0.1";
+  /** Path of the redirect URL. @default {"/"} */
+  path?: string;
+  /** The registered redirect URL when it is not the loopback one. */
+  redirectUrl?: string;
+  /** Certificate and key in PEM, to serve the callback over https. */
+  tls?: { cert: string; key: string };
+  /** How long to wait for the redirect, in all. @default {300} */
+  timeout?: Duration;
+  /** Accept a redirect without state and a bare code. @default {false} */
+  allowMissingState?: boolean;
+  /** Asked whether to accept a code that came without state. */
+  confirmMissingState?: () => boolean | Promise<boolean>;
+  /** Told each change of state. */
+  onState?: (state: FlowState) => unknown;
+  /**
+   * Given the tokens before the browser is answered and `reply` resolves; if
+   * it fails, so does the login.
+   */
+  onReply?: (reply: TokenReply, meta: TokenMeta) => unknown;
+  /** Told what a person should know though the login goes on. */
+  onWarning?: (message: string) => unknown;
+}
+
+/**
+ * A login under way. It ends by itself: by success, denial, failure, timeout
+ * or `cancel()`. Dispose of it to be sure that its port is closed.
+ */
+export interface AuthFlow extends AsyncDisposable {
+  /** The authorization link to open in a browser. */
+  readonly url: string;
+  /** The port that is listened on. */
+  readonly port: number;
+  /** The redirect URL, as it must be registered for the app. */
+  readonly redirectUrl: string;
+  /** Where the login stands. */
+  readonly state: FlowState;
+  /** TikTok's reply; rejects with a {@linkcode TikTokShopError}. */
+  readonly reply: Promise<TokenReply>;
+  /** Every parameter of the redirect; empty before it came. */
+  readonly redirectParams: Readonly<Record<string, string>>;
+  /** Told each change of state. */
+  onState: ((state: FlowState) => unknown) | undefined;
+  /**
+   * Takes a redirect URL, a query string or a bare code that a person pasted.
+   * Resolves once it is accepted; `reply` then brings the tokens.
+   *
+   * @throws {TikTokShopError} if it is not the redirect of this login; the
+   * wait goes on.
+   */
+  submit(urlOrCode: string): Promise<void>;
+  /** Ends the login; `reply` rejects with kind `cancelled`. */
+  cancel(reason?: string): void;
+}
+
+/**
+ * Starts a login: listens for the redirect on 127.0.0.1 and, where there is
+ * one, [::1]. Opening `url` is left to the caller.
+ *
+ * @throws {TikTokShopError} of kind `port_in_use`.
+ * @throws {TypeError | RangeError} if an option is wrong.
+ */
+export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
+  const flow = new LoopbackFlow(options);
+  await flow.listen();
+  return flow;
+}
+
+// === Authorization link
+
+/** Options of {@linkcode authorizationUrl}. */
+export interface AuthorizationUrlOptions {
+  /** The app key; creators' links carry it. */
+  appKey?: string;
+  /** The service id, about 19 digits; sellers' and partners' links carry it. */
+  serviceId?: string;
+  /** Market of the app. @default {"row"} */
+  region?: Region;
+  /** Who authorizes the app. @default {"seller"} */
+  userType?: UserType;
+  /** Comes back with the redirect; random and used once. */
+  state: string;
+  /** Further parameters of the link. */
+  params?: Record<string, string>;
+  /** Another page to authorize at. @default {by region and user type} */
+  authorizationEndpoint?: string;
+}
+
+/**
+ * The link at which a person authorizes the app. Pure. There is no
+ * `redirect_uri`: the redirect URL is the one saved in the app.
+ *
+ * Source: TikTok Shop Partner Center, "Authorization overview".
+ *
+ * @throws {TypeError} if an option is missing or wrong.
+ */
+export function authorizationUrl(options: AuthorizationUrlOptions): string {
+  const { region = "row", userType = "seller" } = options;
+  const endpoint = options.authorizationEndpoint ??
+    AUTHORIZATION_ENDPOINTS[region]?.[userType];
+  if (!endpoint) {
+    throw new TypeError(
+      `Cannot build the authorization link for region "${region}" and user ` +
+        `type "${userType}": use row or us, and seller, partner or creator`,
+    );
+  }
+  const url = endpointUrl(endpoint, "authorization endpoint");
+  const identity = linkIdentity(url, options);
+  if (!options.state) {
+    throw new TypeError(
+      "The state is missing: make one of random bytes for each login, and " +
+        "accept no redirect without it",
+    );
+  }
+  const own = { ...identity, state: options.state };
+  for (const [name, value] of Object.entries(options.params ?? {})) {
+    if (Object.hasOwn(own, name)) {
+      throw new TypeError(`Cannot set "${name}": the link sets it itself`);
+    }
+    url.searchParams.set(name, value);
+  }
+  for (const [name, value] of Object.entries(own)) {
+    url.searchParams.set(name, value);
+  }
+  return url.href;
+}
+
+/** Creators' and legacy links name the app, the others its service. */
+function linkIdentity(
+  url: URL,
+  options: AuthorizationUrlOptions,
+): Record<string, string> {
+  if (options.userType === "creator" || url.pathname === "/oauth/authorize") {
+    return { app_key: checkAppKey(options.appKey) };
+  }
+  return { service_id: checkServiceId(options.serviceId) };
+}
+
+function checkAppKey(appKey: string | undefined): string {
+  if (!appKey || /\s/.test(appKey)) {
+    throw new TypeError(
+      "The app key is missing or has white space in it: copy it from your " +
+        "app in Partner Center",
+    );
+  }
+  if (/^\d{15,}$/.test(appKey)) {
+    throw new TypeError(
+      `"${appKey}" looks like a service id: an app key has about 12 letters ` +
+        "and digits",
+    );
+  }
+  return appKey;
+}
+
+function checkServiceId(serviceId: string | undefined): string {
+  if (serviceId && /^\d+$/.test(serviceId)) return serviceId;
+  const what = serviceId
+    ? `The service id "${printable(serviceId)}" is not a number`
+    : "The service id is missing";
+  throw new TypeError(
+    `${what}: it has about 19 digits and stands at the end of the ` +
+      "authorization link in Partner Center; the app key is something else",
+  );
+}
+
+/** An endpoint as a URL: https, or http to a loopback host only. */
+function endpointUrl(text: string, what: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const secure = url?.protocol === "https:" ||
+    (url?.protocol === "http:" && isLoopback(url.hostname));
+  if (url && secure && !url.username && !url.password && !url.hash) return url;
+  const shown = redact(text).replace(/\/\/[^/?#]*@/, "//***@");
+  throw new TypeError(
+    `Cannot use the ${what} "${printable(shown)}": it must be an https URL, ` +
+      "or an http URL of a loopback host, without credentials and fragment",
+  );
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" ||
+    /^127(\.\d{1,3}){3}$/.test(hostname);
+}
+
+// === Callback
+
+/** What a redirect says, once its state was judged. */
+type Judgement =
+  | { kind: "code"; code: string }
+  | { kind: "error"; error: TikTokShopError }
+  | { kind: "missing_state"; outcome: Outcome }
+  | { kind: "mismatch" }
+  | { kind: "duplicate"; name: string }
+  | { kind: "empty" };
+
+type Outcome = Extract<Judgement, { kind: "code" | "error" }>;
+
+/** State first: nothing else of a foreign redirect is even looked at. */
+function judgeRedirect(query: URLSearchParams, state: string): Judgement {
+  const names = new Set<string>();
+  for (const name of query.keys()) {
+    if (names.has(name)) return { kind: "duplicate", name };
+    names.add(name);
+  }
+  const given = query.get("state");
+  if (given !== null && !sameText(given, state)) return { kind: "mismatch" };
+  const outcome = redirectOutcome(query);
+  if (!outcome) return { kind: "empty" };
+  return given === null ? { kind: "missing_state", outcome } : outcome;
+}
+
+function redirectOutcome(query: URLSearchParams): Outcome | undefined {
+  const error = query.get("error");
+  const code = query.get("code") || query.get("auth_code");
+  if (error !== null || code === "null") {
+    return { kind: "error", error: redirectError(error ?? "no code") };
+  }
+  return code ? { kind: "code", code } : undefined;
+}
+
+function redirectError(error: string): TikTokShopError {
+  const shown = printable(error).slice(0, 80);
+  if (error === "no code" || /denied/i.test(error)) {
+    return new TikTokShopError(
+      "access_denied",
+      `The seller denied the app access: "${shown}"`,
+      { hint: `ask the shop's owner to approve the app, then ${LOGIN_AGAIN}` },
+    );
+  }
+  return new TikTokShopError(
+    "invalid_redirect",
+    `TikTok sent the browser back with the error "${shown}"`,
+    { hint: `check the app in Partner Center, then ${LOGIN_AGAIN}` },
+  );
+}
+
+/** Compares two texts in a time that does not tell where they differ. */
+function sameText(a: string, b: string): boolean {
+  const { createHash, timingSafeEqual } = node("node:crypto");
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  return timingSafeEqual(digest(a), digest(b));
+}
+
+/** What {@linkcode parseRedirect} read. */
+export interface RedirectResult {
+  /** The authorization code, decoded once. */
+  code: string;
+  /** Every parameter of the redirect; only `code` for a bare code. */
+  params: Record<string, string>;
+  /** Whether the state was there and right; false for a bare code only. */
+  stateMatched: boolean;
+}
+
+/**
+ * Reads what a person pasted, or what a redirect brought: a full URL, a query
+ * string or a bare code. Pure. The state is judged before anything else, then
+ * `error`, then the code.
+ *
+ * @throws {TikTokShopError} of kind `state_mismatch`, `missing_state`,
+ * `access_denied` or `invalid_redirect`.
+ */
+export function parseRedirect(input: string, state: string): RedirectResult {
+  const query = redirectQuery(input);
+  if (typeof query === "string") {
+    return { code: query, params: { code: query }, stateMatched: false };
+  }
+  const judgement = judgeRedirect(query, state);
+  if (judgement.kind !== "code") throw judgementError(judgement);
+  const params = Object.fromEntries(query);
+  return { code: judgement.code, params, stateMatched: true };
+}
+
+/** The parameters of a URL or query string, or else the bare code. */
+function redirectQuery(input: string): URLSearchParams | string {
+  const text = input.trim();
+  if (/^https?:\/\//i.test(text) && URL.canParse(text)) {
+    return new URL(text).searchParams;
+  }
+  if (/(^|[?&])(code|auth_code|state|error)=/.test(text)) {
+    return new URLSearchParams(text.replace(/^[^?]*\?/, ""));
+  }
+  // A person copies the code out of the address bar, where it is encoded.
+  const code = /%[0-9a-f]{2}/i.test(text) ? decodeOnce(text) : text;
+  // deno-lint-ignore no-control-regex -- no code has control characters
+  if (code && code !== "null" && !/[\s\u0000-\u001f<>"]|:\/\//.test(code)) {
+    return code;
+  }
+  throw judgementError({ kind: "empty" });
+}
+
+function decodeOnce(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Why a redirect that was given to us brings no code. */
+function judgementError(
+  judgement: Exclude<Judgement, { kind: "code" }>,
+): TikTokShopError {
+  switch (judgement.kind) {
+    case "error":
+      return judgement.error;
+    case "mismatch":
+      return new TikTokShopError(
+        "state_mismatch",
+        "The redirect belongs to another login: its state differs",
+        { hint: "use the redirect of the link that was printed last" },
+      );
+    case "missing_state":
+      return missingStateError("The redirect carries no state");
+    default:
+      return new TikTokShopError(
+        "invalid_redirect",
+        judgement.kind === "duplicate"
+          ? `The redirect names "${printable(judgement.name)}" twice`
+          : "This is no redirect: there is no code in it",
+        { hint: "copy the whole address that the browser was sent back to" },
+      );
+  }
+}
+
+function missingStateError(message: string): TikTokShopError {
+  return new TikTokShopError("missing_state", message, {
+    hint: "if you started this login yourself and nobody sent you the link, " +
+      "allow it with --allow-missing-state (allowMissingState)",
+  });
+}
+
+/** What the gate needs to know of the login that it guards. */
+interface Expected {
+  hosts: ReadonlySet<string>;
+  paths: ReadonlySet<string>;
+  state: string;
+}
+
+/** The gate's verdict: answer and go on waiting, or a redirect to act on. */
+type Verdict =
+  | { kind: "refuse"; status: number; headers?: Record<string, string> }
+  | { kind: "redirect"; judgement: Judgement; query: URLSearchParams };
+
+/** The gate that every request passes, in this order. Pure. */
+function judgeRequest(request: Request, expected: Expected): Verdict {
+  const { method, headers } = request;
+  if (!namesOurHost(request, expected.hosts)) {
+    return { kind: "refuse", status: 421 };
+  }
+  const url = new URL(request.url);
+  if (!expected.paths.has(url.pathname)) return { kind: "refuse", status: 404 };
+  if (method === "OPTIONS") {
+    return { kind: "refuse", status: 204, headers: ALLOW };
+  }
+  if (method === "HEAD") return { kind: "refuse", status: 200 };
+  if (method !== "GET") return { kind: "refuse", status: 405, headers: ALLOW };
+  if (isPrefetch(headers)) return { kind: "refuse", status: 204 };
+  const query = url.searchParams;
+  const judgement = judgeRedirect(query, expected.state);
+  return { kind: "redirect", judgement, query };
+}
+
+/** Whether both Host and target name us: a hostile page can bend either. */
+function namesOurHost(request: Request, hosts: ReadonlySet<string>): boolean {
+  const host = request.headers.get("host");
+  // HTTP/2 has none. Browsers speak it over TLS only.
+  if (host === null && !request.url.startsWith("https:")) return false;
+  // Before the URL is parsed: with a broken Host there is none.
+  if (host !== null && !hosts.has(host.toLowerCase())) return false;
+  return hosts.has(new URL(request.url).host);
+}
+
+/** A browser that looks ahead must not spend the code. */
+function isPrefetch(headers: Headers): boolean {
+  return ["sec-purpose", "purpose", "x-purpose", "x-moz"].some((name) =>
+    /prefetch|prerender|preview/i.test(headers.get(name) ?? "")
+  );
+}
+
+/** Every `host[:port]` that a request for us may name. */
+function ownHosts(port: number, redirectUrl: string): Set<string> {
+  const { host, protocol } = new URL(redirectUrl);
+  const standard = port === (protocol === "https:" ? 443 : 80);
+  const names = ["localhost", "127.0.0.1", "[::1]"];
+  return new Set([
+    host,
+    ...names.map((name) => `${name}:${port}`),
+    ...(standard ? names : []),
+  ]);
+}
+
+/** The path of the redirect URL; a relay moves on to "/" or ours. */
+function ownPaths(options: StartAuthOptions, redirectUrl: string): Set<string> {
+  const relayed = options.redirectUrl ? ["/"] : [];
+  const { pathname } = new URL(redirectUrl);
+  return new Set([pathname, ...relayed, options.path ?? pathname]);
+}
+
+/** Goes with every 405, and answers OPTIONS. */
+const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
+
+const REASONS: Record<number, string> = {
+  200: "OK",
+  400: "Bad request",
+  404: "Not found",
+  405: "Method not allowed",
+  421: "Misdirected request",
+  500: "Internal error",
+};
+
+/** An answer without a page. */
+function plainAnswer(
+  status: number,
+  headers: Record<string, string> = {},
+): Response {
+  const text = status === 204 ? null : `${REASONS[status] ?? status}\n`;
+  const type = { "Content-Type": "text/plain; charset=utf-8" };
+  return new Response(text, {
+    status,
+    headers: { ...safeHeaders(), ...(text === null ? {} : type), ...headers },
+  });
+}
+
+/** The settings of a login, checked before anything is opened. */
+class LoopbackFlow implements AuthFlow {
+  readonly reply: Promise<TokenReply>;
+  onState: ((state: FlowState) => unknown) | undefined;
+  url = "";
+  port = 0;
+  redirectUrl = "";
+  readonly #options: StartAuthOptions;
+  readonly #ports: number[];
+  readonly #timeout: number;
+  readonly #random = randomText(32);
+  readonly #abort = new AbortController();
+  readonly #settle = deferred<TokenReply>();
+  #server: LoopbackServer | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #state: FlowState = FlowState.IDLE;
+  #redirectParams: Readonly<Record<string, string>> = Object.freeze({});
+  #accepted = false;
+  #held = false;
+  #turnedAway = 0;
+  #failure: unknown;
+  #secrets: string[] = [];
+
+  constructor(options: StartAuthOptions) {
+    this.#options = options;
+    this.#ports = portRange(options.port ?? DEFAULT_PORT);
+    this.#timeout = seconds(options.timeout ?? DEFAULT_TIMEOUT) * 1000;
+    if (this.#timeout > 2 ** 31 - 1) {
+      throw new RangeError(
+        "Cannot wait longer than 24 days: lower the timeout",
+      );
+    }
+    checkCallback(options);
+    this.onState = options.onState;
+    this.reply = this.#settle.promise;
+    // Whoever only watches `state` must not die of an unhandled rejection.
+    this.reply.catch(() => {});
+  }
+
+  get state(): FlowState {
+    return this.#state;
+  }
+
+  get redirectParams(): Readonly<Record<string, string>> {
+    return this.#redirectParams;
+  }
+
+  async listen(): Promise<void> {
+    const { signal, tls, onWarning } = this.#options;
+    if (signal?.aborted) throw cancelledError(signal.reason, "login");
+    const told = new Set<string>();
+    this.#server = await listenOnLoopback(this.#ports, {
+      tls,
+      handler: (request, port) => this.#handle(request, port),
+      onWarning: (message) => {
+        // A browser tries again and again, on both families.
+        if (!told.has(message)) onWarning?.(message);
+        told.add(message);
+      },
+    });
+    this.port = this.#server.port;
+    this.redirectUrl = callbackUrl(this.#options, this.port);
+    const state = this.#stateOf(this.port);
+    this.url = authorizationUrl({ ...this.#options, state });
+    this.#timer = setTimeout(() => this.#fail(this.#late()), this.#timeout);
+    signal?.addEventListener("abort", this.#aborted, { once: true });
+    this.#setState(FlowState.WAITING_FOR_REDIRECT);
+    // Of an abort while the port was being opened, no event tells.
+    if (signal?.aborted) this.#aborted();
+  }
+
+  async submit(urlOrCode: string): Promise<void> {
+    const query = redirectQuery(urlOrCode);
+    const judgement: Judgement = typeof query !== "string"
+      ? judgeRedirect(query, this.#stateOf(this.port))
+      : { kind: "missing_state", outcome: { kind: "code", code: query } };
+    const outcome = judgement.kind === "missing_state"
+      ? await this.#confirmed(judgement)
+      : judgement;
+    if (outcome.kind !== "code" && outcome.kind !== "error") {
+      throw judgementError(outcome);
+    }
+    const params = typeof query === "string" ? { code: query } : query;
+    if (!this.#take(params)) {
+      throw new TikTokShopError("invalid_redirect", "The login is over", {
+        hint: LOGIN_AGAIN,
+      });
+    }
+    void this.#conclude(outcome);
+  }
+
+  cancel(reason = "cancelled"): void {
+    this.#fail(cancelledError(reason, "login"));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cancel("disposed of");
+    await this.#server?.close();
+  }
+
+  readonly #aborted = () =>
+    this.#fail(cancelledError(this.#options.signal?.reason, "login"));
+
+  /** The state; with a relay it names the port to move the redirect on to. */
+  #stateOf(port: number): string {
+    return stateFor(this.#random, callbackUrl(this.#options, port), port);
+  }
+
+  #handle(request: Request, port: number): Response | Promise<Response> {
+    const redirectUrl = callbackUrl(this.#options, port);
+    const verdict = judgeRequest(request, {
+      hosts: ownHosts(port, redirectUrl),
+      paths: ownPaths(this.#options, redirectUrl),
+      state: this.#stateOf(port),
+    });
+    if (verdict.kind === "refuse") {
+      return plainAnswer(verdict.status, verdict.headers);
+    }
+    const { judgement, query } = verdict;
+    const lang = pageLanguage(query.get("locale"), request.headers);
+    return this.#redirected(judgement, query, lang);
+  }
+
+  #redirected(
+    judgement: Judgement,
+    query: URLSearchParams,
+    lang: Language,
+  ): Response | Promise<Response> {
+    switch (judgement.kind) {
+      case "empty":
+        return pageAnswer(200, "waiting", lang);
+      case "duplicate":
+        this.#turnedAway++;
+        return plainAnswer(400);
+      case "mismatch":
+        this.#turnedAway++;
+        return pageAnswer(400, "other", lang);
+      case "missing_state":
+        return this.#stateless(judgement, query, lang);
+      default:
+        return this.#arrived(judgement, query, lang);
+    }
+  }
+
+  /** A redirect without state: held and asked about, never spent unasked. */
+  #stateless(
+    judgement: Extract<Judgement, { kind: "missing_state" }>,
+    query: URLSearchParams,
+    lang: Language,
+  ): Response | Promise<Response> {
+    const { outcome } = judgement;
+    if (this.#options.allowMissingState) {
+      return this.#arrived(outcome, query, lang);
+    }
+    this.#turnedAway++;
+    if (outcome.kind === "error" || this.#accepted) {
+      return pageAnswer(400, "other", lang);
+    }
+    if (!this.#held) {
+      this.#held = true;
+      this.#options.onWarning?.(
+        "A redirect without state came and is held: it may be forged",
+      );
+      this.#confirmed(judgement).then(
+        (held) => {
+          if (this.#take(query)) void this.#conclude(held);
+        },
+        () => {}, // refused, or nobody to ask: the timeout tells of it
+      );
+    }
+    return pageAnswer(202, "held", lang);
+  }
+
+  async #confirmed(
+    judgement: Extract<Judgement, { kind: "missing_state" }>,
+  ): Promise<Outcome> {
+    const { allowMissingState, confirmMissingState } = this.#options;
+    if (allowMissingState || await confirmMissingState?.()) {
+      return judgement.outcome;
+    }
+    throw missingStateError("There is no state with the code to judge it by");
+  }
+
+  async #arrived(
+    outcome: Outcome,
+    query: URLSearchParams,
+    lang: Language,
+  ): Promise<Response> {
+    if (!this.#take(query)) return pageAnswer(409, "other", lang);
+    const end = this.#conclude(outcome);
+    const answer = await within(end, PAGE_PATIENCE);
+    if (!answer) return pageAnswer(202, "received", lang);
+    return pageAnswer(answer.status, answer.page, lang, answer.facts);
+  }
+
+  /** The single use of the login: true for the first redirect only. */
+  #take(params: URLSearchParams | Record<string, string>): boolean {
+    if (this.#accepted || this.#state !== FlowState.WAITING_FOR_REDIRECT) {
+      return false;
+    }
+    this.#accepted = true;
+    clearTimeout(this.#timer);
+    this.#redirectParams = Object.freeze(
+      Object.fromEntries(new URLSearchParams(params)),
+    );
+    return true;
+  }
+
+  /** Spends the code and settles; what the browser is to be told. */
+  async #conclude(outcome: Outcome): Promise<PageAnswer> {
+    if (outcome.kind === "error") return this.#fail(outcome.error);
+    this.#setState(FlowState.WAITING_FOR_RESPONSE);
+    const { onReply } = this.#options;
+    try {
+      const { signal } = this.#abort;
+      const { reply, meta } = await obtainFor(
+        this.#options,
+        outcome.code,
+        signal,
+      );
+      this.#secrets = tokensOf(reply);
+      await onReply?.(reply, meta);
+      return this.#succeed(reply);
+    } catch (error) {
+      return this.#fail(error);
+    }
+  }
+
+  #succeed(reply: TokenReply): PageAnswer {
+    if (!this.#end(FlowState.SUCCESS)) return this.#fail(this.#failure);
+    this.#settle.resolve(reply);
+    const { seller_name: seller, seller_base_region: region } = reply.data;
+    return { status: 200, page: "success", facts: { seller, region } };
+  }
+
+  #fail(error: unknown): PageAnswer {
+    const denied = error instanceof TikTokShopError &&
+      error.kind === "access_denied";
+    if (this.#end(denied ? FlowState.ACCESS_DENIED : FlowState.FAILED)) {
+      this.#failure = error;
+      this.#settle.reject(error);
+    }
+    if (denied) return { status: 403, page: "denied" };
+    const { hint } = (this.#failure ?? {}) as { hint?: string };
+    const facts = { reason: messageOf(this.#failure, this.#secrets), hint };
+    return { status: 502, page: "failed", facts };
+  }
+
+  /** Ends the login; false if it has ended before. */
+  #end(state: FlowState): boolean {
+    if (this.#state >= FlowState.SUCCESS) return false;
+    clearTimeout(this.#timer);
+    this.#options.signal?.removeEventListener("abort", this.#aborted);
+    this.#setState(state);
+    this.#abort.abort();
+    void this.#server?.close();
+    return true;
+  }
+
+  #setState(state: FlowState): void {
+    this.#state = state;
+    try {
+      this.onState?.(state);
+    } catch (error) {
+      // The caller's bug must not leave the login without an end.
+      this.#options.onWarning?.(messageOf(error));
+    }
+  }
+
+  #late(): TikTokShopError {
+    const turned = this.#turnedAway === 0
+      ? ""
+      : `, ${this.#turnedAway} of other attempts turned away`;
+    const waited = `Timed out after ${this.#timeout / 1000} s without a ` +
+      `usable redirect${turned}`;
+    const hint = this.#held
+      ? missingStateError("").hint
+      : `check that the app's redirect URL is ${this.redirectUrl}, or paste ` +
+        "the address that the browser was sent to";
+    return new TikTokShopError("timeout", waited, { hint });
+  }
+}
+
+function checkCallback(options: StartAuthOptions): void {
+  checkPlace(options);
+  checkAppKey(options.appKey);
+  checkAppSecret(options.appSecret);
+  tokenUrl(options);
+  authorizationUrl({ ...options, state: "-" });
+}
+
+/** Checks where the redirect is to come in. */
+function checkPlace(options: Partial<StartAuthOptions>): void {
+  const { host = "localhost", path = "/", redirectUrl } = options;
+  if (host !== "localhost" && host !== "127.0.0.1") {
+    throw new TypeError(
+      `Cannot use the host "${printable(host)}": it is localhost or 127.0.0.1`,
+    );
+  }
+  if (!path.startsWith("/") || /[?#\s]/.test(path)) {
+    throw new TypeError(
+      `Cannot use the path "${printable(path)}": it starts with "/" and has ` +
+        'no "?" or "#"',
+    );
+  }
+  if (redirectUrl !== undefined) endpointUrl(redirectUrl, "redirect URL");
+}
+
+function checkAppSecret(appSecret: string): void {
+  if (appSecret && !/\s/.test(appSecret)) return;
+  throw new TypeError(
+    "The app secret is missing or has white space in it: copy it from your " +
+      "app in Partner Center",
+  );
+}
+
+/** The redirect URL, as it must be registered for the app. */
+function callbackUrl(
+  options: Pick<StartAuthOptions, "host" | "path" | "redirectUrl" | "tls">,
+  port: number,
+): string {
+  if (options.redirectUrl) return options.redirectUrl;
+  const { host = "localhost", path = "/", tls } = options;
+  return `${tls ? "https" : "http"}://${host}:${port}${path}`;
+}
+
+/** Who takes the redirect in elsewhere must be told our port by the state. */
+function stateFor(random: string, redirectUrl: string, port: number): string {
+  const url = new URL(redirectUrl);
+  const own = isLoopback(url.hostname) && Number(url.port) === port;
+  return own ? random : `${random}.${port}`;
+}
+
+/** `3017` or `3017-3020` as the ports to try, in order. */
+function portRange(port: number | string): number[] {
+  const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
+  const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  if (!(first >= 1 && first <= last && last <= 65535)) {
+    throw new RangeError(
+      `Cannot listen on port "${
+        printable(String(port))
+      }": give a port from 1 ` +
+        "to 65535, or a range such as 3017-3020",
+    );
+  }
+  return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+}
+
+/** A duration in seconds, more than `least` or equal to it if that is 0. */
+function seconds(duration: Duration, least = Number.MIN_VALUE): number {
+  const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
+  const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
+  const value = Number(match?.[1]) * (units[match?.[2] || "s"] ?? NaN);
+  if (value >= least) return value;
+  throw new RangeError(
+    `Cannot read the duration "${printable(String(duration))}": give seconds ` +
+      "such as 90, or 5m, 2h, 7d",
+  );
+}
+
+function cancelledError(
+  reason: unknown,
+  what: "call" | "login" = "call",
+): TikTokShopError {
+  const why = typeof reason === "string" ? reason : messageOf(reason);
+  const message = `The ${what} was cancelled: ${why}`;
+  const hint = what === "login" ? LOGIN_AGAIN : "try again";
+  return new TikTokShopError("cancelled", message, { hint });
+}
+
+/** Random bytes as base64url. */
+function randomText(bytes: number): string {
+  return node("node:crypto").randomBytes(bytes).toString("base64url");
+}
+
+interface Deferred<T> {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (error: unknown) => void;
+}
+
+function deferred<T>(): Deferred<T> {
+  const result = {} as Deferred<T>;
+  result.promise = new Promise<T>((resolve, reject) => {
+    Object.assign(result, { resolve, reject });
+  });
+  return result;
+}
+
+/** What a promise brings within `ms`, or else undefined; owns its timer. */
+async function within<T>(
+  promise: Promise<T>,
+  ms: number,
+): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// === Pages
+
+/** The pages a browser may be shown, in the order of their texts. */
+const PAGES = [
+  "success",
+  "denied",
+  "failed",
+  "received", // the exchange still runs
+  "waiting", // a visit without an answer of TikTok's
+  "held", // a redirect without state, which a person must judge
+  "other", // a redirect of another login, or used before
+] as const;
+
+type Page = typeof PAGES[number];
+
+/** What a page tells beyond its text; all of it is escaped. */
+interface PageFacts {
+  seller?: string | null;
+  region?: string;
+  reason?: string;
+  hint?: string;
+}
+
+interface PageAnswer {
+  status: number;
+  page: Page;
+  facts?: PageFacts;
+}
+
+/**
+ * The languages of TikTok Shop's markets. The labels of the facts come first,
+ * then of each page its title, what is the case, and what to do next.
+ */
+const TEXTS = {
+  en: `
+    Shop | Region
+    Access granted
+      The app can now work with this TikTok Shop account.
+      You can close this tab and go back to the terminal.
+    Access denied
+      The app was not given access. Nothing in the account has changed.
+      If that was a mistake, start the login again in the terminal.
+    The login failed
+      TikTok Shop answered, but the login could not be completed.
+      The terminal says what to do next.
+    Almost done
+      Your approval has arrived. The last step is taking a little longer.
+      Look at the terminal to see how it ends.
+    Waiting for TikTok Shop
+      This is the right page, but TikTok Shop has not answered yet.
+      Open the link that the terminal shows and approve the app there.
+    One question first
+      The answer came without the proof that it belongs to this login.
+      Nothing more happens until you decide in the terminal.
+    This tab belongs to another attempt
+      Its answer is for another login, or has been used already.
+      Close this tab. If needed, use the link that the terminal showed last.`,
+  id: `
+    Toko | Wilayah
+    Akses diberikan
+      Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
+      Anda dapat menutup tab ini dan kembali ke terminal.
+    Akses ditolak
+      Aplikasi tidak diberi akses. Tidak ada yang berubah pada akun.
+      Jika ini tidak disengaja, mulai lagi proses login di terminal.
+    Login gagal
+      TikTok Shop telah menjawab, tetapi login tidak dapat diselesaikan.
+      Langkah selanjutnya ditampilkan di terminal.
+    Hampir selesai
+      Persetujuan Anda telah diterima. Langkah terakhir perlu sedikit waktu.
+      Lihat hasilnya di terminal.
+    Menunggu TikTok Shop
+      Ini halaman yang tepat, tetapi TikTok Shop belum menjawab.
+      Buka tautan yang ditampilkan di terminal, lalu setujui aplikasi di sana.
+    Satu pertanyaan dulu
+      Jawaban datang tanpa bukti bahwa jawaban itu untuk login ini.
+      Proses baru dilanjutkan setelah Anda memutuskannya di terminal.
+    Tab ini berasal dari percobaan lain
+      Jawabannya untuk login lain atau sudah pernah digunakan.
+      Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
+  vi: `
+    Cửa hàng | Khu vực
+    Đã cấp quyền truy cập
+      Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
+      Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
+    Đã từ chối quyền truy cập
+      Ứng dụng không được cấp quyền. Tài khoản không có gì thay đổi.
+      Nếu đây là nhầm lẫn, hãy đăng nhập lại từ cửa sổ dòng lệnh.
+    Đăng nhập không thành công
+      TikTok Shop đã phản hồi, nhưng không thể hoàn tất đăng nhập.
+      Cửa sổ dòng lệnh cho biết bước tiếp theo.
+    Sắp xong rồi
+      Đã nhận được phê duyệt của bạn. Bước cuối cần thêm chút thời gian.
+      Hãy xem kết quả trong cửa sổ dòng lệnh.
+    Đang chờ TikTok Shop
+      Đây đúng là trang cần mở, nhưng TikTok Shop chưa phản hồi.
+      Hãy mở liên kết trong cửa sổ dòng lệnh và phê duyệt ứng dụng tại đó.
+    Còn một câu hỏi
+      Phản hồi không kèm bằng chứng rằng nó thuộc về lần đăng nhập này.
+      Quá trình chỉ tiếp tục khi bạn quyết định trong cửa sổ dòng lệnh.
+    Thẻ này thuộc về một lần thử khác
+      Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
+      Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
+  th: `
+    ร้านค้า | ภูมิภาค
+    อนุญาตให้เข้าถึงแล้ว
+      ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
+      คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
+    ปฏิเสธการเข้าถึงแล้ว
+      แอปไม่ได้รับสิทธิ์เข้าถึง และบัญชีไม่มีการเปลี่ยนแปลงใดๆ
+      หากเป็นความผิดพลาด โปรดเริ่มเข้าสู่ระบบใหม่จาก Terminal
+    เข้าสู่ระบบไม่สำเร็จ
+      TikTok Shop ตอบกลับแล้ว แต่เข้าสู่ระบบได้ไม่เสร็จสมบูรณ์
+      โปรดดูขั้นตอนถัดไปใน Terminal
+    ใกล้เสร็จแล้ว
+      ได้รับการอนุมัติของคุณแล้ว ขั้นตอนสุดท้ายต้องใช้เวลาอีกสักครู่
+      โปรดดูผลลัพธ์ใน Terminal
+    กำลังรอ TikTok Shop
+      หน้านี้ถูกต้องแล้ว แต่ TikTok Shop ยังไม่ได้ตอบกลับ
+      โปรดเปิดลิงก์ที่แสดงใน Terminal แล้วอนุมัติแอปที่นั่น
+    มีคำถามหนึ่งข้อก่อน
+      การตอบกลับไม่มีหลักฐานว่าเป็นของการเข้าสู่ระบบครั้งนี้
+      ระบบจะดำเนินการต่อเมื่อคุณตัดสินใจใน Terminal แล้ว
+    แท็บนี้มาจากการลองครั้งอื่น
+      การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
+      โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
+  ms: `
+    Kedai | Wilayah
+    Akses dibenarkan
+      Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
+      Anda boleh menutup tab ini dan kembali ke terminal.
+    Akses ditolak
+      Aplikasi tidak diberi akses. Tiada apa-apa yang berubah pada akaun.
+      Jika ini tidak disengajakan, mulakan semula log masuk di terminal.
+    Log masuk gagal
+      TikTok Shop telah menjawab, tetapi log masuk tidak dapat diselesaikan.
+      Langkah seterusnya dipaparkan di terminal.
+    Hampir selesai
+      Kelulusan anda telah diterima. Langkah terakhir perlu sedikit masa lagi.
+      Lihat hasilnya di terminal.
+    Menunggu TikTok Shop
+      Ini halaman yang betul, tetapi TikTok Shop belum menjawab.
+      Buka pautan yang dipaparkan di terminal dan luluskan aplikasi di sana.
+    Satu soalan dahulu
+      Jawapan tiba tanpa bukti bahawa jawapan itu untuk log masuk ini.
+      Proses hanya diteruskan setelah anda membuat keputusan di terminal.
+    Tab ini datang daripada percubaan lain
+      Jawapannya untuk log masuk lain atau telah pun digunakan.
+      Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
+  "zh-Hans": `
+    店铺 | 地区
+    授权成功
+      应用现在可以使用此 TikTok Shop 账号了。
+      您可以关闭此标签页，返回终端。
+    授权已拒绝
+      应用未获得访问权限，账号没有任何变化。
+      如果这是误操作，请在终端中重新登录。
+    登录失败
+      TikTok Shop 已响应，但登录未能完成。
+      请在终端中查看下一步操作。
+    即将完成
+      已收到您的授权，最后一步还需要一点时间。
+      请在终端中查看结果。
+    正在等待 TikTok Shop
+      这是正确的页面，但 TikTok Shop 尚未响应。
+      请打开终端中显示的链接，并在打开的页面上批准授权。
+    还有一个问题
+      收到的响应缺少证明，无法确认它属于本次登录。
+      请在终端中作出决定，在此之前不会继续。
+    此标签页属于另一次尝试
+      其中的响应属于另一次登录，或已被使用。
+      请关闭此标签页。如有需要，请使用终端中最新的链接。`,
+  "zh-Hant": `
+    商店 | 地區
+    授權成功
+      應用程式現在可以使用此 TikTok Shop 帳號了。
+      您可以關閉此分頁，返回終端機。
+    授權已拒絕
+      應用程式未取得存取權限，帳號沒有任何變更。
+      如果這是誤操作，請在終端機重新登入。
+    登入失敗
+      TikTok Shop 已回應，但登入未能完成。
+      請在終端機查看下一步。
+    即將完成
+      已收到您的授權，最後一步還需要一點時間。
+      請在終端機查看結果。
+    正在等待 TikTok Shop
+      這是正確的頁面，但 TikTok Shop 尚未回應。
+      請開啟終端機顯示的連結，並在開啟的頁面核准授權。
+    還有一個問題
+      收到的回應缺少證明，無法確認它屬於這次登入。
+      請在終端機做出決定，在此之前不會繼續。
+    此分頁屬於另一次嘗試
+      其中的回應屬於另一次登入，或已被使用。
+      請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
+  ja: `
+    ショップ | 地域
+    アクセスを許可しました
+      アプリがこの TikTok Shop アカウントを利用できるようになりました。
+      このタブは閉じてかまいません。ターミナルにお戻りください。
+    アクセスは拒否されました
+      アプリにアクセス権はなく、アカウントに変更はありません。
+      誤って拒否した場合は、ターミナルからログインをやり直してください。
+    ログインに失敗しました
+      TikTok Shop から応答がありましたが、ログインを完了できませんでした。
+      次の手順はターミナルで確認してください。
+    まもなく完了します
+      承認を受け取りました。最後の処理にもう少し時間がかかります。
+      結果はターミナルで確認してください。
+    TikTok Shop の応答を待っています
+      このページで間違いありませんが、TikTok Shop からまだ応答がありません。
+      ターミナルに表示されたリンクを開き、アプリを承認してください。
+    確認したいことがあります
+      応答に、このログインのものであることを示す情報がありません。
+      ターミナルで選択するまで、処理は先に進みません。
+    これは別のログインのタブです
+      応答が別のログインのものか、すでに使用されています。
+      このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
+  es: `
+    Tienda | Región
+    Acceso concedido
+      La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
+      Puedes cerrar esta pestaña y volver a la terminal.
+    Acceso rechazado
+      La aplicación no recibió acceso. Nada ha cambiado en la cuenta.
+      Si fue un error, vuelve a iniciar sesión desde la terminal.
+    No se pudo iniciar sesión
+      TikTok Shop respondió, pero no se pudo completar el inicio de sesión.
+      La terminal indica cuál es el siguiente paso.
+    Ya casi está
+      Tu aprobación ha llegado. El último paso está tardando un poco más.
+      Consulta el resultado en la terminal.
+    Esperando a TikTok Shop
+      Esta es la página correcta, pero TikTok Shop aún no ha respondido.
+      Abre el enlace que muestra la terminal y aprueba allí la aplicación.
+    Una pregunta antes de seguir
+      La respuesta llegó sin la prueba de que es de este inicio de sesión.
+      No ocurrirá nada más hasta que decidas en la terminal.
+    Esta pestaña es de otro intento
+      Su respuesta es de otro inicio de sesión o ya se ha utilizado.
+      Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
+  pt: `
+    Loja | Região
+    Acesso concedido
+      O aplicativo já pode trabalhar com esta conta do TikTok Shop.
+      Você pode fechar esta aba e voltar ao terminal.
+    Acesso negado
+      O aplicativo não recebeu acesso. Nada mudou na conta.
+      Se foi um engano, inicie o login novamente no terminal.
+    O login falhou
+      O TikTok Shop respondeu, mas não foi possível concluir o login.
+      O terminal mostra o que fazer em seguida.
+    Quase pronto
+      Sua aprovação chegou. A última etapa está demorando um pouco mais.
+      Veja o resultado no terminal.
+    Aguardando o TikTok Shop
+      Esta é a página certa, mas o TikTok Shop ainda não respondeu.
+      Abra o link exibido no terminal e aprove o aplicativo por lá.
+    Uma pergunta antes de continuar
+      A resposta chegou sem a prova de que pertence a este login.
+      Nada mais acontece até você decidir no terminal.
+    Esta aba é de outra tentativa
+      A resposta dela é de outro login ou já foi usada.
+      Feche esta aba. Se precisar, use o link mais recente do terminal.`,
+  de: `
+    Shop | Region
+    Zugriff gewährt
+      Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
+      Sie können diesen Tab schließen und zum Terminal zurückkehren.
+    Zugriff abgelehnt
+      Die App hat keinen Zugriff erhalten. Am Konto wurde nichts geändert.
+      Falls das ein Versehen war, starten Sie die Anmeldung im Terminal neu.
+    Anmeldung fehlgeschlagen
+      TikTok Shop hat geantwortet, doch die Anmeldung kam nicht zustande.
+      Das Terminal zeigt, wie es weitergeht.
+    Fast geschafft
+      Ihre Zustimmung ist angekommen. Der letzte Schritt dauert etwas länger.
+      Das Ergebnis sehen Sie im Terminal.
+    Warten auf TikTok Shop
+      Hier sind Sie richtig, doch TikTok Shop hat noch nicht geantwortet.
+      Öffnen Sie den Link aus dem Terminal und stimmen Sie dort der App zu.
+    Zuerst eine Frage
+      Der Antwort fehlt der Nachweis, dass sie zu dieser Anmeldung gehört.
+      Es geht erst weiter, wenn Sie im Terminal entschieden haben.
+    Dieser Tab gehört zu einem anderen Versuch
+      Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
+      Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
+  fr: `
+    Boutique | Région
+    Accès accordé
+      L’application peut maintenant utiliser ce compte TikTok Shop.
+      Vous pouvez fermer cet onglet et revenir au terminal.
+    Accès refusé
+      L’application n’a pas obtenu l’accès. Rien n’a changé sur le compte.
+      Si c’était une erreur, relancez la connexion dans le terminal.
+    La connexion a échoué
+      TikTok Shop a répondu, mais la connexion n’a pas pu aboutir.
+      Le terminal indique la marche à suivre.
+    C’est presque terminé
+      Votre accord est arrivé. La dernière étape prend un peu plus de temps.
+      Consultez le résultat dans le terminal.
+    En attente de TikTok Shop
+      Vous êtes au bon endroit, mais TikTok Shop n’a pas encore répondu.
+      Ouvrez le lien affiché dans le terminal et approuvez-y l’application.
+    Une question d’abord
+      La réponse est arrivée sans la preuve qu’elle vient de cette connexion.
+      Rien ne se passera avant votre décision dans le terminal.
+    Cet onglet vient d’une autre tentative
+      Sa réponse concerne une autre connexion ou a déjà été utilisée.
+      Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
+  it: `
+    Negozio | Regione
+    Accesso consentito
+      L’app ora può lavorare con questo account TikTok Shop.
+      Puoi chiudere questa scheda e tornare al terminale.
+    Accesso negato
+      L’app non ha ottenuto l’accesso. Nell’account non è cambiato nulla.
+      Se è stato un errore, ricomincia il login dal terminale.
+    Login non riuscito
+      TikTok Shop ha risposto, ma non è stato possibile completare il login.
+      Il terminale indica come proseguire.
+    Ci siamo quasi
+      La tua approvazione è arrivata. L’ultimo passaggio richiede ancora un po’.
+      Controlla il risultato nel terminale.
+    In attesa di TikTok Shop
+      Questa è la pagina giusta, ma TikTok Shop non ha ancora risposto.
+      Apri il link mostrato nel terminale e approva l’app da lì.
+    Prima una domanda
+      La risposta è arrivata senza la prova che appartenga a questo login.
+      Tutto resta fermo finché non decidi nel terminale.
+    Questa scheda è di un altro tentativo
+      La sua risposta riguarda un altro login o è già stata usata.
+      Chiudi questa scheda. Se serve, usa l’ultimo link del terminale.`,
+};
+
+type Language = keyof typeof TEXTS;
+
+/** TikTok's `locale`, else what the browser likes best, else English. */
+function pageLanguage(locale: string | null, headers: Headers): Language {
+  const accepted = (headers.get("accept-language") ?? "").slice(0, 1000)
+    .split(",").map((item) => {
+      const [tag = "", quality] = item.split(/\s*;\s*q=/i);
+      return { tag: tag.trim(), quality: Number(quality ?? 1) };
+    })
+    .filter(({ quality }) => quality > 0)
+    .sort((a, b) => b.quality - a.quality);
+  for (const tag of [locale ?? "", ...accepted.map(({ tag }) => tag)]) {
+    const language = languageOf(tag);
+    if (language) return language;
+  }
+  return "en";
+}
+
+/** `pt_BR` is pt, `in` is id; Chinese goes by the script of its region. */
+function languageOf(tag: string): Language | undefined {
+  try {
+    const locale = new Intl.Locale(tag.replaceAll("_", "-")).maximize();
+    const { language, script } = locale;
+    const name = language === "zh" ? `zh-${script}` : language;
+    return Object.hasOwn(TEXTS, name) ? name as Language : undefined;
+  } catch {
+    return undefined; // no language tag
+  }
+}
+
+/** The labels of the facts, and the three texts of a page. */
+function textsOf(page: Page, lang: Language) {
+  const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
+  const [shop, region] = labels.split(" | ");
+  const first = PAGES.indexOf(page) * 3;
+  const [title = "", text = "", next = ""] = texts.slice(first);
+  return { shop, region, title, text, next };
+}
+
+const PAGE_STYLE = `
+:root{color-scheme:light;--ink:#1b1b22;--dim:#5a5966;--paper:#f4f4f7;
+  --card:#fff;--line:#e2e2e9;--good:#08734c;--bad:#b3261e;--care:#875200;
+  --calm:#4549ad;--track:-.018em;--leading:1.6;--local:"Noto Sans"}
+@media screen and (prefers-color-scheme:dark){
+:root{color-scheme:dark;--ink:#f0f0f5;--dim:#aeadbb;--paper:#131317;
+  --card:#1c1c22;--line:#33333d;--good:#57d3a2;--bad:#ff8f85;--care:#f3bd63;
+  --calm:#aeb2ff}
+}
+:root:lang(th),:root:lang(zh),:root:lang(ja){--track:0;--leading:1.75}
+:root:lang(th){font-size:106%;
+  --local:"Leelawadee UI",Thonburi,"Noto Sans Thai"}
+:root:lang(zh){word-break:keep-all}
+:root:lang(zh-Hans){
+  --local:"PingFang SC","Microsoft YaHei UI","Noto Sans CJK SC"}
+:root:lang(zh-Hant){
+  --local:"PingFang TC","Microsoft JhengHei UI","Noto Sans CJK TC"}
+:root:lang(ja){line-break:strict;word-break:auto-phrase;
+  --local:"Hiragino Sans","Yu Gothic UI","Noto Sans CJK JP"}
+*{box-sizing:border-box;margin:0}
+[hidden]{display:none}
+body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
+  padding:1.5rem;background:var(--paper);color:var(--ink);
+  font:1.0625rem/var(--leading) system-ui,-apple-system,"Segoe UI",Roboto,
+  var(--local),sans-serif;overflow-wrap:anywhere}
+main{--tone:var(--calm);width:100%;max-width:31rem;padding:2.75rem;
+  background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
+  box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
+.success{--tone:var(--good)}
+.failed{--tone:var(--bad)}
+.held{--tone:var(--care)}
+.denied,.other{--tone:var(--dim)}
+svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
+  margin-bottom:1.5rem;border:1px solid transparent;border-radius:50%;
+  color:var(--tone);background:color-mix(in srgb,var(--tone) 13%,transparent);
+  fill:none;stroke:currentColor;stroke-width:2.25;stroke-linecap:round;
+  stroke-linejoin:round}
+h1{margin-bottom:.6rem;font-size:1.65rem;line-height:1.3;font-weight:650;
+  letter-spacing:var(--track);text-wrap:balance}
+p{color:var(--dim);text-wrap:balance}
+p+p{margin-top:.75rem}
+main>div,.next{margin-top:1.25rem}
+.next,.reason p:first-child{color:var(--ink)}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.4rem 1.5rem;
+  margin-top:1.5rem;padding:1.1rem 0;border:solid var(--line);
+  border-width:1px 0}
+dt{color:var(--dim)}
+dd{font-weight:600}
+.reason{padding:1rem min(1.2rem,5vw);border:1px solid var(--line);
+  border-radius:.75rem;background:var(--paper);font-size:.9375rem;
+  line-height:1.6}
+.reason p{text-wrap:wrap}
+a{color:var(--calm)}
+:focus-visible{outline:3px solid;outline-offset:3px}
+textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
+  border-radius:.6rem;background:var(--paper);color:inherit;resize:vertical;
+  font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+footer{margin-top:2.25rem;color:var(--dim);font-size:.8125rem}
+@media(max-width:30rem){
+body{padding:0;background:var(--card)}
+main{padding:1.75rem min(1.5rem,8vw);border:0;box-shadow:none}
+}
+@media print{
+body{place-items:start;min-height:0;padding:0;background:none}
+main{border:0;padding:0;box-shadow:none}
+}
+@media(forced-colors:active){
+svg{color:CanvasText;background:none;border-color:CanvasText}
+}
+`;
+
+/** Takes the code out of the address bar and the history. */
+const PAGE_SCRIPT =
+  "history.replaceState(null,'',location.origin+location.pathname)";
+
+/** Signs of 24 by 24, so that no page is told by its colour alone. */
+const ICONS: Record<Page, string> = {
+  success: "M4.5 12.5l5 5 10-11",
+  denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
+  failed: "M12 3.5v10.5m0 6v.01",
+  received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
+  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
+  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
+  other: "M9 9h11v11H9zM4 15V4h11",
+};
+
+/** A page: self-contained, escaped, readable without script. Pure. */
+function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
+  const { title, text, next, ...labels } = textsOf(page, lang);
+  const region = regionName(facts.region, lang);
+  const rows = [[labels.shop, facts.seller], [labels.region, region]]
+    .filter(([, value]) => typeof value === "string" && value)
+    .map(([label, value]) =>
+      `<dt>${label}</dt><dd><bdi>${escapeHtml(value!, 120)}</bdi></dd>`
+    );
+  const reason = [facts.reason, facts.hint].filter(Boolean)
+    .map((line) => `<p>${escapeHtml(capitalized(line!))}</p>`);
+  return `<!doctype html>
+<html lang="${lang}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>${title}</title>
+<style>${PAGE_STYLE}</style>
+</head>
+<body>
+<main class="${page}">
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[page]}"/></svg>
+<h1>${title}</h1>
+<p>${text.replace("TikTok Shop", "TikTok&nbsp;Shop")}</p>
+${rows.length ? `<dl>${rows.join("")}</dl>` : ""}
+${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
+<p class="next">${next}</p>
+<footer translate="no">${PROGRAM}</footer>
+</main>
+<script>${PAGE_SCRIPT}</script>
+</body>
+</html>
+`;
+}
+
+/** `GB` with its name in the language of the page. */
+function regionName(
+  code: string | undefined,
+  lang: Language,
+): string | undefined {
+  if (typeof code !== "string" || !/^[A-Z]{2}$/.test(code)) return code;
+  const name = new Intl.DisplayNames([lang], { type: "region" }).of(code);
+  return name && name !== code ? `${name} (${code})` : code;
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** Foreign text made inert, and cut before it would fill the page. */
+function escapeHtml(text: string, limit = 400): string {
+  const entities: Record<string, string> = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    '"': "&quot;",
+    "'": "&#39;",
+  };
+  const shown = Array.from(text.slice(0, 2 * limit + 2));
+  if (shown.length > limit) shown.splice(limit, Infinity, "…");
+  // Joiners belong to names: of Persian words, Indic letters and emoji.
+  return shown.map((c) => /[\u200c\u200d]/.test(c) ? c : printable(c)).join("")
+    .replace(/[&<>"']/g, (c) => entities[c]!);
+}
+
+/** The headers of every answer: nothing is kept, loaded, framed or sent on. */
+function safeHeaders(): Record<string, string> {
+  return {
+    "Connection": "close",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": pagePolicy ??= `default-src 'none'; ` +
+      `style-src '${sourceHash(PAGE_STYLE)}'; ` +
+      `script-src '${sourceHash(PAGE_SCRIPT)}'; ` +
+      "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  };
+}
+
+let pagePolicy: string | undefined;
+
+function sourceHash(source: string): string {
+  const hash = node("node:crypto").createHash("sha256").update(source);
+  return `sha256-${hash.digest("base64")}`;
+}
+
+function pageAnswer(
+  status: number,
+  page: Page,
+  lang: Language,
+  facts?: PageFacts,
+): Response {
+  return new Response(renderPage(page, lang, facts), {
+    status,
+    headers: {
+      ...safeHeaders(),
+      "Content-Type": "text/html; charset=utf-8",
+      "Content-Language": lang,
+    },
+  });
+}
+
+// === Tokens
+
+/**
+ * Exchanges an authorization code for tokens. A code lives 30 minutes and can
+ * be used once.
+ *
+ * Source: TikTok Shop Partner Center, "Get access token".
+ *
+ * @throws {TikTokShopError} of kind `rejected`, `network` or
+ * `invalid_response`.
+ */
+export async function exchangeCode(
+  app: AppCredentials,
+  code: string,
+  options: TokenOptions = {},
+): Promise<TokenReply> {
+  const url = codeRequest(app, code, options);
+  return (await obtainTokens(url, app, options)).reply;
+}
+
+/**
+ * Gets new tokens for a refresh token. Save the reply at once: the old tokens
+ * may be dead. The reply may come without a refresh token; the old one is
+ * then still good.
+ *
+ * Source: TikTok Shop Partner Center, "Refresh access token".
+ *
+ * @throws {TikTokShopError} of kind `login_required`, `rejected`, `network`
+ * or `invalid_response`.
+ */
+export async function refreshTokens(
+  app: AppCredentials,
+  refreshToken: string,
+  options: TokenOptions = {},
+): Promise<TokenReply> {
+  const url = refreshRequest(app, refreshToken, options);
+  return (await obtainTokens(url, app, options)).reply;
+}
+
+function tokenUrl(options: TokenOptions): URL {
+  return endpointUrl(
+    options.tokenEndpoint ?? DEFAULT_TOKEN_ENDPOINT,
+    "token endpoint",
+  );
+}
+
+/** The request for a code: a GET with the secret in its query. Pure. */
+function codeRequest(
+  app: AppCredentials,
+  code: string,
+  options: TokenOptions,
+): URL {
+  return withParameters(tokenUrl(options), {
+    app_key: checkAppKey(app.appKey),
+    app_secret: app.appSecret,
+    auth_code: code,
+    grant_type: "authorized_code", // not "authorization_code"
+  });
+}
+
+/** The request for a refresh token. Pure. */
+function refreshRequest(
+  app: AppCredentials,
+  refreshToken: string,
+  options: TokenOptions,
+): URL {
+  const endpoint = options.refreshEndpoint ?? DEFAULT_REFRESH_ENDPOINT;
+  return withParameters(endpointUrl(endpoint, "refresh endpoint"), {
+    app_key: checkAppKey(app.appKey),
+    app_secret: app.appSecret,
+    refresh_token: refreshToken,
+    grant_type: "refresh_token",
+  });
+}
+
+function withParameters(url: URL, params: Record<string, string>): URL {
+  for (const [name, value] of Object.entries(params)) {
+    url.searchParams.set(name, value);
+  }
+  return url;
+}
+
+/** Spends the code of a login: the reply, and what is to be kept with it. */
+async function obtainFor(
+  options: StartAuthOptions,
+  code: string,
+  signal: AbortSignal,
+): Promise<{ reply: TokenReply; meta: TokenMeta }> {
+  const { appKey, region = "row", userType = "seller" } = options;
+  const url = codeRequest(options, code, options);
+  const { reply, meta } = await obtainTokens(url, options, {
+    ...options,
+    signal,
+  });
+  return {
+    reply,
+    meta: { ...meta, app_key: appKey, region, user_type: userType },
+  };
+}
+
+/** Makes a token request: the reply, and what the host's clock says. */
+async function obtainTokens(
+  url: URL,
+  app: AppCredentials,
+  options: TokenOptions,
+): Promise<{ reply: TokenReply; meta: TokenMeta }> {
+  checkAppSecret(app.appSecret);
+  const { now = Date.now } = options;
+  const secrets = secretsOf(app, url);
+  const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
+  return await withRetries(options.signal, async () => {
+    const answer = await send(url, {}, { ...options, tried, secrets });
+    const reply = judgeTokenAnswer(answer, tried, secrets);
+    const local = Math.floor(now() / 1000);
+    const offset = answer.date === undefined ? 0 : answer.date - local;
+    // A second or two is the way that the answer took.
+    const behind = Math.abs(offset) > 5 ? { clock_offset: offset } : {};
+    return {
+      reply,
+      meta: { version: 1, obtained_at: local + offset, ...behind },
+    };
+  });
+}
+
+function secretsOf(app: AppCredentials, url: URL): string[] {
+  const { searchParams: query } = url;
+  return [app.appSecret, query.get("auth_code"), query.get("refresh_token")]
+    .filter((secret) => secret !== null);
+}
+
+/** Judges the answer to a token request. Pure. */
+function judgeTokenAnswer(
+  answer: HttpAnswer,
+  tried: string,
+  secrets: readonly string[],
+): TokenReply {
+  const reply = judgeEnvelope(answer, tried, secrets);
+  const data = reply.data as TokenData | undefined;
+  if (typeof data?.access_token === "string" && data.access_token) {
+    return reply as TokenReply;
+  }
+  throw new TikTokShopError(
+    "invalid_response",
+    `${tried}: the reply has no access token`,
+    {
+      status: answer.status,
+      requestId: requestIdOf(reply, secrets),
+      hint: "try again; if it stays so, name the request id to TikTok",
+    },
+  );
+}
+
+/** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
+function judgeEnvelope(
+  answer: HttpAnswer,
+  tried: string,
+  secrets: readonly string[],
+): Record<string, unknown> {
+  const body = parseJson(answer.text);
+  const code = isRecord(body) ? integerOf(body.code) : undefined;
+  if (!isRecord(body) || code === undefined) {
+    throw strangeAnswer(answer, tried);
+  }
+  if (code === 0) return body;
+  const message = printable(redact(String(body.message ?? ""), secrets));
+  const known = TIKTOK_CODES[code] ?? messageHint(message);
+  const requestId = requestIdOf(body, secrets);
+  throw new TikTokShopError(
+    known?.kind ?? "rejected",
+    `${tried}: TikTok answered with code ${code}, "${message.slice(0, 300)}"` +
+      (requestId ? ` (request id ${requestId})` : ""),
+    {
+      code,
+      requestId,
+      status: answer.status,
+      retryAfter: answer.retryAfter,
+      hint: known?.hint ??
+        "look the code up in Partner Center, or name the request id to TikTok",
+    },
+  );
+}
+
+function requestIdOf(
+  body: Record<string, unknown>,
+  secrets: readonly string[],
+): string | undefined {
+  const { request_id: id } = body;
+  const plain = typeof id === "string" || typeof id === "bigint" ||
+    typeof id === "number";
+  return plain
+    ? printable(redact(String(id), secrets)).slice(0, 100)
+    : undefined;
+}
+
+function messageHint(
+  message: string,
+): { kind?: ErrorKind; hint: string } | undefined {
+  return /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i
+      .test(message)
+    ? TIKTOK_CODES[36009033]
+    : undefined;
+}
+
+/** An answer that is not TikTok's envelope; its body is not repeated. */
+function strangeAnswer(answer: HttpAnswer, tried: string): TikTokShopError {
+  const { status, text, type } = answer;
+  const redirected = status >= 300 && status < 400;
+  const what = redirected
+    ? "a redirect, which is not followed since the secret is in the query"
+    : text === ""
+    ? "an empty body"
+    : `${text.length} characters of ${type || "unknown type"}`;
+  return new TikTokShopError(
+    "invalid_response",
+    `${tried}: HTTP ${status} with ${what}, not TikTok's JSON`,
+    {
+      status,
+      retryAfter: answer.retryAfter,
+      hint: status === 429 || status >= 500
+        ? "try again in a minute"
+        : "check the endpoint, and that no proxy or portal answers for TikTok",
+    },
+  );
+}
+
+/** An answer, read whole. */
+interface HttpAnswer {
+  status: number;
+  text: string;
+  type: string;
+  /** The host's clock: Unix seconds of its `Date` header. */
+  date: number | undefined;
+  retryAfter: number | undefined;
+}
+
+interface SendOptions extends HttpOptions {
+  /** What is attempted, the start of every message. */
+  tried: string;
+  secrets: readonly string[];
+}
+
+/** Makes one call: bounded in time and size, redirects not followed. */
+async function send(
+  url: URL,
+  init: RequestInit,
+  options: SendOptions,
+): Promise<HttpAnswer> {
+  const { signal, tried, secrets } = options;
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), CALL_LIMIT);
+  const stop = () => abort.abort();
+  signal?.addEventListener("abort", stop);
+  const started = performance.now();
+  try {
+    signal?.throwIfAborted();
+    const request = { ...init, redirect: "manual", signal: abort.signal };
+    const response = await (options.fetch ?? fetch)(
+      url,
+      request as RequestInit,
+    );
+    const answer = await readAnswer(response, tried, secrets);
+    trace(options, url, init, `HTTP ${answer.status}`, started);
+    return answer;
+  } catch (error) {
+    trace(options, url, init, "failed", started);
+    if (error instanceof TikTokShopError) throw error;
+    if (signal?.aborted) throw cancelledError(signal.reason);
+    throw networkError(error, tried, secrets, abort.signal.aborted);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+function trace(
+  options: SendOptions,
+  url: URL,
+  init: RequestInit,
+  outcome: string,
+  started: number,
+): void {
+  const took = Math.round(performance.now() - started);
+  const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
+  options.onTrace?.(printable(redact(line, options.secrets)));
+}
+
+function networkError(
+  error: unknown,
+  tried: string,
+  secrets: readonly string[],
+  late: boolean,
+): TikTokShopError {
+  const { cause } = (error ?? {}) as { cause?: unknown };
+  const why = late
+    ? `no answer within ${CALL_LIMIT / 1000} s`
+    : messageOf(cause ?? error, secrets);
+  return new TikTokShopError("network", `${tried}: ${why}`, {
+    hint: "check the connection and the proxy settings, then try again",
+    cause: evidence(error, secrets),
+  });
+}
+
+async function readAnswer(
+  response: Response,
+  tried: string,
+  secrets: readonly string[],
+): Promise<HttpAnswer> {
+  const date = Date.parse(response.headers.get("date") ?? "");
+  const type = response.headers.get("content-type") ?? "";
+  return {
+    status: response.status,
+    type: printable(redact(type, secrets)).slice(0, 60),
+    date: Number.isNaN(date) ? undefined : date / 1000,
+    retryAfter: retryAfterOf(response.headers),
+    text: await readBody(response, tried),
+  };
+}
+
+async function readBody(response: Response, tried: string): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of response.body ?? []) {
+    size += chunk.length;
+    if (size > BODY_LIMIT) {
+      throw new TikTokShopError(
+        "invalid_response",
+        `${tried}: the reply is larger than ${BODY_LIMIT} bytes`,
+        { status: response.status, hint: "check the endpoint" },
+      );
+    }
+    chunks.push(chunk);
+  }
+  return new TextDecoder().decode(
+    await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer(),
+  );
+}
+
+/** `Retry-After` in seconds, given as such or as a date. */
+function retryAfterOf(headers: Headers): number | undefined {
+  const text = headers.get("retry-after");
+  if (text === null) return undefined;
+  if (/^\d+$/.test(text)) return Number(text);
+  const since = Date.parse(headers.get("date") ?? "") || Date.now();
+  const wait = (Date.parse(text) - since) / 1000;
+  return wait >= 0 ? wait : undefined;
+}
+
+/** Tries again what may pass, at most three times. */
+async function withRetries<T>(
+  signal: AbortSignal | undefined,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  for (let retry = 0;; retry++) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const wait = retryDelay(error, retry);
+      if (wait === undefined) throw error;
+      await sleep(wait, signal);
+    }
+  }
+}
+
+/** How many ms to wait before trying again; undefined: it is final. Pure. */
+function retryDelay(error: unknown, retry: number): number | undefined {
+  if (!(error instanceof TikTokShopError) || retry >= RETRIES) return undefined;
+  const { kind, code, status = 0, retryAfter = 0 } = error;
+  const passing = kind === "network" || status === 429 || status >= 500 ||
+    RETRIED_CODES.includes(code ?? 0);
+  // Deno's --allow-net does not come by waiting.
+  const isForbidden = (error.cause as Error)?.name === "NotCapable";
+  if (!passing || isForbidden) return undefined;
+  if (FINAL_CODES.includes(code ?? 0)) return undefined;
+  if (retryAfter > RETRY_AFTER_LIMIT) return undefined;
+  const backOff = 250 * 2 ** retry * (1 + Math.random());
+  return Math.max(backOff, retryAfter * 1000);
+}
+
+/** Waits; rejects at once with kind `cancelled` when the signal aborts. */
+function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(cancelledError(signal.reason));
+    const stop = () => {
+      clearTimeout(timer);
+      reject(cancelledError(signal?.reason));
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** An integer, also one that was sent as text. */
+function integerOf(value: unknown): number | undefined {
+  const text = typeof value === "number" || typeof value === "string" ||
+      typeof value === "bigint"
+    ? String(value)
+    : "";
+  const number = /^-?\d+$/.test(text) ? Number(text) : NaN;
+  return Number.isFinite(number) ? number : undefined;
+}
+
+/** Integers beyond 2^53 in JSON text, outside of strings. */
+const JSON_TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
+function parseJson(text: string): unknown {
+  try {
+    const plain = JSON.parse(text);
+    if (!/\d{16}/.test(text)) return plain;
+    const mark = `${randomText(9)}:`;
+    const marked = text.replace(JSON_TOKENS, (token) => {
+      const large = /^-?\d+$/.test(token) &&
+        !Number.isSafeInteger(Number(token));
+      return large ? `"${mark}${token}"` : token;
+    });
+    return JSON.parse(
+      marked,
+      (_, member) =>
+        typeof member === "string" && member.startsWith(mark)
+          ? BigInt(member.slice(mark.length))
+          : withToJson(member),
+    );
+  } catch {
+    return undefined;
+  }
+}
+
+/** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
+function withToJson(value: unknown): unknown {
+  if (!isRecord(value)) return value;
+  const plain = (member: unknown): unknown => {
+    if (Array.isArray(member)) return member.map(plain);
+    return typeof member === "bigint" ? String(member) : member;
+  };
+  const toJson = () =>
+    Object.fromEntries(
+      Object.entries(value).map(([name, member]) => [name, plain(member)]),
+    );
+  return Object.defineProperty(value, "toJSON", { value: toJson });
+}
+
+/**
+ * JSON text with bigints as numbers, and with what could forge a terminal
+ * escaped; the value that it stands for is the same.
+ */
+function stringifyJson(value: unknown, indent = 2): string {
+  const mark = `${randomText(9)}:`;
+  const text = JSON.stringify(
+    value,
+    function (this: Record<string, unknown>, name: string, member: unknown) {
+      // Not `member`: toJSON has made text of its bigints.
+      const own = this[name];
+      if (typeof own === "bigint") return `${mark}${own}`;
+      const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
+      return ours ? { ...own } : member;
+    },
+    indent,
+  );
+  return text
+    .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1")
+    .replace(
+      UNPRINTABLE,
+      (c) =>
+        c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
+}
+
+// === Loopback server
+
+interface LoopbackServer {
+  readonly port: number;
+  /** Stops listening, lets answers under way out, then drops all sockets. */
+  close(): Promise<void>;
+}
+
+interface LoopbackOptions {
+  tls: { cert: string; key: string } | undefined;
+  handler: (request: Request, port: number) => Response | Promise<Response>;
+  onWarning: (message: string) => void;
+}
+
+/** One listener of the two; `close` may be called once. */
+interface Listener {
+  close(): Promise<void>;
+}
+
+/** Listens on 127.0.0.1, and on [::1] where there is one. */
+async function listenOnLoopback(
+  ports: readonly number[],
+  options: LoopbackOptions,
+): Promise<LoopbackServer> {
+  const { port, listener } = await firstFreePort(ports, options);
+  const listeners = [listener];
+  try {
+    listeners.push(await listenOn("::1", port, options));
+  } catch (error) {
+    if (isTaken(error)) {
+      options.onWarning(
+        `Another program listens on [::1]:${port}: if the browser shows its ` +
+          "page, use --host 127.0.0.1",
+      );
+    }
+  }
+  let closing: Promise<unknown> | undefined;
+  return {
+    port,
+    async close() {
+      await (closing ??= Promise.all(listeners.map((each) => each.close())));
+    },
+  };
+}
+
+async function firstFreePort(
+  ports: readonly number[],
+  options: LoopbackOptions,
+): Promise<{ port: number; listener: Listener }> {
+  let taken: unknown;
+  for (const port of ports) {
+    try {
+      return { port, listener: await listenOn("127.0.0.1", port, options) };
+    } catch (error) {
+      if (!isTaken(error)) throw portError(port, error);
+      taken = error;
+    }
+  }
+  throw portError(ports.length === 1 ? ports[0]! : ports, taken);
+}
+
+/** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
+function isTaken(error: unknown): boolean {
+  const { code, name } = error as { code?: string; name?: string };
+  return ["EADDRINUSE", "EACCES", "AddrInUse", "PermissionDenied"]
+    .some((text) => text === code || text === name);
+}
+
+function portError(
+  port: number | readonly number[],
+  error: unknown,
+): TikTokShopError {
+  const where = typeof port === "number"
+    ? `127.0.0.1:${port}`
+    : `any port from ${port[0]} to ${port.at(-1)} of 127.0.0.1`;
+  const [why, hint] = isTaken(error)
+    ? [
+      "in use or reserved",
+      "end the program that uses it, or register another redirect URL and " +
+      "pass its port with --port",
+    ]
+    : [messageOf(error)];
+  return new TikTokShopError(
+    "port_in_use",
+    `Cannot listen on ${where}: ${why}`,
+    { cause: error, hint },
+  );
+}
+
+function listenOn(
+  hostname: string,
+  port: number,
+  options: LoopbackOptions,
+): Promise<Listener> {
+  const handler = async (request: Request) => {
+    try {
+      return await options.handler(request, port);
+    } catch {
+      return plainAnswer(500);
+    }
+  };
+  const address = { hostname, port };
+  return RUNTIME.Deno?.serve
+    ? listenOnDeno(RUNTIME.Deno, address, options, handler)
+    : listenOnNode(address, options, handler);
+}
+
+type Handler = (request: Request) => Promise<Response>;
+type Address = { hostname: string; port: number };
+
+// deno-lint-ignore require-await -- it throws like its twin, by rejecting
+async function listenOnDeno(
+  deno: DenoRuntime,
+  address: Address,
+  { tls }: LoopbackOptions,
+  handler: Handler,
+): Promise<Listener> {
+  const abort = new AbortController();
+  const open = new Set<Promise<unknown>>();
+  const options = { ...address, ...tls, signal: abort.signal, onListen() {} };
+  const server = deno.serve(options, (request, { completed }) => {
+    const done = completed.catch(() => {}).finally(() => open.delete(done));
+    open.add(done);
+    return handler(request);
+  });
+  return {
+    async close() {
+      await within(Promise.all(open), FLUSH_PATIENCE);
+      // "Completed" comes a turn before the bytes leave.
+      await sleep(20);
+      // Not shutdown(): it waits for idle and half-open sockets.
+      abort.abort();
+      await within(server.finished, FLUSH_PATIENCE);
+    },
+  };
+}
+
+async function listenOnNode(
+  { hostname, port }: Address,
+  { tls, onWarning }: LoopbackOptions,
+  handler: Handler,
+): Promise<Listener> {
+  const scheme = tls ? "https" : "http";
+  const open = new Set<Promise<unknown>>();
+  const respond = (message: NodeRequest, reply: NodeReply) => {
+    const done = new Promise((resolve) => reply.on("close", resolve))
+      .finally(() => open.delete(done));
+    open.add(done);
+    void answerOnNode(message, reply, `${scheme}://localhost:${port}`, handler);
+  };
+  const settings = { ...tls, requireHostHeader: false };
+  const server = tls
+    ? node("node:https").createServer(settings, respond)
+    : node("node:http").createServer(settings, respond);
+  // As every answer closes its connection, whatever else came on it is void.
+  server.maxRequestsPerSocket = 1;
+  const sockets = new Set<import("node:stream").Duplex>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  // Without these, Node would answer by itself, or not at all.
+  server.on("checkExpectation", respond);
+  server.on("connect", (_, socket) => refuse(socket, 405));
+  server.on("clientError", (error, socket) => {
+    if (isTlsHello(error)) onWarning(TLS_WARNING);
+    refuse(socket, codeOf(error) === "HPE_INVALID_METHOD" ? 405 : 400);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host: hostname, port, ipv6Only: true }, resolve);
+  });
+  return {
+    async close() {
+      server.close();
+      await within(Promise.all(open), FLUSH_PATIENCE);
+      // closeAllConnections() overlooks CONNECT, broken bytes and TLS without
+      // handshake, each of which would keep the process alive.
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+const TLS_WARNING = "The browser spoke https to the plain http callback: the " +
+  "redirect URL in Partner Center starts with https, but must start with " +
+  "http; or pass --tls-cert and --tls-key";
+
+/** A TLS handshake record where a request line should be. */
+function isTlsHello(error: Error): boolean {
+  const { rawPacket } = error as { rawPacket?: Uint8Array };
+  return rawPacket?.[0] === 0x16 && rawPacket[1] === 0x03;
+}
+
+/** An answer to what Node makes no request of. */
+function refuse(socket: import("node:stream").Duplex, status: number): void {
+  if (!socket.writable) return void socket.destroy();
+  const { headers } = plainAnswer(status, status === 405 ? ALLOW : {});
+  const lines = [...headers].map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(
+    `HTTP/1.1 ${status} ${REASONS[status]}\r\n${lines.join("")}` +
+      "Content-Length: 0\r\n\r\n",
+  );
+}
+
+type NodeRequest = import("node:http").IncomingMessage;
+type NodeReply = import("node:http").ServerResponse;
+
+/** Hands a Node request to the handler, and the Response to Node. */
+async function answerOnNode(
+  message: NodeRequest,
+  reply: NodeReply,
+  origin: string,
+  handler: Handler,
+): Promise<void> {
+  const request = toRequest(message, origin);
+  const response = request
+    ? await handler(request)
+    : message.method === "TRACE"
+    ? plainAnswer(405, ALLOW)
+    : plainAnswer(400);
+  reply.writeHead(response.status, Object.fromEntries(response.headers));
+  // A HEAD is answered like its GET, without the body.
+  if (message.method === "HEAD") reply.end();
+  else reply.end(await response.text());
+}
+
+/** A web Request, or undefined where there can be none (TRACE, a bad URL). */
+function toRequest(message: NodeRequest, origin: string): Request | undefined {
+  const { method = "GET", url = "/", rawHeaders } = message;
+  try {
+    const headers = new Headers();
+    // Not `headers`, which drops a second Host.
+    for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+      headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
+    }
+    // Joined, for "//host/" would be resolved to another host.
+    const target = url.startsWith("/") ? origin + url : url;
+    return new Request(new URL(target, origin), { method, headers });
+  } catch {
+    return undefined;
+  }
+}
+
+// === Browser
+
+/** Options of {@linkcode openBrowser} and {@linkcode browserCommands}. */
+export interface BrowserOptions {
+  /** A command to use before any other; `%s` stands for the URL. */
+  browser?: string;
+  /** The operating system, as Node names it. @default {process.platform} */
+  platform?: string;
+  /** The environment. @default {process.env} */
+  env?: Readonly<Record<string, string | undefined>>;
+}
+
+/**
+ * Opens a URL in the system's browser, trying one command after the other;
+ * none of them passes through a shell.
+ *
+ * @returns whether one of them did; false is no error, show the link instead.
+ */
+export async function openBrowser(
+  url: string,
+  options: BrowserOptions = {},
+): Promise<boolean> {
+  return await tryBrowsers(url, options, true);
+}
+
+/** Without `hold`, the process may end before it is known what became of it. */
+async function tryBrowsers(
+  url: string,
+  options: BrowserOptions,
+  hold: boolean,
+): Promise<boolean> {
+  const { platform, env } = RUNTIME.process;
+  for (const command of browserCommands(url, { platform, env, ...options })) {
+    if (await launches(command, hold)) return true;
+  }
+  return false;
+}
+
+/**
+ * The commands that may open a URL, best first; none where there is no
+ * display. Pure. For `$BROWSER` see xdg-open(1).
+ */
+export function browserCommands(
+  url: string,
+  options: BrowserOptions,
+): string[][] {
+  const { browser, platform = "linux", env = {} } = options;
+  const separator = platform === "win32" ? ";" : ":";
+  const asked = browser ? [browser] : (env.BROWSER ?? "").split(separator);
+  const own = asked.map((text) => commandLine(text, url))
+    .filter((command) => command.length > 0);
+  if (browser) return own;
+  if (platform === "darwin") return [...own, ["open", url]];
+  if (platform === "win32") return [...own, ...windowsCommands(url, "")];
+  const display = env.DISPLAY || env.WAYLAND_DISPLAY;
+  const linux = ["xdg-open", "gio open", "x-www-browser", "sensible-browser"]
+    .map((text) => commandLine(text, url));
+  return [
+    ...own,
+    // wslview is for links; Windows' own commands are there without it.
+    ...(env.WSL_DISTRO_NAME ? [["wslview", url]] : []),
+    ...(env.WSL_DISTRO_NAME ? windowsCommands(url, ".exe") : []),
+    ...(env.TERMUX_VERSION ? [["termux-open-url", url]] : []),
+    // Without a display, xdg-open would start a text browser in our terminal.
+    ...(display ? linux : []),
+  ];
+}
+
+/** Not `cmd /c start`: it cuts the URL at its first `&`. */
+function windowsCommands(url: string, suffix: string): string[][] {
+  // To PowerShell, the typographic quotes are quotes too.
+  const quoted = url.replace(/['\u2018-\u201b]/g, "$&$&");
+  // UTF-16 in base64, so that nothing of the URL is ever parsed.
+  const units = `Start-Process '${quoted}'`.split("")
+    .map((unit) => unit.charCodeAt(0));
+  const encoded = btoa(
+    String.fromCharCode(...units.flatMap((unit) => [unit & 255, unit >> 8])),
+  );
+  return [
+    [`rundll32${suffix}`, "url.dll,FileProtocolHandler", url],
+    [`powershell${suffix}`, "-NoProfile", "-EncodedCommand", encoded],
+  ];
+}
+
+/** A command and its arguments, quotes honoured, the URL put in. */
+function commandLine(text: string, url: string): string[] {
+  // A quote may begin within a word: --profile="My profile".
+  const words = (text.match(/(?:"[^"]*"|'[^']*'|\S)+/g) ?? [])
+    .map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
+  if (!words[0]) return [];
+  return words.some((word) => word.includes("%s"))
+    ? words.map((word) => word.replaceAll("%s", () => url))
+    : [...words, url];
+}
+
+/** Whether a command starts, and does not fail within two seconds. */
+async function launches(
+  [command = "", ...args]: string[],
+  hold: boolean,
+): Promise<boolean> {
+  const { clearTimeout, setTimeout } = node("node:timers");
+  let child: import("node:child_process").ChildProcess;
+  try {
+    child = node("node:child_process").spawn(command, args, {
+      stdio: "ignore", // a child never writes to our stdout
+      detached: true,
+    });
+  } catch {
+    return false; // what cannot be an argument, or is not permitted
+  }
+  // Where a command cannot start, Deno's child has nothing to unref.
+  const release = () => child.pid !== undefined && child.unref();
+  return await new Promise((resolve) => {
+    const end = (launched: boolean) => {
+      clearTimeout(timer);
+      release();
+      resolve(launched);
+    };
+    const timer = setTimeout(() => end(true), 2000);
+    child.once("error", () => end(false));
+    child.once("exit", (code) => end(code === 0));
+    if (hold) return;
+    // Neither the browser nor this timer may keep a finished login alive.
+    release();
+    timer.unref();
+  });
+}
+
+// === Token stores
+
+/**
+ * Keeps tokens by profile name. Others can implement it for a store of their
+ * own; `testTokenStore` of the package's `./sandbox` tells whether it holds.
+ */
+export interface TokenStore {
+  /** The tokens of a profile; undefined if there are none. */
+  load(profile: string): Promise<StoredTokens | undefined>;
+  /**
+   * Keeps the tokens of a profile: all of them, or the old ones stay. Given a
+   * lock that is no longer held, it keeps nothing and rejects with kind
+   * `lock_lost`. Without a lock it asks nobody.
+   */
+  save(profile: string, tokens: StoredTokens, lock?: TokenLock): Promise<void>;
+  /** Forgets a profile; whether there was one. */
+  remove(profile: string): Promise<boolean>;
+  /** The names of all profiles, sorted. */
+  list(): Promise<string[]>;
+  /**
+   * Waits for the right to be the only one that refreshes a profile; rejects
+   * with kind `cancelled` when the signal aborts.
+   */
+  lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
+}
+
+/**
+ * The right to refresh a profile, until it is released or its lease ends.
+ * Releasing it twice, or after it was lost, does nothing.
+ */
+export interface TokenLock extends AsyncDisposable {
+  /** Names this holder among all that there ever were. */
+  readonly id: string;
+}
+
+/** How long a holder may be silent before others take its lock over, in ms. */
+const LEASE = 5000;
+const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
+
+function checkLease(lease: number): number {
+  if (Number.isSafeInteger(lease) && lease >= SHORTEST_LEASE) return lease;
+  throw new RangeError(
+    `Cannot use the lease ${lease}: give milliseconds, ${SHORTEST_LEASE} or ` +
+      "more",
+  );
+}
+
+/** A store that lives as long as the process. */
+export function memoryStore(): TokenStore {
+  const profiles = new Map<string, StoredTokens>();
+  const locks = new LocalLocks();
+  // deno-lint-ignore require-await -- the interface is asynchronous
+  const run = async <T>(action: () => T): Promise<T> => action();
+  return {
+    load: (profile) => run(() => structuredCopy(profiles.get(profile))),
+    save: (profile, tokens, lock) =>
+      run(() => {
+        if (lock && !locks.isHeld(profile, lock)) throw lockLost(profile);
+        profiles.set(profile, structuredCopy(tokens));
+      }),
+    remove: (profile) => run(() => profiles.delete(profile)),
+    list: () => run(() => [...profiles.keys()].sort()),
+    lock: (profile, signal) => locks.lock(profile, signal),
+  };
+}
+
+/** Locks within one process: whoever comes waits for those before it. */
+class LocalLocks {
+  readonly #tails = new Map<string, Promise<void>>();
+  readonly #holders = new Map<string, string>();
+
+  isHeld(profile: string, { id }: TokenLock): boolean {
+    return this.#holders.get(profile) === id;
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const turn = deferred<void>();
+    const before = Promise.resolve(this.#tails.get(profile));
+    this.#queue(profile, before.then(() => turn.promise));
+    try {
+      await abortable(before, signal);
+    } catch (error) {
+      turn.resolve();
+      throw error;
+    }
+    const id = randomText(9);
+    this.#holders.set(profile, id);
+    // deno-lint-ignore require-await -- the interface is asynchronous
+    const release = async () => {
+      if (this.#holders.get(profile) === id) this.#holders.delete(profile);
+      turn.resolve();
+    };
+    return { id, [Symbol.asyncDispose]: release };
+  }
+
+  /** Forgotten once it is over, and no sooner: one who left the queue still
+   * stands for those before him. */
+  #queue(profile: string, tail: Promise<void>): void {
+    this.#tails.set(profile, tail);
+    void tail.then(() => {
+      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
+    });
+  }
+}
+
+/** A promise's outcome, or kind `cancelled` once the signal aborts. */
+async function abortable<T>(
+  promise: Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  if (!signal) return await promise;
+  if (signal.aborted) throw cancelledError(signal.reason);
+  const aborted = deferred<never>();
+  const stop = () => aborted.reject(cancelledError(signal.reason));
+  signal.addEventListener("abort", stop);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** A copy, so that nobody changes what is stored by changing what he got. */
+function structuredCopy<T>(value: T): T {
+  return value === undefined ? value : parseJson(stringifyJson(value, 0)) as T;
+}
+
+/**
+ * A store of one JSON file per profile, readable by its owner alone (0600 in
+ * a 0700 folder) and replaced atomically.
+ *
+ * @param folder where the files are.
+ * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
+ * configuration folder}
+ */
+export function fileStore(
+  folder?: string,
+  options: FileStoreOptions = {},
+): TokenStore {
+  const { env, platform } = RUNTIME.process;
+  const { lease } = options;
+  const place = folder ?? storeFolder(env, platform);
+  return new FileStore(place, ".json", true, lease);
+}
+
+/** Options of {@linkcode fileStore}. */
+export interface FileStoreOptions {
+  /**
+   * Milliseconds, 1000 or more, that the holder of a lock may be silent (it
+   * was killed or stopped) before this store takes the lock over.
+   * @default {5000}
+   */
+  lease?: number;
+}
+
+/** Those that nobody passed, by folder: one process has one of each. */
+const defaultStores = new Map<string, TokenStore>();
+
+/** The usual store, always the same: its callers share their refreshes. */
+function defaultStore(): TokenStore {
+  const { env, platform } = RUNTIME.process;
+  const folder = storeFolder(env, platform);
+  const store = defaultStores.get(folder) ?? fileStore(folder);
+  defaultStores.set(folder, store);
+  return store;
+}
+
+/** The store's folder by the user's environment. Pure. */
+function storeFolder(
+  env: Readonly<Record<string, string | undefined>>,
+  platform: string,
+): string {
+  const { join } = node("node:path");
+  if (env.TIKTOK_SHOP_HOME) return env.TIKTOK_SHOP_HOME;
+  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
+  const base = platform === "win32"
+    ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
+    : env.XDG_CONFIG_HOME || (home && join(home, ".config"));
+  if (base) return join(base, PROGRAM);
+  throw new TypeError(
+    "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
+  );
+}
+
+class FileStore implements TokenStore {
+  readonly #folder: string;
+  readonly #suffix: string;
+  readonly #own: boolean;
+  readonly #lease: number;
+
+  /** `own`: the folder is ours alone, and so is each file in it. */
+  constructor(folder: string, suffix: string, own: boolean, lease = LEASE) {
+    this.#folder = folder;
+    this.#suffix = suffix;
+    this.#own = own;
+    this.#lease = checkLease(lease);
+  }
+
+  path(profile: string): string {
+    if (this.#own) checkProfile(profile);
+    return node("node:path").join(this.#folder, `${profile}${this.#suffix}`);
+  }
+
+  async load(profile: string): Promise<StoredTokens | undefined> {
+    const path = this.path(profile);
+    let text: string;
+    try {
+      text = await node("node:fs/promises").readFile(path, "utf8");
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return undefined;
+      throw storeError(`Cannot read ${path}`, error);
+    }
+    return judgeTokenFile(text, path);
+  }
+
+  async save(
+    profile: string,
+    tokens: StoredTokens,
+    lock?: TokenLock,
+  ): Promise<void> {
+    const path = this.path(profile);
+    const text = `${stringifyJson(tokens)}\n`;
+    let saved: boolean;
+    try {
+      await this.#makeFolder();
+      saved = await replaceFile(path, text, lock?.id);
+    } catch (error) {
+      throw storeError(`Cannot save the tokens to ${path}`, error);
+    }
+    if (!saved) throw lockLost(profile);
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const path = this.path(profile);
+    try {
+      await this.#makeFolder();
+      return await lockFile(await realPath(path), this.#lease, signal);
+    } catch (error) {
+      if ((error as TikTokShopError).kind === "cancelled") throw error;
+      throw storeError(`Cannot lock ${path}`, error);
+    }
+  }
+
+  async remove(profile: string): Promise<boolean> {
+    const path = this.path(profile);
+    try {
+      await node("node:fs/promises").unlink(path);
+      return true;
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return false;
+      throw storeError(`Cannot remove ${path}`, error);
+    }
+  }
+
+  async list(): Promise<string[]> {
+    try {
+      const names = await node("node:fs/promises").readdir(this.#folder);
+      return names.filter((name) => name.endsWith(this.#suffix))
+        .map((name) => name.slice(0, -this.#suffix.length))
+        .filter(isProfile)
+        .sort();
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return [];
+      throw storeError(`Cannot read the folder ${this.#folder}`, error);
+    }
+  }
+
+  /** Keeps a login that is under way in two steps. */
+  async keepPending(profile: string, pending: PendingLogin): Promise<void> {
+    const path = this.#pendingPath(profile);
+    try {
+      await this.#makeFolder();
+      await replaceFile(path, `${stringifyJson(pending)}\n`);
+    } catch (error) {
+      throw storeError(`Cannot save ${path}`, error);
+    }
+  }
+
+  async loadPending(profile: string): Promise<PendingLogin> {
+    const text = await fileText(this.#pendingPath(profile));
+    const pending = parseJson(text ?? "");
+    const { state, expires_at } = isRecord(pending) ? pending : {};
+    if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
+      return pending as unknown as PendingLogin;
+    }
+    throw noPending(profile);
+  }
+
+  /** Forgets a pending login; true for the one who did. */
+  async dropPending(profile: string): Promise<boolean> {
+    const { unlink } = node("node:fs/promises");
+    const path = this.#pendingPath(profile);
+    return await unlink(path).then(() => true, () => false);
+  }
+
+  #pendingPath(profile: string): string {
+    const { basename, dirname, join } = node("node:path");
+    const path = this.path(profile);
+    return join(dirname(path), `.${basename(path)}.pending`);
+  }
+
+  async #makeFolder(): Promise<void> {
+    const { chmod, mkdir, stat } = node("node:fs/promises");
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    if (!this.#own || RUNTIME.process.platform === "win32") return;
+    const { mode } = await stat(this.#folder);
+    // Not one that all users share, such as /tmp: it would break the system.
+    const shared = mode & 0o1000;
+    if (mode & 0o077 && !shared) await chmod(this.#folder, 0o700);
+  }
+}
+
+/** The store and profile that stand for one file anywhere. */
+function singleFile(file: string): { store: FileStore; profile: string } {
+  const { basename, dirname, extname, resolve } = node("node:path");
+  const path = resolve(file);
+  const suffix = extname(path);
+  const store = new FileStore(dirname(path), suffix, false);
+  return { store, profile: basename(path, suffix) };
+}
+
+/**
+ * Replaces a file atomically: at any moment it is the old one or the new.
+ *
+ * Given the id of a lock's holder, the new one lies in the lock until it takes
+ * the old one's place. Who takes the lock away takes it away too, so a holder
+ * who was stopped for too long, at whatever point, replaces nothing any more.
+ *
+ * @returns false, and nothing is replaced, if the lock is lost.
+ */
+async function replaceFile(
+  path: string,
+  text: string,
+  holder?: string,
+): Promise<boolean> {
+  const { rename, stat, unlink } = node("node:fs/promises");
+  const { dirname, join } = node("node:path");
+  const target = await realPath(path);
+  const lock = lockPath(target);
+  const temporary = holder === undefined
+    ? await temporaryPath(target)
+    : join(lock, `${holder}.${randomText(6)}`);
+  try {
+    await writeSynced(temporary, text);
+    // The lock may have been another's already when this came into it.
+    if (holder !== undefined) await stat(join(lock, holder));
+    await rename(temporary, target);
+  } catch (error) {
+    await unlink(temporary).catch(() => {});
+    if (holder !== undefined && isNoFile(error)) return false;
+    throw error;
+  }
+  await syncFolder(dirname(target));
+  return true;
+}
+
+/** Through a symbolic link, so that it is not replaced by a file. */
+async function realPath(path: string): Promise<string> {
+  const { readlink, realpath } = node("node:fs/promises");
+  const { dirname, resolve } = node("node:path");
+  try {
+    return await realpath(path);
+  } catch {
+    // It may lead to where there is no file yet.
+    const link = await readlink(path).catch(() => "");
+    return link ? resolve(dirname(path), link) : path;
+  }
+}
+
+function lockPath(file: string): string {
+  return `${file}.lock`;
+}
+
+/** Where a file may be written before it takes another's place. */
+async function temporaryPath(file: string): Promise<string> {
+  const { basename, dirname, join } = node("node:path");
+  const [folder, start] = [dirname(file), `.${basename(file)}.`];
+  await sweep(folder, start);
+  return join(folder, `${start}${randomText(6)}${TEMPORARY}`);
+}
+
+const TEMPORARY = ".tmp";
+const SWEPT_AFTER = 3_600_000; // ms
+
+/** Removes what processes left that were killed an hour ago or earlier. */
+async function sweep(folder: string, start: string): Promise<void> {
+  const { readdir, stat, unlink } = node("node:fs/promises");
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (!name.startsWith(start) || !name.endsWith(TEMPORARY)) continue;
+    const path = node("node:path").join(folder, name);
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
+    if (Date.now() - mtimeMs > SWEPT_AFTER) await unlink(path).catch(() => {});
+  }
+}
+
+/** Writes a new file of the owner's, and waits until it is on the disk. */
+async function writeSynced(path: string, text: string): Promise<void> {
+  const handle = await node("node:fs/promises").open(path, "wx", 0o600);
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** A renaming too is lost with the power unless its folder is on the disk. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await node("node:fs/promises").open(folder, "r");
+    await handle.sync().finally(() => handle.close());
+  } catch {
+    // Windows has no such thing, nor have some network disks.
+  }
+}
+
+function isNoFile(error: unknown): boolean {
+  return ["ENOENT", "ENOTDIR"].includes(codeOf(error));
+}
+
+function lockLost(profile: string): TikTokShopError {
+  return new TikTokShopError(
+    "lock_lost",
+    `Another process took over the lock of profile "${printable(profile)}"`,
+    { hint: "try again" },
+  );
+}
+
+/**
+ * A lock that outlives no process: a folder that one holder alone can make,
+ * with an entry of his name, whose time he renews while he lives. Who sees all
+ * of it unchanged for a whole lease takes away what he saw, entry by name and
+ * then the folder, if it is empty: never the lock of one who came meanwhile.
+ * No process ids, for they are reused and mean nothing to another container;
+ * no age, for clocks jump and differ.
+ */
+async function lockFile(
+  file: string,
+  lease: number,
+  signal?: AbortSignal,
+): Promise<TokenLock> {
+  const path = lockPath(file);
+  const id = randomText(18);
+  let seen = "";
+  let patience = lease;
+  if (signal?.aborted) throw cancelledError(signal.reason);
+  while (!await makeLock(path, id)) {
+    const { names, trace } = await lockTrace(path);
+    if (trace !== seen) [seen, patience] = [trace, lease];
+    if (patience <= 0) await takeAway(path, names);
+    const began = performance.now();
+    await sleep(15 + 20 * Math.random(), signal);
+    // After a longer gap it was us who were stopped, and maybe the holder too.
+    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
+  }
+  return heldLock(id, LOCK_RENEWAL, {
+    renew: () => renewEntry(node("node:path").join(path, id)),
+    release: () => takeAway(path, [id]),
+  });
+}
+
+/** How often a lock's entry is renewed: ms, a quarter of any lease at most. */
+const LOCK_RENEWAL = SHORTEST_LEASE / 4;
+
+/** A lock that is renewed until it is released; if that fails, it expires. */
+function heldLock(
+  id: string,
+  interval: number,
+  actions: { renew: () => Promise<unknown>; release: () => Promise<unknown> },
+): TokenLock {
+  const renew = () => void actions.renew().catch(() => {});
+  const renewal = node("node:timers").setInterval(renew, interval);
+  renewal.unref();
+  return {
+    id,
+    async [Symbol.asyncDispose]() {
+      clearInterval(renewal);
+      await actions.release().catch(() => {});
+    },
+  };
+}
+
+async function renewEntry(path: string): Promise<void> {
+  const now = new Date();
+  await node("node:fs/promises").utimes(path, now, now);
+}
+
+/** Makes the lock's folder and the holder's entry; false if it is taken. */
+async function makeLock(path: string, id: string): Promise<boolean> {
+  const { mkdir, readdir, writeFile } = node("node:fs/promises");
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    if (isLocked(error) && !isNoFile(error)) return false;
+    throw error;
+  }
+  const entry = node("node:path").join(path, id);
+  try {
+    await writeFile(entry, "", { flag: "wx", mode: 0o600 });
+    // As long as it was empty, others could take it away and make their own.
+    if ((await readdir(path)).join() === id) return true;
+    await takeAway(path, [id]);
+  } catch (error) {
+    await takeAway(path, [id]).catch(() => {});
+    if (!isLocked(error)) throw error;
+  }
+  return false;
+}
+
+/** Whether an error tells of another's lock, and of nothing worse. */
+function isLocked(error: unknown): boolean {
+  // Windows refuses so as long as somebody has open what is being removed.
+  const busy = RUNTIME.process.platform === "win32"
+    ? ["EPERM", "EACCES", "EBUSY"]
+    : [];
+  return isNoFile(error) ||
+    ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
+}
+
+/** What there is of a lock; any change of the trace is a sign of life. */
+async function lockTrace(
+  path: string,
+): Promise<{ names: string[]; trace: string }> {
+  const { readdir, stat } = node("node:fs/promises");
+  const names = await readdir(path).catch((error) => {
+    if (isLocked(error)) return [];
+    throw error;
+  });
+  const { join } = node("node:path");
+  const paths = [path, ...names.sort().map((name) => join(path, name))];
+  const times = await Promise.all(
+    paths.map((each) => stat(each).then(({ mtimeMs }) => mtimeMs, () => 0)),
+  );
+  return { names, trace: [...names, ...times].join("/") };
+}
+
+/** Removes entries of a lock by name, and its folder if nothing else is in. */
+async function takeAway(
+  path: string,
+  names: readonly string[],
+): Promise<void> {
+  const { rm, rmdir, unlink } = node("node:fs/promises");
+  const { join } = node("node:path");
+  try {
+    for (const name of names) {
+      await rm(join(path, name), { force: true, recursive: true });
+    }
+    await rmdir(path).catch((error) => {
+      // A file in the lock's place is nobody's.
+      if (codeOf(error) !== "ENOTDIR") throw error;
+      return unlink(path);
+    });
+  } catch (error) {
+    if (!isLocked(error)) throw error;
+  }
+}
+
+async function fileText(path: string): Promise<string | undefined> {
+  const { readFile } = node("node:fs/promises");
+  return await readFile(path, "utf8").catch(() => undefined);
+}
+
+/** The tokens in the text of a file, or of what `place` names. Pure. */
+function judgeTokenFile(
+  text: string,
+  place: string,
+  kind = "token file",
+): StoredTokens {
+  const value = parseJson(text);
+  const data = isRecord(value) ? value.data : undefined;
+  const token = isRecord(data) ? data.access_token : undefined;
+  if (!isRecord(value) || typeof token !== "string" || !token) {
+    throw new TikTokShopError("store", `${place} is no ${kind}, or damaged`, {
+      hint: `move it away, then ${LOGIN_AGAIN}`,
+    });
+  }
+  const meta = isRecord(value.meta) ? value.meta : {};
+  if ((integerOf(meta.version) ?? 1) > 1) {
+    throw new TikTokShopError(
+      "store",
+      `${place} was written by a newer version of ${PROGRAM}`,
+      { hint: `update ${PROGRAM}` },
+    );
+  }
+  return Object.assign(value, { meta }) as unknown as StoredTokens;
+}
+
+function codeOf(error: unknown): string {
+  return String((error as { code?: unknown } | undefined)?.code);
+}
+
+function storeError(message: string, error: unknown): TikTokShopError {
+  return new TikTokShopError("store", `${message}: ${messageOf(error)}`, {
+    cause: error,
+    hint: "check the folder's permissions and the free space, or pass " +
+      "--file FILE",
+  });
+}
+
+/** Options of {@linkcode redisStore}. */
+export interface RedisStoreOptions {
+  /**
+   * What every key begins with, without braces.
+   * @default {"tiktok-shop-oauth2:"}
+   */
+  prefix?: string;
+  /**
+   * Milliseconds, 1000 or more, after which Redis forgets the lock of a holder
+   * that was killed or stopped; he renews it four times as often.
+   * @default {5000}
+   */
+  lease?: number;
+}
+
+/**
+ * A store in Redis, for those who outgrow one machine. It depends on no
+ * client: `command` sends one command, given as its words, and resolves to
+ * the reply.
+ *
+ * | client | command |
+ * | --- | --- |
+ * | `redis` | `(...words) => client.sendCommand(words)` |
+ * | `ioredis` | `(name, ...words) => client.call(name, ...words)` |
+ *
+ * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
+ * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`.
+ * What stands in braces makes a cluster keep both on one node; `list()` asks
+ * the node that `command` reaches. Tokens never expire: let Redis save them
+ * on disk, and evict nothing.
+ *
+ * A lock is a key that expires, renewed as long as its holder runs. A holder
+ * may be stopped for longer and not know it: a suspended machine, a full
+ * memory. Then another one refreshes, and what the first has in hand is out of
+ * date. So `save` with a lock carries a fencing check: one script, which Redis
+ * runs in one step, compares the lock's key with the holder's id and writes
+ * only if he still has it; else it writes nothing and `save` rejects with kind
+ * `lock_lost`. It needs `EVAL`.
+ *
+ * @returns a store; its methods reject with kind `store` where the client
+ * does, or if a value is not ours; with a `TypeError` for a profile name that
+ * a file could not have.
+ * @throws {TypeError | RangeError} if an option is wrong.
+ */
+export function redisStore(
+  command: (...args: string[]) => Promise<unknown>,
+  options: RedisStoreOptions = {},
+): TokenStore {
+  return new RedisStore(command, options);
+}
+
+/** Scripts in which Redis acts for the lock's holder only, in one step. */
+const REDIS_SAVE = onlyForHolder('redis.call("set", KEYS[2], ARGV[2])');
+const REDIS_RENEW = onlyForHolder('redis.call("pexpire", KEYS[1], ARGV[2])');
+const REDIS_RELEASE = onlyForHolder('redis.call("del", KEYS[1])');
+
+function onlyForHolder(action: string): string {
+  return `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
+${action}
+return 1`;
+}
+
+class RedisStore implements TokenStore {
+  readonly #command: (...args: string[]) => Promise<unknown>;
+  readonly #prefix: string;
+  readonly #lease: number;
+
+  constructor(
+    command: (...args: string[]) => Promise<unknown>,
+    { prefix = `${PROGRAM}:`, lease = LEASE }: RedisStoreOptions,
+  ) {
+    if (/[{}]/.test(prefix)) {
+      throw new TypeError(
+        `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
+          "stand around the profile",
+      );
+    }
+    this.#command = command;
+    this.#prefix = prefix;
+    this.#lease = checkLease(lease);
+  }
+
+  async load(profile: string): Promise<StoredTokens | undefined> {
+    const key = this.#key(profile);
+    const value = await this.#send(["GET", key], `Cannot read ${key}`);
+    if (value === null || value === undefined) return undefined;
+    return judgeTokenFile(String(value), `The value of ${key}`, "token reply");
+  }
+
+  async save(
+    profile: string,
+    tokens: StoredTokens,
+    lock?: TokenLock,
+  ): Promise<void> {
+    const key = this.#key(profile);
+    const text = stringifyJson(tokens, 0);
+    const tried = `Cannot save the tokens to ${key}`;
+    const secrets = tokensOf(tokens);
+    if (!lock) return void await this.#send(["SET", key, text], tried, secrets);
+    const words = [REDIS_SAVE, "2", lockKey(key), key, lock.id, text];
+    const saved = await this.#send(["EVAL", ...words], tried, secrets);
+    if (Number(saved) !== 1) throw lockLost(profile);
+  }
+
+  async remove(profile: string): Promise<boolean> {
+    const key = this.#key(profile);
+    return Number(await this.#send(["DEL", key], `Cannot remove ${key}`)) > 0;
+  }
+
+  async list(): Promise<string[]> {
+    const start = `${this.#prefix}{`;
+    const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
+    const names = new Set<string>(); // a scan may tell a key twice
+    let cursor = "0";
+    do {
+      const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
+      const reply = await this.#send(words, `Cannot list ${pattern}`);
+      const [next, keys] = reply as [unknown, unknown[]];
+      for (const key of keys) names.add(String(key).slice(start.length, -1));
+      cursor = String(next);
+    } while (cursor !== "0");
+    return [...names].filter(isProfile).sort();
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const key = lockKey(this.#key(profile));
+    const id = randomText(18);
+    const lease = String(this.#lease);
+    const words = ["SET", key, id, "NX", "PX", lease];
+    if (signal?.aborted) throw cancelledError(signal.reason);
+    while (String(await this.#send(words, `Cannot set ${key}`)) !== "OK") {
+      await sleep(20 + 30 * Math.random(), signal);
+    }
+    const act = (script: string) =>
+      this.#send(["EVAL", script, "1", key, id, lease], `Cannot hold ${key}`);
+    return heldLock(id, this.#lease / 4, {
+      renew: () => act(REDIS_RENEW),
+      // After the lease nobody needs to be told.
+      release: () => within(act(REDIS_RELEASE), this.#lease),
+    });
+  }
+
+  #key(profile: string): string {
+    checkProfile(profile);
+    return `${this.#prefix}{${profile}}`;
+  }
+
+  async #send(
+    words: string[],
+    tried: string,
+    secrets: readonly string[] = [],
+  ): Promise<unknown> {
+    try {
+      return await this.#command(...words);
+    } catch (error) {
+      const why = messageOf(error, secrets);
+      throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
+        cause: evidence(error, secrets),
+        hint: "check that Redis is within reach and that it lets you write",
+      });
+    }
+  }
+}
+
+function lockKey(key: string): string {
+  return `${key}:lock`;
+}
+
+/** Names that are safe on every file system, and not one of our files. */
+function isProfile(name: string): boolean {
+  return /^[\p{L}\p{N}][\p{L}\p{N}._-]{0,63}$/u.test(name) &&
+    !/^(config|con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.$/i.test(name);
+}
+
+function checkProfile(name: string): void {
+  if (isProfile(name)) return;
+  throw new TypeError(
+    `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
+      "digits, dots, hyphens and underscores; config is reserved",
+  );
+}
+
+/**
+ * Saves the tokens of a login and returns the profile it chose: another
+ * seller's tokens are not overwritten unless `switch` is set.
+ */
+async function saveLogin(
+  store: TokenStore,
+  tokens: StoredTokens,
+  options: { profile?: string; switch?: boolean },
+): Promise<string> {
+  try {
+    const slug = sellerSlug(tokens.data);
+    const wanted = options.profile ?? "default";
+    for (let n = 0;; n++) {
+      const profile = [wanted, slug][n] ?? `${slug}-${n}`;
+      if (await saveAs(store, profile, tokens, options.switch)) return profile;
+    }
+  } catch (error) {
+    const { meta: _, ...reply } = tokens;
+    throw unsavedError(error, reply);
+  }
+}
+
+/** Saves under a profile, unless it holds another seller's tokens. */
+async function saveAs(
+  store: TokenStore,
+  profile: string,
+  tokens: StoredTokens,
+  overwrite = false,
+): Promise<boolean> {
+  const lock = await store.lock(profile);
+  try {
+    const held = await store.load(profile);
+    const same = held && sameSeller(held, tokens);
+    if (held && !same && !overwrite) return false;
+    const shops = same && held.meta.shops ? { shops: held.meta.shops } : {};
+    const meta = { ...shops, ...tokens.meta };
+    await store.save(profile, { ...tokens, meta }, lock);
+    return true;
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Carries the tokens that could not be saved, so that they are not lost. */
+function unsavedError(error: unknown, reply: TokenReply): TikTokShopError {
+  const { hint } = (error ?? {}) as { hint?: string };
+  // A store may name what it could not save: a database repeats the row.
+  const secrets = tokensOf(reply);
+  return new TikTokShopError("store", messageOf(error, secrets), {
+    cause: evidence(error, secrets),
+    hint,
+    reply: withToJson({ ...reply }) as TokenReply,
+  });
+}
+
+function tokensOf({ data }: TokenReply): string[] {
+  return [data.access_token, data.refresh_token]
+    .filter((token) => typeof token === "string");
+}
+
+function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
+  const sameApp = !a.meta.app_key || !b.meta.app_key ||
+    a.meta.app_key === b.meta.app_key;
+  return sameApp && a.data.open_id === b.data.open_id;
+}
+
+/** A profile name made of the seller's. */
+function sellerSlug(data: TokenData): string {
+  for (const name of [data.seller_name, data.open_id]) {
+    const slug = String(name ?? "").toLowerCase()
+      .replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 48);
+    if (isProfile(slug)) return slug;
+  }
+  return "seller";
+}
+
+// === Access tokens
+
+/** Options of {@linkcode accessToken}. */
+export interface AccessTokenOptions extends AppCredentials, TokenOptions {
+  /** Where the tokens are kept. @default {fileStore()} */
+  store?: TokenStore;
+  /** Name that they are kept under. @default {"default"} */
+  profile?: string;
+  /** Refresh if less than this is left. @default {"5m"} */
+  minValid?: Duration;
+}
+
+/**
+ * A valid access token for a profile: from the store, refreshed when it is
+ * about to expire. However many callers there are, in however many processes,
+ * one refresh request is made.
+ *
+ * @throws {TikTokShopError} of kind `login_required` if there are no tokens,
+ * or the seller's grant is gone; of the kinds of {@linkcode refreshTokens};
+ * of kind `store`.
+ */
+export async function accessToken(
+  options: AccessTokenOptions,
+): Promise<string> {
+  return (await validTokens(options)).data.access_token;
+}
+
+/** How tokens are kept fresh; credentials are asked for only when needed. */
+interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
+  appKey?: string;
+  credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
+}
+
+function keepOptions(options: AccessTokenOptions): KeepOptions {
+  const { appKey, appSecret } = options;
+  const credentials = () => Promise.resolve({ appKey, appSecret });
+  return { ...options, credentials };
+}
+
+/** The tokens of a profile, with at least `minValid` left. */
+async function validTokens(
+  options: AccessTokenOptions | KeepOptions,
+): Promise<StoredTokens> {
+  const keep = "credentials" in options ? options : keepOptions(options);
+  const { store = defaultStore(), profile = "default" } = keep;
+  const least = seconds(keep.minValid ?? "5m", 0);
+  const tokens = await loadTokens(store, profile);
+  const { now = Date.now } = keep;
+  if (secondsLeft(tokens, now) > least) return tokens;
+  return await refreshOnce(store, profile, tokens, keep);
+}
+
+async function loadTokens(
+  store: TokenStore,
+  profile: string,
+): Promise<StoredTokens> {
+  const tokens = await store.load(profile);
+  if (tokens) return tokens;
+  throw new TikTokShopError(
+    "login_required",
+    `There are no tokens under profile "${printable(profile)}"`,
+    { hint: LOGIN_AGAIN },
+  );
+}
+
+/** "Now" by the token host's clock, in Unix seconds. */
+function hostTime(meta: TokenMeta, now: () => number): number {
+  const local = now() / 1000;
+  const time = local + (integerOf(meta.clock_offset) ?? 0);
+  // The local clock was put right since: what was measured is of no use.
+  return time < (integerOf(meta.obtained_at) ?? 0) - 5 ? local : time;
+}
+
+/**
+ * Seconds that an access token surely has left; a missing expiry is seven
+ * days. A clock that was wrong may have been put right since, and it may have
+ * gone back: then what it tells proves nothing, and a refresh measures it anew.
+ */
+function secondsLeft(tokens: StoredTokens, now: () => number): number {
+  const { data, meta } = tokens;
+  const obtained = integerOf(meta.obtained_at) ?? 0;
+  const end = integerOf(data.access_token_expire_in) ?? obtained + 7 * 86400;
+  const time = hostTime(meta, now);
+  if (time < obtained - 3600) return 0;
+  // In the first hour it is as wrong as it was: else a clock that is a week
+  // ahead, and remains so, would let no token live.
+  return end - (time < obtained + 3600 ? time : Math.max(time, now() / 1000));
+}
+
+/** A refresh that the callers of this process share. */
+interface SharedRefresh {
+  tokens: Promise<StoredTokens>;
+  callers: number;
+  /** Aborted when the last caller has left. */
+  left: AbortController;
+}
+
+/** The refreshes under way in this process. */
+const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
+
+/** One refresh for all callers of this process; each may stop waiting. */
+async function refreshOnce(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+): Promise<StoredTokens> {
+  const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
+  refreshes.set(store, running);
+  const shared = running.get(profile) ??
+    startRefresh(store, profile, seen, options);
+  running.set(profile, shared);
+  shared.callers++;
+  try {
+    return await abortable(shared.tokens, options.signal);
+  } finally {
+    if (--shared.callers === 0) {
+      shared.left.abort("nobody waits for the refresh any more");
+      if (running.get(profile) === shared) running.delete(profile);
+    }
+  }
+}
+
+function startRefresh(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+): SharedRefresh {
+  const left = new AbortController();
+  // Not with a caller's signal: the others go on waiting when he leaves. Nor
+  // is the request given up when all have left: its tokens would be lost.
+  const alone = { ...options, signal: undefined };
+  const tokens = refreshLocked(store, profile, seen, alone, left.signal);
+  tokens.catch(() => {}); // when all callers have left
+  return { tokens, callers: 0, left };
+}
+
+/** Refreshes under the lock, unless another process has done so meanwhile. */
+async function refreshLocked(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+  signal: AbortSignal,
+): Promise<StoredTokens> {
+  // Before the lock: nobody is to wait until a person has found his password.
+  const app = await credentialsOf(profile, seen, options);
+  const lock = await store.lock(profile, signal);
+  try {
+    const held = await loadTokens(store, profile);
+    if (!sameTokens(held, seen)) return held;
+    const fresh = await renewedTokens(profile, held, app, options);
+    return await saveRenewed(store, profile, held, fresh, lock)
+      .catch((error) => {
+        throw unsavedError(error, withoutMeta(fresh));
+      });
+  } catch (error) {
+    const { kind } = error as Partial<TikTokShopError>;
+    if (kind !== "login_required") throw error;
+    // One whose lock was taken over may be alive, and have been faster.
+    const now = await store.load(profile).catch(() => undefined);
+    if (now && !sameTokens(now, seen)) return now;
+    throw error;
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Whether nobody has refreshed; TikTok might send the same token again. */
+function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
+  return a.data.access_token === b.data.access_token &&
+    a.data.refresh_token === b.data.refresh_token &&
+    a.meta.obtained_at === b.meta.obtained_at;
+}
+
+/** The credentials of the app that a profile belongs to. */
+async function credentialsOf(
+  profile: string,
+  tokens: StoredTokens,
+  options: KeepOptions,
+): Promise<AppCredentials> {
+  const app = await options.credentials(tokens);
+  const owner = tokens.meta.app_key;
+  if (!owner || owner === app.appKey) return app;
+  throw new TypeError(
+    `Profile "${printable(profile)}" belongs to the app key ` +
+      `"${printable(owner)}", not to "${printable(app.appKey)}"`,
+  );
+}
+
+/** Asks for new tokens. */
+async function renewedTokens(
+  profile: string,
+  held: StoredTokens,
+  app: AppCredentials,
+  options: KeepOptions,
+): Promise<StoredTokens> {
+  const { refresh_token: token } = held.data;
+  if (typeof token !== "string" || !token) {
+    throw new TikTokShopError(
+      "login_required",
+      `Profile "${printable(profile)}" has no refresh token`,
+      { hint: LOGIN_AGAIN },
+    );
+  }
+  const url = refreshRequest(app, token, options);
+  const { reply, meta } = await obtainTokens(url, app, options);
+  return mergedTokens(held, reply, { app_key: app.appKey, ...meta });
+}
+
+/** The reply verbatim, but the old refresh token if none came back. Pure. */
+function mergedTokens(
+  held: StoredTokens,
+  reply: TokenReply,
+  meta: TokenMeta,
+): StoredTokens {
+  const { clock_offset: _, ...kept } = held.meta;
+  const { refresh_token, refresh_token_expire_in, open_id } = held.data;
+  const data = { ...reply.data, open_id: reply.data.open_id ?? open_id };
+  if (!data.refresh_token) {
+    Object.assign(data, { refresh_token, refresh_token_expire_in });
+  }
+  const merged = {
+    ...reply,
+    data: withToJson(data),
+    meta: { ...kept, ...meta },
+  };
+  return withToJson(merged) as StoredTokens;
+}
+
+/**
+ * Saves what a refresh brought. If the lock was lost meanwhile, it still
+ * saves, unless somebody saved newer tokens: the old pair may be dead.
+ */
+async function saveRenewed(
+  store: TokenStore,
+  profile: string,
+  held: StoredTokens,
+  fresh: StoredTokens,
+  lock: TokenLock,
+): Promise<StoredTokens> {
+  try {
+    await store.save(profile, fresh, lock);
+    return fresh;
+  } catch (error) {
+    if ((error as Partial<TikTokShopError>).kind !== "lock_lost") throw error;
+  }
+  const again = await store.lock(profile);
+  try {
+    const now = await loadTokens(store, profile);
+    if (isOutdone(fresh, held, now)) return now;
+    return await saveRenewed(store, profile, held, fresh, again);
+  } finally {
+    await again[Symbol.asyncDispose]();
+  }
+}
+
+/** Whether what is stored now is to be kept, and not what a refresh brought. */
+function isOutdone(
+  fresh: StoredTokens,
+  held: StoredTokens,
+  now: StoredTokens,
+): boolean {
+  // Another pair comes of another refresh or login, and ours may be dead. The
+  // same refresh token works on: then the access token that came last does.
+  if (now.data.refresh_token !== held.data.refresh_token) return true;
+  const age = (tokens: StoredTokens) => integerOf(tokens.meta.obtained_at) ?? 0;
+  return !sameTokens(now, held) && age(now) >= age(fresh);
+}
+
+// === Signed API calls
+
+/** What a signature covers. */
+export interface SignedRequest {
+  /** The path, such as `/authorization/202309/shops`. */
+  path: string;
+  /** Every query parameter, decoded; `sign` and `access_token` are skipped. */
+  query?: Record<string, string>;
+  /** The exact body; none for GET. */
+  body?: string | Uint8Array;
+  /** The content type; a multipart body is not signed. */
+  contentType?: string;
+}
+
+/**
+ * The `sign` parameter of an API call: HMAC-SHA256 in lower-case hex. Pure.
+ *
+ * Source: TikTok Shop Partner Center, "Sign your API request".
+ */
+export function signature(appSecret: string, request: SignedRequest): string {
+  const { path, query = {}, body = "", contentType = "" } = request;
+  const parameters = Object.keys(query)
+    .filter((name) => name !== "sign" && name !== "access_token")
+    .sort()
+    .map((name) => name + query[name])
+    .join("");
+  const hmac = node("node:crypto").createHmac("sha256", appSecret);
+  hmac.update(appSecret + path + parameters);
+  if (!contentType.toLowerCase().startsWith("multipart/form-data")) {
+    hmac.update(body);
+  }
+  return hmac.update(appSecret).digest("hex");
+}
+
+/** A call of TikTok Shop's API. */
+export interface ApiRequest {
+  /** `GET`, `POST`, `PUT`, `PATCH` or `DELETE`. @default {"GET"} */
+  method?: string;
+  /** The path, such as `/order/202309/orders/search`. */
+  path: string;
+  /** Query parameters, decoded; those of the signature are added. */
+  query?: Record<string, string>;
+  /**
+   * The body: text and bytes are sent as they are, a FormData as multipart,
+   * anything else as JSON.
+   */
+  body?: unknown;
+  /**
+   * The shop to act for, by id, name, code or cipher. @default {the only one}
+   */
+  shop?: string;
+}
+
+/** Options of {@linkcode callApi} and {@linkcode authorizedShops}. */
+export interface ApiOptions extends AccessTokenOptions {
+  /**
+   * Host of the API.
+   * @default {"https://open-api.tiktokglobalshop.com"}
+   */
+  apiEndpoint?: string;
+}
+
+/** TikTok's reply to an API call, verbatim. */
+export interface ApiReply {
+  /** 0: success. */
+  code: number;
+  /** `Success`. */
+  message: string;
+  /** What was asked for. */
+  data?: unknown;
+  /** TikTok's id of the request. */
+  request_id?: string;
+  /** Whatever else TikTok sends. */
+  [name: string]: unknown;
+}
+
+/**
+ * Makes a signed API call with the tokens of a profile, which are refreshed
+ * when they are about to expire, or when TikTok says that they have.
+ *
+ * Source: TikTok Shop Partner Center, "Sign your API request".
+ *
+ * @throws {TikTokShopError} of kind `rejected` if TikTok's `code` is not 0;
+ * of the kinds of {@linkcode accessToken}.
+ * @throws {TypeError} if the call cannot be made so: a wrong method, path,
+ * body or shop, or tokens of another app.
+ */
+export async function callApi(
+  request: ApiRequest,
+  options: ApiOptions,
+): Promise<ApiReply> {
+  return await callWith(request, { ...options, ...keepOptions(options) });
+}
+
+type CallOptions = KeepOptions & { apiEndpoint?: string };
+
+async function callWith(
+  request: ApiRequest,
+  options: CallOptions,
+): Promise<ApiReply> {
+  const call = prepareCall(request, options);
+  const tokens = await validTokens(options);
+  const { profile = "default" } = options;
+  const app = await credentialsOf(profile, tokens, options);
+  checkAppKey(app.appKey);
+  checkAppSecret(app.appSecret);
+  const { query } = call;
+  const cipher = await shopCipher({ ...request, query }, tokens, options);
+  try {
+    return await sendFresh({ ...call, cipher }, app, tokens, options);
+  } catch (error) {
+    const shop = await missedShop(
+      error,
+      { ...request, query },
+      tokens,
+      options,
+    );
+    if (!shop) throw error;
+    const again = { ...request, query: { ...query, shop_cipher: shop.cipher } };
+    return await callWith(again, options);
+  }
+}
+
+const TOKEN_EXPIRED = 105002;
+const SHOP_MISSING = 106013;
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/** A call that was found to be possible, not signed yet. */
+interface PreparedCall {
+  method: string;
+  /** Without its query. */
+  url: URL;
+  /** The query, decoded. */
+  query: Record<string, string>;
+  body?: string | Uint8Array | FormData;
+  contentType?: string;
+  /** Of the shop to act for. */
+  cipher?: string;
+}
+
+/** Refuses what cannot be sent, before any request is made. Pure. */
+function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
+  const method = (request.method ?? "GET").toUpperCase();
+  if (!METHODS.includes(method)) {
+    throw new TypeError(
+      `Cannot call with the method "${printable(method)}": use ` +
+        METHODS.join(", "),
+    );
+  }
+  const url = apiUrl(options, request.path);
+  const names = [...url.searchParams.keys()];
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) {
+    // The signature could cover only one of them.
+    throw new TypeError(`Cannot send "${printable(twice)}" twice in the query`);
+  }
+  const query = { ...Object.fromEntries(url.searchParams), ...request.query };
+  url.search = "";
+  return { method, url, query, ...requestBody(method, request.body) };
+}
+
+/** Makes a call, and again with new tokens if these have expired. */
+async function sendFresh(
+  call: PreparedCall,
+  app: AppCredentials,
+  tokens: StoredTokens,
+  options: CallOptions,
+): Promise<ApiReply> {
+  try {
+    return await sendCall(call, app, tokens, options);
+  } catch (error) {
+    if ((error as TikTokShopError).code !== TOKEN_EXPIRED) throw error;
+    const { store = defaultStore(), profile = "default" } = options;
+    const fresh = await refreshOnce(store, profile, tokens, options);
+    return await sendCall(call, app, fresh, options);
+  }
+}
+
+/** The only shop, if TikTok wants one and the shops were never asked for. */
+async function missedShop(
+  error: unknown,
+  { query = {}, shop }: ApiRequest,
+  { meta }: StoredTokens,
+  options: CallOptions,
+): Promise<Shop | undefined> {
+  const asked = shop !== undefined || query.shop_cipher || meta.shops;
+  const { code } = error as Partial<TikTokShopError>;
+  if (code !== SHOP_MISSING || asked) return undefined;
+  const shops = await shopsWith(options).catch(() => []);
+  return shops.length === 1 ? shops[0] : undefined;
+}
+
+/** Paths that act for the grant or the seller, and refuse a shop's cipher. */
+const WITHOUT_CIPHER =
+  /^\/(authorization|seller)\/|\/global_products\b|\/(files|images)\/upload\b/;
+
+/** The cipher that a call needs: of the shop asked for, or the only one. */
+async function shopCipher(
+  request: ApiRequest,
+  tokens: StoredTokens,
+  options: CallOptions,
+): Promise<string | undefined> {
+  const { path, query = {}, shop } = request;
+  const [bare = ""] = path.split("?");
+  if (WITHOUT_CIPHER.test(bare) || query.shop_cipher) return undefined;
+  const known = Array.isArray(tokens.meta.shops) ? tokens.meta.shops : [];
+  if (shop === undefined) {
+    return known.length === 1 ? known[0]!.cipher : undefined;
+  }
+  return findShop(known, shop)?.cipher ??
+    findShop(await shopsWith(options), shop)?.cipher ?? unknownShop(shop);
+}
+
+/** A shop by cipher, id, code or name; two of the same name are refused. */
+function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
+  const exact = shops.find(({ cipher, id, code }) =>
+    wanted === cipher || wanted === String(id) || wanted === code
+  );
+  if (exact) return exact;
+  const named = shops.filter(({ name }) =>
+    String(name).toLowerCase() === wanted.toLowerCase()
+  );
+  if (named.length > 1) {
+    throw new TypeError(
+      `Several shops are named "${printable(wanted)}": give the id, one of ` +
+        named.map(({ id }) => id).join(", "),
+    );
+  }
+  return named[0];
+}
+
+function unknownShop(wanted: string): never {
+  throw new TypeError(
+    `There is no shop "${printable(wanted)}": see the ids and names that ` +
+      `${PROGRAM} shops prints`,
+  );
+}
+
+/** Makes one signed call. */
+async function sendCall(
+  call: PreparedCall,
+  app: AppCredentials,
+  tokens: StoredTokens,
+  options: CallOptions,
+): Promise<ApiReply> {
+  const { method, url, cipher, body, contentType } = call;
+  const token = tokens.data.access_token;
+  const secrets = [app.appSecret, token];
+  const tried = `Cannot call ${method} ${url.pathname}`;
+  // A multipart body is not signed, and fetch alone knows its bytes.
+  const signed = body instanceof FormData ? undefined : body;
+  return await withRetries(options.signal, async () => {
+    const { now = Date.now } = options;
+    const query: Record<string, string> = {
+      ...call.query,
+      ...(cipher ? { shop_cipher: cipher } : {}),
+      app_key: app.appKey,
+      timestamp: String(Math.floor(hostTime(tokens.meta, now))),
+    };
+    const { pathname: path } = url;
+    query.sign = signature(app.appSecret, { path, query, body: signed });
+    const headers = {
+      "x-tts-access-token": token,
+      ...(contentType ? { "content-type": contentType } : {}),
+    };
+    const answer = await send(
+      withParameters(new URL(url), query),
+      { method, headers, body: body as BodyInit | undefined },
+      { ...options, tried, secrets },
+    );
+    return judgeEnvelope(answer, tried, secrets) as ApiReply;
+  });
+}
+
+function apiUrl(options: CallOptions, path: string): URL {
+  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
+  const base = endpointUrl(endpoint, "API endpoint");
+  if (/^\/[^/\\]/.test(path) && !/[#\s]/.test(path)) {
+    return new URL(base.pathname.replace(/\/$/, "") + path, base);
+  }
+  throw new TypeError(
+    `Cannot call the path "${printable(path)}": it starts with "/", such as ` +
+      "/authorization/202309/shops",
+  );
+}
+
+/** The exact body, and its content type; fetch itself sets multipart's. */
+function requestBody(
+  method: string,
+  body: unknown,
+): Pick<PreparedCall, "body" | "contentType"> {
+  const json = "application/json";
+  if (body === undefined || body === "") return { contentType: json };
+  if (method === "GET") {
+    throw new TypeError("Cannot send a body with GET: use the query");
+  }
+  if (body instanceof FormData) return { body };
+  const raw = typeof body === "string" || body instanceof Uint8Array;
+  return { body: raw ? body : stringifyJson(body, 0), contentType: json };
+}
+
+/**
+ * All shops that the tokens of a profile may act for; given a store, they are
+ * remembered in the profile.
+ *
+ * Source: TikTok Shop Partner Center, "Get Authorized Shops".
+ *
+ * @throws {TikTokShopError} of the kinds of {@linkcode callApi}.
+ */
+export async function authorizedShops(options: ApiOptions): Promise<Shop[]> {
+  return await shopsWith({ ...options, ...keepOptions(options) });
+}
+
+async function shopsWith(options: CallOptions): Promise<Shop[]> {
+  const path = "/authorization/202309/shops";
+  const shops: Shop[] = [];
+  for await (const { data } of apiPages({ path }, options)) {
+    const found = isRecord(data) ? data.shops : undefined;
+    if (Array.isArray(found)) shops.push(...found);
+  }
+  await rememberShops(shops, options);
+  return shops;
+}
+
+/** The pages of a call, one after the other, by `next_page_token`. */
+async function* apiPages(
+  request: ApiRequest,
+  options: CallOptions,
+): AsyncGenerator<ApiReply> {
+  const seen = new Set<unknown>(["", request.query?.page_token]);
+  for (let query = request.query;;) {
+    const reply = await callWith({ ...request, query }, options);
+    yield reply;
+    const next = isRecord(reply.data) ? reply.data.next_page_token : "";
+    // A page that was there before would come again for ever.
+    if (typeof next !== "string" || seen.has(next)) return;
+    seen.add(next);
+    query = { ...request.query, page_token: next };
+  }
+}
+
+async function rememberShops(
+  shops: Shop[],
+  options: CallOptions,
+): Promise<void> {
+  const { store = defaultStore(), profile = "default" } = options;
+  const lock = await store.lock(profile, options.signal);
+  try {
+    const tokens = await loadTokens(store, profile);
+    const meta = { ...tokens.meta, shops };
+    await store.save(profile, { ...tokens, meta }, lock);
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+// === Webhooks
+
+/** What TikTok told a webhook. */
+export type WebhookEvent =
+  | DeauthorizationEvent
+  | AuthorizationEndingEvent
+  | OtherWebhookEvent;
+
+/** The members of every {@linkcode WebhookEvent}. */
+export interface WebhookEnvelope {
+  /** For telling repeated deliveries apart. */
+  notificationId: string;
+  /** The shop's id, a decimal string. */
+  shopId: string;
+  /** When it happened: Unix seconds. */
+  timestamp: number;
+  /** TikTok's `data`, verbatim. */
+  data: Record<string, unknown>;
+}
+
+/** Type 6: the seller took the app's authorization back. */
+export interface DeauthorizationEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: 6;
+  /** Events of type 7 alone have it: it tells them apart for the compiler. */
+  expirationTime?: undefined;
+}
+
+/** Type 7: the authorization ends within 30 days; sent daily. */
+export interface AuthorizationEndingEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: 7;
+  /** When the authorization ends: Unix seconds. */
+  expirationTime: number;
+}
+
+/** Any other event. */
+export interface OtherWebhookEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: number;
+  /** Events of type 7 alone have it. */
+  expirationTime?: undefined;
+}
+
+/**
+ * Whether a webhook's `Authorization` header proves that TikTok sent its body.
+ * Compares in constant time; the body must be the raw bytes as received.
+ *
+ * Source: TikTok Shop Partner Center, "TikTok Shop webhooks overview".
+ *
+ * @throws {TypeError} if the app secret is missing.
+ */
+export function verifyWebhook(
+  app: AppCredentials,
+  rawBody: string | Uint8Array,
+  signature: string | null | undefined,
+): boolean {
+  checkAppSecret(app.appSecret); // with an empty one, anybody could sign
+  if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
+  const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
+  const expected = hmac.update(app.appKey).update(rawBody).digest("hex");
+  return sameText(expected, signature.toLowerCase());
+}
+
+/**
+ * Reads a webhook's body, of which {@linkcode verifyWebhook} is to approve
+ * first. Pure.
+ *
+ * @throws {TikTokShopError} of kind `invalid_response` if it is no event.
+ */
+export function parseWebhook(rawBody: string | Uint8Array): WebhookEvent {
+  const text = typeof rawBody === "string"
+    ? rawBody
+    : new TextDecoder().decode(rawBody);
+  const body = parseJson(text);
+  const type = isRecord(body) ? integerOf(body.type) : undefined;
+  if (!isRecord(body) || type === undefined) {
+    throw new TikTokShopError("invalid_response", "This is no webhook event", {
+      hint: "hand over the request's raw body",
+    });
+  }
+  const data = isRecord(body.data) ? body.data : {};
+  const event: OtherWebhookEvent = {
+    type,
+    notificationId: String(body.tts_notification_id ?? ""),
+    shopId: String(body.shop_id ?? ""),
+    timestamp: integerOf(body.timestamp) ?? NaN,
+    data,
+  };
+  if (type !== 7) return event;
+  // A number, but sent as text.
+  const expirationTime = integerOf(data.expiration_time) ?? NaN;
+  return { ...event, type, expirationTime };
+}
+
+// === Command line
+
+/** A flag: how it is written, where else it may be set, what it does. */
+interface Flag {
+  /** Placeholder of the value; none for a switch. */
+  value?: string;
+  /** Environment variable that sets it too. */
+  env?: string;
+  /** May be given more than once. */
+  many?: boolean;
+  help: string;
+}
+
+const COMMON_FLAGS: Record<string, Flag> = {
+  "app-key": {
+    value: "KEY",
+    env: "TIKTOK_SHOP_APP_KEY",
+    help: "the app key from Partner Center",
+  },
+  "app-secret-file": {
+    value: "FILE",
+    help: "file with the app secret, - for stdin; or TIKTOK_SHOP_APP_SECRET",
+  },
+  "service-id": {
+    value: "ID",
+    env: "TIKTOK_SHOP_SERVICE_ID",
+    help: "the service id, the number at the end of the app's link",
+  },
+  "region": {
+    value: "row|us",
+    env: "TIKTOK_SHOP_REGION",
+    help: "market of the app (row: everywhere but the US)",
+  },
+  "user-type": {
+    value: "TYPE",
+    env: "TIKTOK_SHOP_USER_TYPE",
+    help: "seller, partner or creator (seller)",
+  },
+  "profile": {
+    value: "NAME",
+    env: "TIKTOK_SHOP_PROFILE",
+    help: "name to keep the tokens under (default)",
+  },
+  "file": {
+    value: "FILE",
+    env: "TIKTOK_SHOP_TOKEN_FILE",
+    help: "file to keep the tokens in, instead of a profile",
+  },
+  "authorization-endpoint": {
+    value: "URL",
+    env: "TIKTOK_SHOP_AUTHORIZATION_ENDPOINT",
+    help: "authorize at another page",
+  },
+  "token-endpoint": {
+    value: "URL",
+    env: "TIKTOK_SHOP_TOKEN_ENDPOINT",
+    help: "get tokens from another host",
+  },
+  "refresh-endpoint": {
+    value: "URL",
+    env: "TIKTOK_SHOP_REFRESH_ENDPOINT",
+    help: "refresh tokens at another host",
+  },
+  "api-endpoint": {
+    value: "URL",
+    env: "TIKTOK_SHOP_API_ENDPOINT",
+    help: "call the API of another host",
+  },
+  "env-file": {
+    value: "FILE",
+    help: "read environment variables from FILE (./.env)",
+  },
+  "json": { help: "print JSON on one line, for programs" },
+  "quiet": { help: "print only the link, questions and errors on stderr" },
+  "verbose": { help: "print each request on stderr, without secrets" },
+  "help": { help: "print this help" },
+  "version": { help: "print the version" },
+};
+
+interface Command {
+  help: string;
+  /** What follows the flags, as it is shown in the help. */
+  operands?: string[];
+  flags: Record<string, Flag>;
+  run: (cli: Cli) => Promise<void>;
+}
+
+const MIN_VALID: Flag = {
+  value: "TIME",
+  help: "time that the access token must have left, such as 5m or 2h",
+};
+
+const SHOP: Flag = {
+  value: "SHOP",
+  help: "the shop to act for, by id, name, code or cipher",
+};
+
+/** The flags that say where the redirect comes in. */
+const LOGIN_FLAGS: Record<string, Flag> = {
+  "port": {
+    value: "N[-M]",
+    help: `port of the callback, or a range to try (${DEFAULT_PORT})`,
+  },
+  "host": {
+    value: "HOST",
+    help: "host of the redirect URL: localhost or 127.0.0.1 (localhost)",
+  },
+  "path": { value: "PATH", help: "path of the redirect URL (/)" },
+  "redirect-url": {
+    value: "URL",
+    help: "the registered URL when it is a relay's or a tunnel's",
+  },
+  "tls-cert": {
+    value: "FILE",
+    help: "certificate (PEM) to serve the callback over https",
+  },
+  "tls-key": { value: "FILE", help: "private key (PEM) of --tls-cert" },
+};
+
+const COMMANDS: Record<string, Command> = {
+  login: {
+    help: "get a token: link, browser, wait, exchange, save",
+    flags: {
+      ...LOGIN_FLAGS,
+      "timeout": {
+        value: "S",
+        help: `how long to wait, such as 90 or 5m (${DEFAULT_TIMEOUT})`,
+      },
+      "param": {
+        value: "k=v",
+        many: true,
+        help: "extra parameter of the link, repeatable",
+      },
+      "no-browser": { help: "open no browser, only print the link" },
+      "browser": {
+        value: "CMD",
+        help: "command to open the link with, %s for the URL",
+      },
+      "paste": {
+        help: "read a redirect URL or code from stdin (always on a terminal)",
+      },
+      "start": {
+        help: "print the link as JSON and end; go on with --complete",
+      },
+      "complete": {
+        value: "URL|CODE",
+        help: "finish what --start began, - for stdin",
+      },
+      "allow-missing-state": {
+        help: "accept a redirect that carries no state",
+      },
+      "switch": { help: "replace the tokens of another seller" },
+      "require-scope": {
+        value: "A,B",
+        help: "fail, after saving, if a scope was not granted",
+      },
+    },
+    run: loginCommand,
+  },
+  refresh: {
+    help: "refresh the tokens now, and save them",
+    flags: {
+      "all": { help: "those of every profile, 16 at a time" },
+    },
+    run: refreshCommand,
+  },
+  token: {
+    help: "print a valid access token, refreshed if need be",
+    flags: { "min-valid": MIN_VALID },
+    run: tokenCommand,
+  },
+  status: {
+    help: "show every profile and the time it has left",
+    flags: { "min-valid": MIN_VALID },
+    run: statusCommand,
+  },
+  shops: {
+    help: "list the shops that the token may act for",
+    flags: {},
+    run: shopsCommand,
+  },
+  api: {
+    help: "make a signed call of the API",
+    operands: ["METHOD", "PATH"],
+    flags: {
+      "query": { value: "k=v", many: true, help: "parameter, repeatable" },
+      "body": { value: "JSON", help: "the body: JSON, @FILE, or - for stdin" },
+      "shop": SHOP,
+      "paginate": { help: "follow next_page_token, one JSON line a page" },
+    },
+    run: apiCommand,
+  },
+  exec: {
+    help: "run a command with TIKTOK_SHOP_ACCESS_TOKEN set",
+    operands: ["--", "CMD", "..."],
+    flags: { "min-valid": MIN_VALID, "shop": SHOP },
+    run: execCommand,
+  },
+  logout: {
+    help: "forget the tokens of a profile",
+    flags: {},
+    run: logoutCommand,
+  },
+  doctor: {
+    help: "check what a login needs, without spending a code",
+    flags: LOGIN_FLAGS,
+    run: doctorCommand,
+  },
+  relay: {
+    help: "print a page that moves an https redirect on to localhost",
+    flags: {},
+    run: relayCommand,
+  },
+};
+
+const EXIT_CODES: Partial<Record<ErrorKind, number>> = {
+  access_denied: 3,
+  timeout: 4,
+  login_required: 5,
+  rejected: 6,
+  cancelled: 130,
+};
+
+/**
+ * The program. Writes data to stdout and everything for people to stderr.
+ *
+ * @param args the arguments, without those of the runtime.
+ * @returns the exit code; see the README. Never exits by itself.
+ */
+export async function main(args: string[]): Promise<number> {
+  // Told at once, without loading anything.
+  if (args.length === 1 && args[0] === "--version") {
+    console.log(VERSION);
+    return 0;
+  }
+  // A reader that is gone, or a full disk, must not cost anybody a token.
+  RUNTIME.process.stderr.off("error", ignore).on("error", ignore);
+  try {
+    const { command, cli } = readCommandLine(args);
+    if (cli.has("version")) console.log(VERSION);
+    else if (cli.has("help")) console.log(helpText(cli.commandName));
+    else await command.run(cli);
+    return cli.exitCode;
+  } catch (error) {
+    return report(error, args.includes("--verbose"));
+  }
+}
+
+function ignore(): void {}
+
+/** Tells an error and its next step; returns its exit code. */
+function report(error: unknown, verbose: boolean): number {
+  const { hint, cause } = (error ?? {}) as Partial<TikTokShopError>;
+  const misuse = error instanceof TypeError || error instanceof RangeError;
+  tell(`${paint("31;1", "error:")} ${messageOf(error)}`);
+  if (hint) tell(`${paint("36", "hint:")} ${printable(hint)}`);
+  if (misuse) tell(`${paint("36", "hint:")} see ${PROGRAM} --help`);
+  for (let at = verbose ? cause : undefined; at; at = (at as Error).cause) {
+    tell(`cause: ${messageOf(at)}`);
+  }
+  return exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof TypeError || error instanceof RangeError) return 2;
+  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
+}
+
+/** What was given on the command line, in the environment and in its file. */
+class Cli {
+  exitCode = 0;
+  readonly commandName: string;
+  readonly operands: readonly string[];
+  readonly #flags: Map<string, string[]>;
+  #envFile: Record<string, string | undefined> | undefined;
+  #config: Record<string, unknown> | undefined;
+
+  constructor(
+    commandName: string,
+    flags: Map<string, string[]>,
+    operands: readonly string[],
+  ) {
+    this.commandName = commandName;
+    this.#flags = flags;
+    this.operands = operands;
+  }
+
+  has(flag: string): boolean {
+    return this.#flags.has(flag);
+  }
+
+  all(flag: string): string[] {
+    return this.#flags.get(flag) ?? [];
+  }
+
+  /** A flag's value, else the environment's, else the file's. */
+  get(flag: string): string | undefined {
+    const given = this.#flags.get(flag)?.[0];
+    const { env } = flagOf(this.commandName, flag) ?? {};
+    return given ?? (env ? this.env(env) ?? this.#kept(flag) : undefined);
+  }
+
+  /** What a person chose to keep at his first login. */
+  #kept(flag: string): string | undefined {
+    this.#config ??= readConfig(this);
+    const value = this.#config[flag.replaceAll("-", "_")];
+    return typeof value === "string" ? value : undefined;
+  }
+
+  /** An environment variable; an empty one counts as not set. */
+  env(name: string): string | undefined {
+    this.#envFile ??= readEnvFile(this.#flags.get("env-file")?.[0]);
+    return RUNTIME.process.env[name] || this.#envFile[name] || undefined;
+  }
+
+  /** Tells a step, unless `--quiet`. */
+  say(text: string): void {
+    if (!this.has("quiet")) tell(text);
+  }
+
+  /** Data on stdout. */
+  print(value: unknown): void {
+    console.log(stringifyJson(value, this.has("json") ? 0 : 2));
+  }
+}
+
+function flagOf(command: string, flag: string): Flag | undefined {
+  const own = COMMANDS[command]?.flags ?? {};
+  return Object.hasOwn(own, flag)
+    ? own[flag]
+    : Object.hasOwn(COMMON_FLAGS, flag)
+    ? COMMON_FLAGS[flag]
+    : undefined;
+}
+
+function readCommandLine(args: string[]): { command: Command; cli: Cli } {
+  const named = args[0] !== undefined && !args[0].startsWith("-");
+  const name = named ? args[0]! : "login";
+  if (!Object.hasOwn(COMMANDS, name)) {
+    throw new TypeError(
+      `Unknown command "${printable(name)}": use one of ` +
+        Object.keys(COMMANDS).join(", "),
+    );
+  }
+  const command = COMMANDS[name]!;
+  const { flags, operands } = readFlags(name, args.slice(named ? 1 : 0));
+  const { operands: wanted = [] } = command;
+  if (operands.length < Math.min(wanted.length, 2) && !flags.has("help")) {
+    throw new TypeError(
+      `Missing arguments: write ${PROGRAM} ${name} ${wanted.join(" ")}`,
+    );
+  }
+  return { command, cli: new Cli(name, flags, operands) };
+}
+
+interface GivenFlags {
+  flags: Map<string, string[]>;
+  operands: string[];
+}
+
+function readFlags(command: string, args: string[]): GivenFlags {
+  const known = { ...COMMON_FLAGS, ...COMMANDS[command]!.flags };
+  const options = Object.fromEntries(
+    Object.entries(known).map(([name, { value }]) => [
+      name,
+      { type: value ? "string" as const : "boolean" as const },
+    ]),
+  );
+  const { tokens } = node("node:util")
+    .parseArgs({ args, options, strict: false, tokens: true });
+  const flags = new Map<string, string[]>();
+  const operands: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === "option") addFlag(flags, command, token);
+    else if (token.kind === "positional") operands.push(token.value);
+    else operands.push("--");
+    checkOperand(command, operands);
+  }
+  return { flags, operands };
+}
+
+/** Refuses an argument at the first place where none may stand. */
+function checkOperand(command: string, operands: string[]): void {
+  const wanted = COMMANDS[command]!.operands ?? [];
+  const endless = wanted.at(-1) === "...";
+  const last = operands.at(-1);
+  const misplaced = wanted[0] === "--" && operands[0] !== undefined &&
+    operands[0] !== "--";
+  if (!misplaced && (endless || operands.length <= wanted.length)) return;
+  throw new TypeError(
+    `Unexpected argument "${printable(last!)}" for ${command}: write ` +
+      [PROGRAM, command, ...wanted].join(" "),
+  );
+}
+
+interface FlagToken {
+  name: string;
+  rawName: string;
+  value?: string;
+  inlineValue?: boolean;
+}
+
+function addFlag(
+  flags: Map<string, string[]>,
+  command: string,
+  { name, rawName, value, inlineValue }: FlagToken,
+): void {
+  const flag = flagOf(command, name);
+  if (!flag || !rawName.startsWith("--")) throw unknownFlag(command, rawName);
+  const missing = value === undefined || value === "" ||
+    (!inlineValue && /^-./.test(value));
+  if (flag.value && missing) {
+    throw new TypeError(`Missing the value of --${name}: give ${flag.value}`);
+  }
+  if (!flag.value && value !== undefined) {
+    throw new TypeError(`--${name} takes no value`);
+  }
+  if (flags.has(name) && !flag.many) {
+    throw new TypeError(`--${name} is given twice: give it once`);
+  }
+  flags.set(name, [...flags.get(name) ?? [], value ?? ""]);
+}
+
+function unknownFlag(command: string, rawName: string): TypeError {
+  // Whoever tries this has the secret on the command line already.
+  if (/^--(app[-_]?)?secret$/i.test(rawName)) {
+    return new TypeError(
+      "Cannot take the app secret as a flag, for all users can see it: set " +
+        "TIKTOK_SHOP_APP_SECRET or pass --app-secret-file FILE",
+    );
+  }
+  const owner = Object.keys(COMMANDS)
+    .find((name) => Object.hasOwn(COMMANDS[name]!.flags, rawName.slice(2)));
+  return new TypeError(
+    owner
+      ? `${rawName} belongs to ${owner}, not to ${command}`
+      : `Unknown flag ${printable(rawName)} for ${command}`,
+  );
+}
+
+/** The variables of an env file: the one named, or ./.env if there is one. */
+function readEnvFile(file?: string): Record<string, string | undefined> {
+  try {
+    const text = node("node:fs").readFileSync(file ?? ".env", "utf8");
+    return node("node:util").parseEnv(text);
+  } catch (error) {
+    if (file === undefined) return {};
+    throw new TypeError(
+      `Cannot read the env file ${file}: ${messageOf(error)}`,
+    );
+  }
+}
+
+/** The settings that may be kept for next time. Never the secret. */
+const KEPT_FLAGS = ["app-key", "service-id", "region", "user-type"];
+
+function configPath(cli: Cli): string {
+  return node("node:path").join(homeFolder(cli), "config.json");
+}
+
+function readConfig(cli: Cli): Record<string, unknown> {
+  try {
+    const text = node("node:fs").readFileSync(configPath(cli), "utf8");
+    const config: unknown = JSON.parse(text);
+    if (!isRecord(config)) throw new TypeError("it is no JSON object");
+    return Object.fromEntries(
+      KEPT_FLAGS.map((flag) => flag.replaceAll("-", "_"))
+        .map((name) => [name, config[name]]),
+    );
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) return {};
+    throw new TypeError(
+      `Cannot read ${configPath(cli)}, which is no JSON: mend or remove it`,
+    );
+  }
+}
+
+function homeFolder(cli: Cli): string {
+  return cli.env("TIKTOK_SHOP_HOME") ??
+    storeFolder(RUNTIME.process.env, RUNTIME.process.platform);
+}
+
+function helpText(command: string): string {
+  const { help, flags } = COMMANDS[command]!;
+  const lines = (table: Record<string, Flag>) =>
+    Object.entries(table).map(([name, flag]) =>
+      helpEntry(`--${name}${flag.value ? ` ${flag.value}` : ""}`, flag.help)
+    ).join("\n");
+  const commands = Object.entries(COMMANDS)
+    .map(([name, each]) => helpEntry(name, each.help)).join("\n");
+  return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
+
+Usage: ${PROGRAM} [command] [options]
+
+Commands (login if none is given):
+${commands}
+
+${command}: ${help}
+${lines(flags)}
+
+All commands:
+${lines(COMMON_FLAGS)}
+
+Flags beat the environment, which beats the env file. The environment
+variables are TIKTOK_SHOP_ and the flag's name, such as TIKTOK_SHOP_APP_KEY;
+TIKTOK_SHOP_HOME is the folder of the profiles.`;
+}
+
+/** A name and its text, wrapped at 80 columns. */
+function helpEntry(name: string, text: string): string {
+  const lines: string[] = text.match(/\S.{0,53}(?= |$)/g) ?? [];
+  if (name.length > 22) lines.unshift("");
+  return `  ${name.padEnd(24)}${lines.join(`\n${" ".repeat(26)}`)}`;
+}
+
+/** One line for people. */
+function tell(text: string): void {
+  put(`${text}\n`);
+}
+
+/** Text for people; that it cannot be written is no reason to fail. */
+function put(text: string): void {
+  try {
+    RUNTIME.process.stderr.write(text);
+  } catch {
+    // Deno throws what Node emits as an "error", which main() ignores.
+  }
+}
+
+/** Whether stderr is a terminal that may be painted on. */
+function isLively(): boolean {
+  const { env, stderr } = RUNTIME.process;
+  return Boolean(stderr.isTTY) && !env.NO_COLOR && env.TERM !== "dumb";
+}
+
+/** A link on a line of its own, which a terminal makes clickable whole. */
+function linkLine(url: string): string {
+  return isLively() ? `\x1b]8;;${url}\x1b\\${url}\x1b]8;;\x1b\\` : url;
+}
+
+function paint(style: string, text: string): string {
+  return isLively() ? `\x1b[${style}m${text}\x1b[0m` : text;
+}
+
+// --- login
+
+async function loginCommand(cli: Cli): Promise<void> {
+  checkSteps(cli);
+  if (cli.has("start")) return await startStep(cli);
+  await withTerminal(cli, async (terminal) => {
+    const reply = cli.has("complete")
+      ? await completeStep(cli, terminal)
+      : await login(await loginOptions(cli, terminal));
+    const { seller_name: seller, open_id: id } = reply.data;
+    cli.say(`Authorized by ${printable(String(seller ?? id))}`);
+    cli.print(reply);
+  });
+}
+
+/** A person who may be asked, and who may press Ctrl-C. */
+interface Terminal {
+  input: TerminalInput;
+  signal: AbortSignal;
+}
+
+/** Runs a command that may ask and be interrupted, and cleans up behind it. */
+async function withTerminal(
+  cli: Cli,
+  run: (terminal: Terminal) => Promise<void>,
+): Promise<void> {
+  const input = new TerminalInput();
+  const interrupt = new Interrupt();
+  try {
+    await run({ input, signal: interrupt.signal });
+  } catch (error) {
+    const { reply, kind } = error as Partial<TikTokShopError>;
+    // Whatever could not be saved must not be lost.
+    if (reply && kind === "store") cli.print(reply);
+    throw error;
+  } finally {
+    input.close();
+    interrupt.close();
+  }
+}
+
+type App = AppCredentials & { serviceId?: string };
+
+async function loginOptions(
+  cli: Cli,
+  { input, signal }: Terminal,
+): Promise<LoginOptions> {
+  const app = await readApp(cli, input, signal);
+  const { store, profile } = tokenPlace(cli);
+  const progress = new Progress(cli, input);
+  return {
+    ...app,
+    ...linkOptions(cli),
+    ...callbackOptions(cli),
+    tls: await readTls(cli),
+    timeout: cli.get("timeout") ?? DEFAULT_TIMEOUT,
+    tokenEndpoint: cli.get("token-endpoint"),
+    allowMissingState: cli.has("allow-missing-state"),
+    switch: cli.has("switch"),
+    requireScopes: requiredScopes(cli),
+    open: (url) => openForPerson(cli, url, progress),
+    store,
+    profile,
+    signal,
+    onStart: (flow) => {
+      progress.start(flow);
+      if (input.isTerminal || cli.has("paste")) {
+        input.lines((line) => submitLine(flow, line, progress));
+      }
+    },
+    confirmMissingState: () => confirmCode(input, signal),
+    onState: (state) => progress.show(state),
+    onWarning: (message) => progress.interrupt(message),
+    onSaved: (saved) => tellSaved(cli, store, profile, saved),
+    onTrace: cli.has("verbose")
+      ? (line) => progress.interrupt(line)
+      : undefined,
+  };
+}
+
+function requiredScopes(cli: Cli): string[] {
+  return (cli.get("require-scope") ?? "").split(",")
+    .map((scope) => scope.trim()).filter(Boolean);
+}
+
+/** A pasted line: wrong ones are explained, and the wait goes on. */
+function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
+  if (line === "") return;
+  flow.submit(line).catch((error: TikTokShopError) => {
+    progress.interrupt(`${error.message}: ${error.hint}`);
+  });
+}
+
+async function confirmCode(
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (!input.isTerminal) return false;
+  const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
+  const answer = await input.ask(
+    `${clear}Nothing proves that this code belongs to your login. Did you ` +
+      "approve the app\nyourself, just now, at the link above? [y/N] ",
+    { signal },
+  );
+  return /^y(es)?$/i.test(answer);
+}
+
+function callbackOptions(
+  cli: Cli,
+): Pick<StartAuthOptions, "port" | "host" | "path" | "redirectUrl"> {
+  return {
+    port: cli.get("port") ?? DEFAULT_PORT,
+    host: cli.get("host") as "localhost" | undefined,
+    path: cli.get("path"),
+    redirectUrl: cli.get("redirect-url"),
+  };
+}
+
+async function readTls(
+  cli: Cli,
+): Promise<{ cert: string; key: string } | undefined> {
+  const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
+  if (!cert && !key) return undefined;
+  if (!cert || !key) {
+    throw new TypeError("--tls-cert and --tls-key go together: give both");
+  }
+  const { readFile } = node("node:fs/promises");
+  try {
+    return {
+      cert: await readFile(cert, "utf8"),
+      key: await readFile(key, "utf8"),
+    };
+  } catch (error) {
+    throw new TypeError(`Cannot read the certificate: ${messageOf(error)}`);
+  }
+}
+
+function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
+  return {
+    region: oneOf(cli, "region", ["row", "us"]),
+    userType: oneOf(cli, "user-type", ["seller", "partner", "creator"]),
+    authorizationEndpoint: cli.get("authorization-endpoint"),
+    params: nameValues(cli, "param"),
+  };
+}
+
+function oneOf<T extends string>(
+  cli: Cli,
+  flag: string,
+  values: readonly T[],
+): T | undefined {
+  const value = cli.get(flag)?.toLowerCase();
+  const found = values.find((each) => each === value);
+  if (value === undefined || found) return found;
+  throw new TypeError(
+    `Cannot use --${flag} "${printable(value)}": use ${values.join(" or ")}`,
+  );
+}
+
+/** Where this command line keeps its tokens. */
+function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
+  const file = cli.get("file");
+  if (file) return singleFile(file);
+  const profile = cli.get("profile") ?? "default";
+  checkProfile(profile);
+  return { store: new FileStore(homeFolder(cli), ".json", true), profile };
+}
+
+async function openForPerson(
+  cli: Cli,
+  url: string,
+  progress: Progress,
+): Promise<void> {
+  const hint = remoteHint(RUNTIME.process.env, cli.get("port"));
+  if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
+  if (await tryBrowsers(url, { browser: cli.get("browser") }, false)) return;
+  progress.interrupt(
+    hint ?? "No browser could be opened: open the link yourself",
+  );
+}
+
+/** How to reach this machine's callback from where the browser is. Pure. */
+function remoteHint(
+  env: Readonly<Record<string, string | undefined>>,
+  port = String(DEFAULT_PORT),
+): string | undefined {
+  const first = port.split("-")[0];
+  const paste = "or paste here the address that the browser is sent to";
+  if (env.SSH_CONNECTION || env.SSH_TTY) {
+    const server = env.SSH_CONNECTION?.split(" ")[2] ?? "THIS-MACHINE";
+    const user = env.USER ?? env.LOGNAME ?? "USER";
+    const line = `ssh -L ${first}:localhost:${first} ${user}@${server}`;
+    return "You are on a machine far away. Open the link in the browser in " +
+      `front of you;\nbefore that, run there: ${line}\n${paste}`;
+  }
+  if (env.container || env.KUBERNETES_SERVICE_HOST) {
+    return "You are in a container. Open the link in the browser in front " +
+      `of you;\npublish the port ${first} to it, ${paste}`;
+  }
+  return undefined;
+}
+
+/** The app's credentials; on a terminal, what is missing is asked for. */
+async function readApp(
+  cli: Cli,
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<App> {
+  const creator = cli.get("user-type")?.toLowerCase() === "creator";
+  const serviceId = cli.get("service-id");
+  const missing = [
+    ...(cli.get("app-key") ? [] : ["app-key"]),
+    ...(serviceId || creator ? [] : ["service-id"]),
+    ...(hasSecret(cli) ? [] : ["app-secret-file"]),
+  ];
+  if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  const ask = (flag: string, check: (value: string) => unknown) =>
+    askFor(flag, check, input, signal);
+  const app = {
+    appKey: cli.get("app-key") ?? await ask("app-key", checkAppKey),
+    serviceId: serviceId ??
+      (creator ? undefined : await ask("service-id", checkServiceId)),
+    appSecret: readSecret(cli) ?? await ask("app-secret-file", checkAppSecret),
+  };
+  const asked = missing.some((flag) => KEPT_FLAGS.includes(flag));
+  if (asked) await offerToKeep(cli, app, input, signal);
+  return app;
+}
+
+/** What each thing is, and where to find it. */
+const QUESTIONS: Record<string, [about: string, question: string]> = {
+  "app-key": [
+    "The app key: Partner Center > App & Service > your app, about 12 letters " +
+    "and\ndigits.",
+    "App key: ",
+  ],
+  "service-id": [
+    "The service id: the number of about 19 digits at the end of the app's\n" +
+    '"Copy authorization link".',
+    "Service id: ",
+  ],
+  "app-secret-file": [
+    "The app secret stands beside the app key. It is not shown and not kept.",
+    "App secret: ",
+  ],
+};
+
+/** Asks until the answer has the right shape. */
+async function askFor(
+  flag: string,
+  check: (value: string) => unknown,
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<string> {
+  const [about, question] = QUESTIONS[flag]!;
+  tell(about);
+  for (;;) {
+    const hidden = flag === "app-secret-file";
+    const answer = await input.ask(question, { hidden, signal });
+    try {
+      check(answer);
+      return answer;
+    } catch (error) {
+      tell(messageOf(error));
+    }
+  }
+}
+
+async function offerToKeep(
+  cli: Cli,
+  app: App,
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<void> {
+  const path = configPath(cli);
+  const answer = await input.ask(
+    `Keep all but the secret in ${path}\nfor next time? [Y/n] `,
+    { signal },
+  );
+  if (/^n/i.test(answer)) return;
+  const config = {
+    app_key: app.appKey,
+    service_id: app.serviceId,
+    region: cli.get("region"),
+    user_type: cli.get("user-type"),
+  };
+  const { mkdir } = node("node:fs/promises");
+  try {
+    await mkdir(homeFolder(cli), { recursive: true, mode: 0o700 });
+    await replaceFile(path, `${stringifyJson(config)}\n`);
+  } catch (error) {
+    tell(`It could not be kept: ${messageOf(error)}`);
+  }
+}
+
+function missingSettings(flags: string[]): TypeError {
+  const names = flags.map((flag) =>
+    flag === "app-secret-file"
+      ? "TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE"
+      : `${COMMON_FLAGS[flag]!.env} or --${flag} ${COMMON_FLAGS[flag]!.value}`
+  );
+  return new TypeError(
+    `The app is not known yet: set ${names.join(", and ")}`,
+  );
+}
+
+/** `-` at a terminal: the secret is asked for, so that it is not shown. */
+function isTyped(secretFile: string): boolean {
+  return secretFile === "-" && node("node:tty").isatty(0);
+}
+
+function hasSecret(cli: Cli): boolean {
+  const file = cli.get("app-secret-file");
+  if (file !== undefined) return !isTyped(file);
+  return cli.env("TIKTOK_SHOP_APP_SECRET") !== undefined;
+}
+
+function readSecret(cli: Cli): string | undefined {
+  const file = cli.get("app-secret-file");
+  if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
+  if (isTyped(file)) return undefined;
+  try {
+    const from = file === "-" ? 0 : file;
+    return node("node:fs").readFileSync(from, "utf8").trim();
+  } catch (error) {
+    throw new TypeError(
+      `Cannot read the app secret from ${file}: ${messageOf(error)}`,
+    );
+  }
+}
+
+/** Turns Ctrl-C into an aborted signal; a second one kills as usual. */
+class Interrupt {
+  readonly #abort = new AbortController();
+  readonly #names = RUNTIME.process.platform === "win32"
+    ? ["SIGINT" as const]
+    : ["SIGINT" as const, "SIGTERM" as const, "SIGHUP" as const];
+
+  constructor() {
+    for (const name of this.#names) RUNTIME.process.on(name, this.#stop);
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  close(): void {
+    for (const name of this.#names) RUNTIME.process.off(name, this.#stop);
+  }
+
+  readonly #stop = () => {
+    this.close();
+    this.#abort.abort("interrupted");
+  };
+}
+
+/** Lines that a person types or pastes. */
+class TerminalInput {
+  #listening = false;
+  #text = "";
+  #hidden = false;
+  #asked: ((line: string) => void) | undefined;
+  #onLine: ((line: string) => void) | undefined;
+  #onEnd = () => {};
+  #ended = false;
+
+  /**
+   * Not looked at before it is listened to: from then on it does not block,
+   * and to read it whole would fail (EAGAIN) while its writer takes his time.
+   */
+  get #stdin(): typeof RUNTIME.process.stdin {
+    return RUNTIME.process.stdin;
+  }
+
+  /** Whether there is a person to ask. */
+  get isTerminal(): boolean {
+    const { isatty } = node("node:tty");
+    return isatty(0) && isatty(2);
+  }
+
+  /** Whether a question stands open. */
+  get isAsking(): boolean {
+    return this.#asked !== undefined;
+  }
+
+  /** Asks a question until it is answered; `hidden` shows nothing of it. */
+  async ask(
+    question: string,
+    options: { hidden?: boolean; signal: AbortSignal },
+  ): Promise<string> {
+    const { hidden = false, signal } = options;
+    // First hidden, then asked: what is typed at once must not be shown.
+    this.#listen(hidden);
+    put(question);
+    let stop = () => {};
+    try {
+      return await new Promise<string>((resolve, reject) => {
+        this.#asked = resolve;
+        const refuse = (reason: unknown) => {
+          if (this.#asked === resolve) this.leave();
+          reject(cancelledError(reason));
+        };
+        stop = () => refuse(signal.reason);
+        this.#onEnd = () => refuse("the input has ended");
+        if (signal.aborted) stop();
+        signal.addEventListener("abort", stop);
+        this.#drain();
+        if (this.#ended) this.#onEnd();
+      });
+    } finally {
+      signal.removeEventListener("abort", stop);
+      this.#asked = undefined;
+      this.#onEnd = () => {};
+      if (hidden) put("\n");
+      if (this.#onLine) this.#listen(false);
+      else this.close();
+    }
+  }
+
+  /** Leaves an open question, behind which the cursor still is. */
+  leave(): void {
+    if (this.#asked && !this.#hidden) put("\n");
+    this.#asked = undefined;
+  }
+
+  /** Hands over every line that answers no question, until `close()`. */
+  lines(onLine: (line: string) => void): void {
+    this.#onLine = onLine;
+    this.#listen(false);
+  }
+
+  close(): void {
+    this.#onLine = undefined;
+    if (!this.#listening) return;
+    this.#listening = false;
+    this.#setHidden(false);
+    this.#stdin.off("data", this.#read);
+    this.#stdin.off("end", this.#end);
+    this.#stdin.pause();
+    this.#stdin.unref?.();
+  }
+
+  #listen(hidden: boolean): void {
+    this.#listening = true;
+    this.#setHidden(hidden);
+    this.#stdin.setEncoding("utf8");
+    this.#stdin.ref?.();
+    this.#stdin.off("data", this.#read);
+    this.#stdin.on("data", this.#read);
+    this.#stdin.off("end", this.#end);
+    this.#stdin.on("end", this.#end);
+    this.#stdin.resume();
+  }
+
+  #setHidden(hidden: boolean): void {
+    if (hidden !== this.#hidden) this.#stdin.setRawMode(hidden);
+    this.#hidden = hidden;
+  }
+
+  readonly #read = (chunk: string | Uint8Array) => {
+    this.#text += String(chunk);
+    // In raw mode Ctrl-C and Ctrl-D are characters like any others.
+    if (this.#hidden && ["\x03", "\x04"].some((c) => this.#text.includes(c))) {
+      this.#text = "";
+      // Not kill(): on Deno that needs the permission to run programs.
+      RUNTIME.process.emit("SIGINT", "SIGINT");
+    }
+    this.#drain();
+  };
+
+  readonly #end = () => {
+    this.#ended = true;
+    // The last line of a pipe often lacks its end.
+    if (this.#text !== "") this.#text += "\n";
+    this.#drain();
+    // Nobody is left to answer.
+    this.#onEnd();
+  };
+
+  #drain(): void {
+    let end: RegExpExecArray | null;
+    while ((end = /\r\n?|\n/.exec(this.#text))) {
+      const take = this.#asked ?? this.#onLine;
+      if (!take) return;
+      const line = this.#text.slice(0, end.index);
+      this.#text = this.#text.slice(end.index + end[0].length);
+      this.#asked = undefined;
+      take(this.#hidden ? erased(line) : line.trim());
+    }
+  }
+}
+
+/** A line typed in raw mode: backspaces applied, other controls dropped. */
+function erased(line: string): string {
+  const kept: string[] = [];
+  for (const c of line) {
+    if (c === "\x7f" || c === "\b") kept.pop();
+    else if (c === "\x15") kept.length = 0; // Ctrl-U
+    else if (c > "\x1f") kept.push(c);
+  }
+  return kept.join("").trim();
+}
+
+function tellSaved(
+  cli: Cli,
+  store: FileStore,
+  wanted: string,
+  profile: string,
+): void {
+  const path = store.path(profile);
+  cli.say(`Saved to ${path}`);
+  if (profile === wanted) return;
+  const place = cli.get("file")
+    ? `--file ${shellWord(path)}`
+    : `--profile ${profile}`;
+  tell(
+    `"${wanted}" holds another seller's tokens and was left alone: use ` +
+      `${place}, or --switch to replace it`,
+  );
+}
+
+/** What a person sees of a login on stderr. */
+class Progress {
+  readonly #cli: Cli;
+  readonly #input: TerminalInput;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #deadline = 0;
+
+  constructor(cli: Cli, input: TerminalInput) {
+    this.#cli = cli;
+    this.#input = input;
+  }
+
+  start(flow: AuthFlow): void {
+    this.#cli.say("Open this link to authorize the app:\n");
+    tell(linkLine(flow.url));
+    this.#cli.say(`\nWaiting for the redirect to ${flow.redirectUrl}`);
+    if (!isLively() || this.#cli.has("quiet")) return;
+    const limit = seconds(this.#cli.get("timeout") ?? DEFAULT_TIMEOUT);
+    this.#deadline = Date.now() + limit * 1000;
+    this.#timer = setInterval(() => this.#count(), 1000);
+    this.#count();
+  }
+
+  show(state: FlowState): void {
+    if (state === FlowState.WAITING_FOR_REDIRECT) return;
+    this.#input.leave();
+    this.#clear();
+    if (state !== FlowState.WAITING_FOR_RESPONSE) return;
+    this.#cli.say("Redirect received, getting the tokens");
+  }
+
+  /** A line that comes while the countdown runs. */
+  interrupt(message: string): void {
+    if (this.#timer) put("\r\x1b[2K");
+    for (const line of message.split("\n")) tell(printable(line));
+    if (this.#timer) this.#count();
+  }
+
+  #count(): void {
+    if (this.#input.isAsking) return;
+    const left = Math.max(0, Math.round((this.#deadline - Date.now()) / 1000));
+    const clock = `${Math.floor(left / 60)}:${
+      String(left % 60).padStart(2, "0")
+    }`;
+    const line = paint("2", `${clock} left, Ctrl-C cancels`);
+    put(`\r\x1b[2K${line}`);
+  }
+
+  #clear(): void {
+    if (!this.#timer) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    put("\r\x1b[2K");
+  }
+}
+
+// --- the login in two steps
+
+/** What `--start` keeps for `--complete`; it works once. */
+interface PendingLogin {
+  state: string;
+  /** Unix seconds; no code lives longer. */
+  expires_at: number;
+  app_key?: string;
+}
+
+const CODE_LIFE = 1800; // seconds
+
+/** What only a login that waits can use. */
+const WAIT_FLAGS = ["timeout", "no-browser", "browser", "paste"];
+/** What the link was made of, when there is one. */
+const LINK_FLAGS = [...Object.keys(LOGIN_FLAGS), "param"];
+/** What the second step must be told again. */
+const STEP_FLAGS = [
+  ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
+  ...["user-type", "token-endpoint", "switch", "require-scope"],
+  "allow-missing-state",
+];
+
+/** Refuses what a step would ignore. */
+function checkSteps(cli: Cli): void {
+  const [step, ...more] = ["start", "complete"].filter((name) => cli.has(name));
+  if (step === undefined) return;
+  if (more.length) {
+    throw new TypeError("--start and --complete are two steps: give one");
+  }
+  const ignored = step === "start" ? [] : LINK_FLAGS;
+  const vain = [...WAIT_FLAGS, ...ignored].find((name) => cli.has(name));
+  if (vain) {
+    throw new TypeError(`--${vain} does nothing with --${step}: leave it out`);
+  }
+  if (cli.get("complete") === "-" && cli.get("app-secret-file") === "-") {
+    throw new TypeError("Cannot read both secret and redirect from stdin");
+  }
+}
+
+async function startStep(cli: Cli): Promise<void> {
+  const { store, profile } = tokenPlace(cli);
+  const options = { ...linkOptions(cli), ...callbackOptions(cli) };
+  checkPlace(options);
+  const [port = DEFAULT_PORT] = portRange(options.port ?? DEFAULT_PORT);
+  const appKey = cli.get("app-key");
+  const redirectUrl = callbackUrl(
+    { ...options, tls: await readTls(cli) },
+    port,
+  );
+  const state = stateFor(randomText(32), redirectUrl, port);
+  const url = authorizationUrl({
+    ...options,
+    appKey,
+    serviceId: cli.get("service-id"),
+    state,
+  });
+  const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
+  const pending = { state, expires_at: expiresAt, app_key: appKey };
+  await store.keepPending(profile, pending);
+  cli.print({
+    authorize_url: url,
+    redirect_url: redirectUrl,
+    expires_at: expiresAt,
+    complete: completeLine(cli),
+  });
+}
+
+/** The second step as a line of a shell, URL standing for the redirect. */
+function completeLine(cli: Cli): string {
+  const flags = STEP_FLAGS.flatMap((flag) => {
+    const value = cli.get(flag);
+    return value ? [`--${flag}`, value] : cli.has(flag) ? [`--${flag}`] : [];
+  });
+  const words = [...ownCommand(), "login", ...flags, "--complete"];
+  // Quoted in any case: a redirect has "&" in it.
+  return `${words.map(shellWord).join(" ")} 'URL'`;
+}
+
+/** The words that start this program the way it was started. */
+function ownCommand(): string[] {
+  const { argv, execPath } = RUNTIME.process;
+  return RUNTIME.Deno
+    ? [execPath, "run", "-A", RUNTIME.Deno.mainModule]
+    : [execPath, argv[1] ?? PROGRAM];
+}
+
+/** A text as one word of a POSIX shell. */
+function shellWord(text: string): string {
+  if (/^[\w.,:/@%+=-]+$/.test(text)) return text;
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+async function completeStep(
+  cli: Cli,
+  terminal: Terminal,
+): Promise<TokenReply> {
+  const { input, signal } = terminal;
+  const { store, profile } = tokenPlace(cli);
+  const pending = await store.loadPending(profile);
+  const app = await readCredentials(cli, pending, input, signal);
+  const code = await completedCode(cli, pending, terminal)
+    .catch(async (error) => {
+      // A denial ends a login as well.
+      if (error.kind === "access_denied") await store.dropPending(profile);
+      throw error;
+    });
+  // Claimed before it is spent: of two that complete at once, one does.
+  if (!await store.dropPending(profile)) throw noPending(profile);
+  const options: LoginOptions = {
+    ...app,
+    ...linkOptions(cli),
+    tokenEndpoint: cli.get("token-endpoint"),
+    onTrace: cli.has("verbose") ? tell : undefined,
+    store,
+    profile,
+    switch: cli.has("switch"),
+    requireScopes: requiredScopes(cli),
+    onSaved: (saved) => tellSaved(cli, store, profile, saved),
+  };
+  try {
+    const { reply, meta } = await obtainFor(options, code, signal);
+    await keepTokens(reply, meta, options);
+    return reply;
+  } catch (error) {
+    // As far as we know the code was not spent: it may be tried again.
+    const { kind } = error as Partial<TikTokShopError>;
+    if (kind === "network") await store.keepPending(profile, pending);
+    throw error;
+  }
+}
+
+/** The code of a pasted redirect, judged by the state that was kept. */
+async function completedCode(
+  cli: Cli,
+  pending: PendingLogin,
+  { input, signal }: Terminal,
+): Promise<string> {
+  const text = await givenRedirect(cli, input, signal);
+  const { code, stateMatched } = parseRedirect(text, pending.state);
+  const sure = stateMatched || cli.has("allow-missing-state") ||
+    await confirmCode(input, signal);
+  if (sure) return code;
+  throw missingStateError("There is no state with the code to judge it by");
+}
+
+/** What `--complete` was given: `-` is stdin, or the person is asked. */
+async function givenRedirect(
+  cli: Cli,
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<string> {
+  const given = cli.get("complete")!;
+  if (given !== "-") return given;
+  return input.isTerminal
+    ? await input.ask("Address that the browser was sent to: ", { signal })
+    : node("node:fs").readFileSync(0, "utf8");
+}
+
+function noPending(profile: string): TikTokShopError {
+  return new TikTokShopError(
+    "invalid_redirect",
+    `No login of profile "${
+      printable(profile)
+    }" is under way, or it is older ` +
+      "than 30 minutes",
+    { hint: `begin with ${PROGRAM} login --start` },
+  );
+}
+
+// --- relay
+
+/**
+ * Moves a redirect on to the loopback port that its state names, or shows it
+ * for pasting where nothing listens. Chrome asks the person before a public
+ * page may look whether something does; going there needs no leave.
+ */
+const RELAY_SCRIPT = `
+const byId = (id) => document.getElementById(id);
+const show = (id) => { byId(id).hidden = false };
+const query = new URLSearchParams(location.search);
+const named = /^[\\w-]{40,}\\.([1-9]\\d{3,4})$/.exec(query.get("state"));
+const ours = named && named[1] >= 1024 && named[1] <= 65535;
+const local = ours && "http://localhost:" + named[1] + "/";
+const target = ours ? local + location.search : location.href;
+const listens = async () => {
+  const leave = await navigator.permissions
+    ?.query({ name: "local-network-access" }).catch(() => undefined);
+  const wouldAsk = leave && leave.state !== "granted";
+  if (location.protocol === "https:" && wouldAsk) return true;
+  const look = { mode: "no-cors", signal: AbortSignal.timeout(3000) };
+  return fetch(local, look).then(() => true, () => false);
+};
+byId("url").value = byId("link").href = target;
+byId("copy").onclick = () => {
+  byId("url").select();
+  if (document.execCommand("copy")) byId("copy").textContent = "Copied";
+};
+byId("here").hidden = !ours;
+if (ours) {
+  listens().then((yes) => {
+    if (yes) location.replace(target);
+    setTimeout(show, yes ? 3000 : 0, "paste");
+  });
+} else show(query.has("code") || query.has("error") ? "paste" : "other");
+`;
+
+const RELAY_STYLE = `
+textarea{field-sizing:content;word-break:break-all}
+button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
+  background:var(--calm);color:var(--card);font:inherit;font-weight:600;
+  cursor:pointer}
+`;
+
+/** The static page of `relay`: self-contained, for any web host. Pure. */
+function renderRelay(): string {
+  const style = PAGE_STYLE + RELAY_STYLE;
+  const policy = `default-src 'none'; style-src '${sourceHash(style)}'; ` +
+    `script-src '${sourceHash(RELAY_SCRIPT)}'; ` +
+    "connect-src http://localhost:*; base-uri 'none'; form-action 'none'";
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="robots" content="noindex">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>Back to the terminal</title>
+<style>${style}</style>
+</head>
+<body>
+<main class="relay">
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M5 7l5 5-5 5m8 0h6"/></svg>
+<h1>Back to the terminal</h1>
+<p>TikTok Shop's answer goes on to the program that waits for it.</p>
+<div id="paste" hidden>
+<p class="next">It could not be handed over. Copy this address, and paste it
+into the terminal where the login waits:</p>
+<p><textarea id="url" rows="6" readonly aria-label="Address"></textarea></p>
+<button id="copy">Copy the address</button>
+<p id="here" class="next">If the login waits on this computer, you can also
+<a id="link">open the address here</a>.</p>
+</div>
+<p id="other" class="next" hidden>No answer came with this page. Start the login
+in the terminal, and open the link that it shows.</p>
+<noscript><p class="next">Copy the whole address out of the address bar, and
+paste it into the terminal where the login waits.</p></noscript>
+<footer>${PROGRAM}</footer>
+</main>
+<script>${RELAY_SCRIPT}</script>
+</body>
+</html>`;
+}
+
+// deno-lint-ignore require-await -- a command is asynchronous
+async function relayCommand(): Promise<void> {
+  console.log(renderRelay());
+}
+
+// --- doctor
+
+/** What `doctor` found out about one thing. */
+interface Finding {
+  check: string;
+  status: "ok" | "warning" | "problem";
+  message: string;
+  hint?: string;
+}
+
+async function doctorCommand(cli: Cli): Promise<void> {
+  const findings = (await Promise.all([
+    checkConfiguration(cli),
+    checkRedirect(cli),
+    checkPorts(cli),
+    checkBrowser(cli),
+    checkStore(cli),
+    checkHosts(cli),
+    checkProxy(),
+  ])).flat();
+  if (cli.has("json")) cli.print(findings);
+  else console.log(findings.map(findingText).join("\n"));
+  if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
+}
+
+function findingText({ check, status, message, hint }: Finding): string {
+  const style = { ok: "32", warning: "33", problem: "31;1" }[status];
+  const mark = status.padEnd(8);
+  const shown = RUNTIME.process.stdout.isTTY ? paint(style, mark) : mark;
+  const next = hint ? `\n${" ".repeat(9)}${printable(hint)}` : "";
+  return `${shown} ${check}: ${printable(message)}${next}`;
+}
+
+/** A finding: ok, unless `judge` throws. */
+function finding(
+  check: string,
+  judge: () => string,
+  status: "warning" | "problem" = "problem",
+): Finding {
+  try {
+    return { check, status: "ok", message: judge() };
+  } catch (error) {
+    const { hint } = error as Partial<TikTokShopError>;
+    return { check, status, message: messageOf(error), hint };
+  }
+}
+
+function checkConfiguration(cli: Cli): Finding[] {
+  const creator = cli.get("user-type")?.toLowerCase() === "creator";
+  const findings = [
+    finding("app key", () => checkAppKey(cli.get("app-key"))),
+    finding("app secret", () => {
+      checkAppSecret(readSecret(cli) ?? "");
+      return "is set";
+    }),
+    finding("endpoints", () => {
+      const link = { ...linkOptions(cli), appKey: "a", serviceId: "1" };
+      return new URL(authorizationUrl({ ...link, state: "-" })).host;
+    }),
+  ];
+  if (creator) return findings;
+  const serviceId = finding(
+    "service id",
+    () => checkServiceId(cli.get("service-id")),
+  );
+  return [...findings, serviceId];
+}
+
+function checkRedirect(cli: Cli): Finding {
+  return finding("redirect URL", () => {
+    const options = callbackOptions(cli);
+    const [port = DEFAULT_PORT] = portRange(options.port ?? DEFAULT_PORT);
+    const tls = cli.has("tls-cert") ? { cert: "", key: "" } : undefined;
+    const app = { appKey: "a", appSecret: "s", serviceId: "1" };
+    checkCallback({ ...app, ...options });
+    const url = callbackUrl({ ...options, tls }, port);
+    return `save ${url} as the app's redirect URL in Partner Center`;
+  });
+}
+
+async function checkPorts(cli: Cli): Promise<Finding[]> {
+  let ports: number[];
+  try {
+    ports = portRange(cli.get("port") ?? DEFAULT_PORT).slice(0, 20);
+  } catch {
+    return []; // told by the redirect URL's finding
+  }
+  const quiet = { tls: undefined, handler: () => plainAnswer(404) };
+  return await Promise.all(ports.map(async (port): Promise<Finding> => {
+    const check = `port ${port}`;
+    const warnings: string[] = [];
+    const onWarning = (message: string) => warnings.push(message);
+    try {
+      const server = await listenOnLoopback([port], { ...quiet, onWarning });
+      await server.close();
+      return warnings.length
+        ? { check, status: "warning", message: warnings[0]! }
+        : { check, status: "ok", message: "is free" };
+    } catch (error) {
+      const { hint } = error as Partial<TikTokShopError>;
+      const status = ports.length > 1 ? "warning" : "problem";
+      return { check, status, message: messageOf(error), hint };
+    }
+  }));
+}
+
+async function checkBrowser(cli: Cli): Promise<Finding> {
+  const { env, platform } = RUNTIME.process;
+  const check = "browser";
+  const browser = cli.get("browser");
+  const commands = browserCommands("", { env, platform, browser });
+  const remote = remoteHint(env, cli.get("port"));
+  for (const [command = ""] of commands) {
+    if (await isOnPath(command)) {
+      return { check, status: "ok", message: `opens with ${command}` };
+    }
+  }
+  return {
+    check,
+    status: "warning",
+    message: commands.length
+      ? "no command to open a browser is installed"
+      : "there is no display to open a browser on",
+    hint: remote?.replaceAll("\n", " ") ??
+      "open the link yourself, on another machine if need be, and paste the " +
+        "address that the browser is sent to",
+  };
+}
+
+async function isOnPath(command: string): Promise<boolean> {
+  const { access } = node("node:fs/promises");
+  const { delimiter, isAbsolute, join } = node("node:path");
+  const folders = isAbsolute(command)
+    ? [""]
+    : (RUNTIME.process.env.PATH ?? "").split(delimiter);
+  const suffixes = RUNTIME.process.platform === "win32" ? ["", ".exe"] : [""];
+  const files = folders.flatMap((folder) =>
+    suffixes.map((suffix) => join(folder, command + suffix))
+  );
+  const found = files.map((file) => access(file).then(() => true, () => false));
+  return (await Promise.all(found)).includes(true);
+}
+
+async function checkStore(cli: Cli): Promise<Finding[]> {
+  const check = "store";
+  try {
+    const { store, profile } = tokenPlace(cli);
+    const path = store.path(profile);
+    const lock = await store.lock(profile);
+    await lock[Symbol.asyncDispose]();
+    const tokens = await store.load(profile);
+    const { mode = 0 } = await node("node:fs/promises").stat(path)
+      .catch(() => ({ mode: 0 }));
+    const open = RUNTIME.process.platform !== "win32" && (mode & 0o077) !== 0;
+    return [{
+      check,
+      status: open ? "warning" : "ok",
+      message: open
+        ? `others may read ${path}`
+        : `${path} can be written${tokens ? "" : "; no tokens yet"}`,
+      hint: open ? `chmod 600 '${path}'` : undefined,
+    }];
+  } catch (error) {
+    const { hint } = error as Partial<TikTokShopError>;
+    return [{ check, status: "problem", message: messageOf(error), hint }];
+  }
+}
+
+async function checkHosts(cli: Cli): Promise<Finding[]> {
+  const hosts: [check: string, url: string][] = [
+    ["token host", cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT],
+    ["API host", cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT],
+  ];
+  const findings = await Promise.all(
+    hosts.map(([check, url]) => checkHost(cli, check, url)),
+  );
+  return findings.flat();
+}
+
+/** Whether a host answers at all, and what its clock says. */
+async function checkHost(
+  cli: Cli,
+  check: string,
+  endpoint: string,
+): Promise<Finding[]> {
+  try {
+    const { origin } = endpointUrl(endpoint, check);
+    const tried = `Cannot reach ${origin}`;
+    const signal = AbortSignal.timeout(10_000);
+    const onTrace = cli.has("verbose") ? tell : undefined;
+    const options = { tried, secrets: [], signal, onTrace };
+    const { date } = await send(new URL(origin), {}, options);
+    const reached: Finding = {
+      check,
+      status: "ok",
+      message: `${origin} answers`,
+    };
+    return date === undefined ? [reached] : [reached, checkClock(check, date)];
+  } catch (error) {
+    const { hint } = error as Partial<TikTokShopError>;
+    return [{ check, status: "problem", message: messageOf(error), hint }];
+  }
+}
+
+function checkClock(host: string, date: number): Finding {
+  const off = Math.round(Date.now() / 1000 - date);
+  const check = `clock (${host})`;
+  if (Math.abs(off) <= 30) {
+    return { check, status: "ok", message: `differs by ${Math.abs(off)} s` };
+  }
+  return {
+    check,
+    status: "warning",
+    message: `this machine's clock is ${Math.abs(off)} s ` +
+      (off > 0 ? "ahead" : "behind"),
+    hint: "set the clock; until then the token host's own time is used",
+  };
+}
+
+/** Who heeds a proxy setting, and who does not. */
+function checkProxy(): Finding {
+  const { env, versions } = RUNTIME.process;
+  const names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+  const set = names.find((name) => env[name]);
+  const check = "proxy";
+  if (!set) return { check, status: "ok", message: "none is set" };
+  if (RUNTIME.Deno || env.NODE_USE_ENV_PROXY === "1") {
+    return { check, status: "ok", message: `${set} is used` };
+  }
+  return {
+    check,
+    status: "warning",
+    message: `${set} is set, but Node ${versions.node} does not use it`,
+    hint: "set NODE_USE_ENV_PROXY=1 (Node 22.21, 24 or later), or use Deno",
+  };
+}
+
+// --- the commands after the login
+
+/** How a command keeps a profile's tokens fresh. */
+function keepFor(
+  cli: Cli,
+  { input, signal }: Terminal,
+): CallOptions & { store: TokenStore; profile: string } {
+  return {
+    ...tokenPlace(cli),
+    minValid: cli.get("min-valid"),
+    refreshEndpoint: cli.get("refresh-endpoint"),
+    apiEndpoint: cli.get("api-endpoint"),
+    signal,
+    onTrace: cli.has("verbose") ? tell : undefined,
+    credentials: ({ meta }) => readCredentials(cli, meta, input, signal),
+  };
+}
+
+/** The credentials of a refresh; the app key is known from the login. */
+async function readCredentials(
+  cli: Cli,
+  meta: { app_key?: string },
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<AppCredentials> {
+  const appKey = cli.get("app-key") ?? meta.app_key;
+  const appSecret = readSecret(cli);
+  const missing = [
+    ...(appKey ? [] : ["app-key"]),
+    ...(appSecret ? [] : ["app-secret-file"]),
+  ];
+  if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  return {
+    appKey: appKey ?? await input.ask("App key: ", { signal }),
+    appSecret: appSecret ??
+      await input.ask("App secret (hidden): ", { signal, hidden: true }),
+  };
+}
+
+function withoutMeta({ meta: _, ...reply }: StoredTokens): TokenReply {
+  return reply;
+}
+
+async function refreshCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    if (cli.has("all")) return await refreshAll(cli, keep);
+    const seen = await loadTokens(keep.store, keep.profile);
+    const tokens = await refreshOnce(keep.store, keep.profile, seen, keep);
+    cli.say(`Refreshed profile ${keep.profile}`);
+    cli.print(withoutMeta(tokens));
+  });
+}
+
+/** Refreshes every profile; one that fails does not stop the others. */
+async function refreshAll(
+  cli: Cli,
+  keep: CallOptions & { store: TokenStore; profile: string },
+): Promise<void> {
+  // The folder around a --file holds more than tokens.
+  const one = cli.get("file") !== undefined;
+  const profiles = one ? [keep.profile] : await keep.store.list();
+  if (profiles.length === 0) tell("There are no profiles yet: log in first");
+  const codes: number[] = [];
+  let done = 0;
+  await inParallel(profiles, 16, async (profile) => {
+    const { line, code } = await refreshLine(keep, profile);
+    console.log(stringifyJson(line, 0));
+    if (code) codes.push(code);
+    showProgress(cli, `${++done} of ${profiles.length}`);
+  });
+  showProgress(cli, "");
+  // A new login is what somebody has to do something about.
+  cli.exitCode = codes.includes(5) ? 5 : codes[0] ?? 0;
+}
+
+/** What `refresh --all` tells of one profile; no tokens, if they are saved. */
+async function refreshLine(
+  keep: CallOptions & { store: TokenStore },
+  profile: string,
+): Promise<{ line: unknown; code: number }> {
+  try {
+    const seen = await loadTokens(keep.store, profile);
+    const { data } = await refreshOnce(keep.store, profile, seen, keep);
+    const { access_token_expire_in, refresh_token_expire_in } = data;
+    return {
+      line: {
+        profile,
+        ok: true,
+        access_token_expire_in,
+        refresh_token_expire_in,
+      },
+      code: 0,
+    };
+  } catch (error) {
+    const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
+    const message = messageOf(error);
+    return {
+      line: { profile, ok: false, kind, code, message, hint, reply },
+      code: exitCodeOf(error),
+    };
+  }
+}
+
+/** Works through a list, `width` at a time. */
+async function inParallel<T>(
+  list: readonly T[],
+  width: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const rest = list.values();
+  const lane = async () => {
+    for (const item of rest) await work(item);
+  };
+  await Promise.all(Array.from({ length: width }, lane));
+}
+
+function showProgress(cli: Cli, text: string): void {
+  if (!isLively() || cli.has("quiet")) return;
+  put(`\r\x1b[2K${text}`);
+}
+
+async function tokenCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const tokens = await validTokens(keepFor(cli, terminal));
+    console.log(tokens.data.access_token);
+  });
+}
+
+async function shopsCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const shops = await shopsWith(keepFor(cli, terminal));
+    if (cli.has("json")) return cli.print(shops);
+    if (shops.length === 0) cli.say("The token may act for no shop");
+    const rows = shops.map(({ id, name, region, seller_type, code }) =>
+      [id, name, region, seller_type, code].map(String)
+    );
+    console.log(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
+  });
+}
+
+async function apiCommand(cli: Cli): Promise<void> {
+  const [method = "GET", path = "/"] = cli.operands;
+  const request: ApiRequest = {
+    method: method.toUpperCase(),
+    path,
+    query: nameValues(cli, "query"),
+    body: await readBodyFlag(cli.get("body")),
+    shop: cli.get("shop"),
+  };
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
+    const pages: ApiReply[] = [];
+    for await (const page of apiPages(request, keep)) pages.push(page);
+    for (const page of pages) console.log(stringifyJson(page, 0));
+  });
+}
+
+/** The exact bytes of `--body`: text, a file or stdin. */
+async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
+  const { readFile } = node("node:fs/promises");
+  if (body === "-") return node("node:fs").readFileSync(0);
+  if (!body?.startsWith("@")) return body ?? "";
+  try {
+    return await readFile(body.slice(1));
+  } catch (error) {
+    throw new TypeError(
+      `Cannot read the body from ${body.slice(1)}: ` +
+        messageOf(error),
+    );
+  }
+}
+
+function nameValues(cli: Cli, flag: string): Record<string, string> {
+  const values = new Map<string, string>();
+  for (const text of cli.all(flag)) {
+    const at = text.indexOf("=");
+    if (at < 1) {
+      throw new TypeError(
+        `Cannot read --${flag} "${printable(redact(text))}": write name=value`,
+      );
+    }
+    const name = text.slice(0, at);
+    if (values.has(name)) {
+      throw new TypeError(
+        `--${flag} ${printable(name)} is given twice: give it once`,
+      );
+    }
+    values.set(name, text.slice(at + 1));
+  }
+  return Object.fromEntries(values);
+}
+
+async function execCommand(cli: Cli): Promise<void> {
+  const [, command = "", ...args] = cli.operands;
+  const env: Record<string, string> = {};
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    const tokens = await validTokens(keep);
+    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
+    const request = { path: "/", shop: cli.get("shop") };
+    const cipher = await shopCipher(request, tokens, keep);
+    if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
+  });
+  cli.exitCode = await runChild(command, args, env);
+}
+
+/** Runs a command as if it were started in our place. */
+async function runChild(
+  command: string,
+  args: string[],
+  env: Record<string, string>,
+): Promise<number> {
+  const { process } = RUNTIME;
+  let child: ChildProcess | undefined;
+  // A terminal's Ctrl-C reaches the child by itself; kill(1) reaches only us.
+  const names = process.platform === "win32" ? [] : ["SIGTERM", "SIGHUP"];
+  const pass = (name: NodeJS.Signals) => {
+    // Not child.kill(): Deno then tells the signal for the exit code.
+    const isAlive = child?.exitCode === null && child.signalCode === null;
+    if (isAlive && child?.pid) process.kill(child.pid, name);
+  };
+  const ignore = () => {};
+  // Before the start: a signal may come as soon as the command runs.
+  process.on("SIGINT", ignore);
+  for (const name of names) process.on(name as NodeJS.Signals, pass);
+  try {
+    const options = {
+      stdio: "inherit",
+      env: { ...process.env, ...env },
+    } as const;
+    child = node("node:child_process").spawn(command, args, options);
+    return await childEnd(child, command);
+  } finally {
+    process.off("SIGINT", ignore);
+    for (const name of names) process.off(name as NodeJS.Signals, pass);
+  }
+}
+
+type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
+
+/** The exit code of a command, as a shell would tell it. */
+function childEnd(child: ChildProcess, command: string): Promise<number> {
+  return new Promise<number>((resolve, reject) => {
+    child.once("error", (error) => {
+      const why = messageOf(error);
+      reject(new TypeError(`Cannot run "${printable(command)}": ${why}`));
+    });
+    child.once("close", (code, signal) => {
+      resolve(code ?? 128 + (signalNumber(signal) ?? 0));
+    });
+  });
+}
+
+function signalNumber(name: string | null): number | undefined {
+  const { signals } = node("node:os").constants;
+  return name ? signals[name as NodeJS.Signals] : undefined;
+}
+
+async function logoutCommand(cli: Cli): Promise<void> {
+  const { store, profile } = tokenPlace(cli);
+  // Not in the middle of a refresh, which would bring the profile back.
+  const lock = await store.lock(profile);
+  try {
+    const removed = await store.remove(profile);
+    cli.say(
+      removed
+        ? `Removed profile ${profile}; the app stays authorized at TikTok`
+        : `There is no profile ${profile}: nothing to remove`,
+    );
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** What `status` knows of a profile; no secret is in it. */
+interface ProfileStatus {
+  profile: string;
+  seller_name?: string | null;
+  open_id?: string;
+  app_key?: string;
+  region?: string;
+  user_type?: string | number;
+  scopes?: string[];
+  shops?: { id: string; name: string; region: string }[];
+  /** Unix seconds, and seconds from now by the token host's clock. */
+  access_token_expire_in?: number;
+  access_token_left?: number;
+  refresh_token_expire_in?: number;
+  refresh_token_left?: number;
+  error?: string;
+}
+
+async function statusCommand(cli: Cli): Promise<void> {
+  const least = seconds(cli.get("min-valid") ?? 0, 0);
+  const { store, profile } = tokenPlace(cli);
+  const one = cli.get("file") ?? cli.get("profile");
+  const profiles = one ? [profile] : await store.list();
+  const found = new Map<string, ProfileStatus>();
+  await inParallel(profiles, 32, async (name) => {
+    found.set(name, await profileStatus(store, name));
+  });
+  const list = profiles.map((name) => found.get(name)!);
+  if (cli.has("json")) cli.print(list);
+  else if (list.length) console.log(statusTable(list));
+  else tell(`There are no profiles yet, ${LOGIN_AGAIN}`);
+  for (const each of list) warnOfEnd(each);
+  const lacking = list.some((each) =>
+    each.error !== undefined || (each.access_token_left ?? 0) < least
+  );
+  const empty = list.length === 0;
+  if (cli.has("min-valid") && (lacking || empty)) cli.exitCode = 5;
+}
+
+async function profileStatus(
+  store: TokenStore,
+  profile: string,
+): Promise<ProfileStatus> {
+  try {
+    const { data, meta } = await loadTokens(store, profile);
+    const now = hostTime(meta, Date.now);
+    const left = (end: unknown) => {
+      const seconds = integerOf(end);
+      return seconds === undefined ? undefined : Math.floor(seconds - now);
+    };
+    return {
+      profile,
+      seller_name: data.seller_name,
+      open_id: data.open_id,
+      app_key: meta.app_key,
+      region: data.seller_base_region ?? meta.region,
+      user_type: USER_TYPES[data.user_type] ?? data.user_type,
+      scopes: data.granted_scopes,
+      shops: plainShops(meta.shops),
+      access_token_expire_in: integerOf(data.access_token_expire_in),
+      access_token_left: left(data.access_token_expire_in),
+      refresh_token_expire_in: integerOf(data.refresh_token_expire_in),
+      refresh_token_left: left(data.refresh_token_expire_in),
+    };
+  } catch (error) {
+    return { profile, error: messageOf(error) };
+  }
+}
+
+/** Shops without their ciphers. */
+function plainShops(shops: unknown): ProfileStatus["shops"] {
+  if (!Array.isArray(shops)) return undefined;
+  return shops.filter(isRecord).map(({ id, name, region }) => ({
+    id: String(id),
+    name: String(name),
+    region: String(region),
+  }));
+}
+
+const USER_TYPES: Record<number, string> = {
+  0: "seller",
+  1: "creator",
+  3: "partner",
+};
+
+function statusTable(list: readonly ProfileStatus[]): string {
+  const rows = list.map((each) =>
+    [
+      each.profile,
+      each.error ? "unreadable" : each.seller_name ?? each.open_id ?? "",
+      each.region ?? "",
+      each.user_type ?? "",
+      `${each.scopes?.length ?? ""}`,
+      timeLeft(each.access_token_left),
+      timeLeft(each.refresh_token_left),
+    ].map(String)
+  );
+  const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
+  return table([...head, "ACCESS", "REFRESH"], rows);
+}
+
+/** A span of time in its two largest units. */
+function timeLeft(span: number | undefined): string {
+  if (span === undefined) return "unknown";
+  if (span <= 0) return "expired";
+  const units: [string, number][] = [
+    ["y", 365 * 86400],
+    ["d", 86400],
+    ["h", 3600],
+    ["m", 60],
+    ["s", 1],
+  ];
+  const at = units.findIndex(([, size]) => span >= size);
+  const parts = units.slice(at, at + 2).map(([name, size], i) => {
+    const above = i === 0 ? Infinity : units[at]![1];
+    return [Math.floor((span % above) / size), name] as const;
+  });
+  return parts.filter(([count]) => count >= 1)
+    .map(([count, name]) => `${count}${name}`).join(" ") || "1s";
+}
+
+/** Tells what a person has to do something about. */
+function warnOfEnd(status: ProfileStatus): void {
+  const { profile, error, refresh_token_left: left } = status;
+  if (error) return tell(`${paint("33", "warning:")} ${error}`);
+  if (left === undefined || left > 30 * 86400) return;
+  const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
+  tell(
+    `${paint("33", "warning:")} the seller's grant of profile ${profile} ` +
+      `${when}, ${LOGIN_AGAIN} --profile ${profile}`,
+  );
+}
+
+/** Columns of text, foreign text made safe. */
+function table(head: string[], rows: string[][]): string {
+  const lines = [head, ...rows].map((row) => row.map(printable));
+  const widths = head.map((_, i) =>
+    Math.max(...lines.map((row) => width(row[i] ?? "")))
+  );
+  return lines.map((row) =>
+    row.map((text, i) => text + " ".repeat(widths[i]! - width(text)))
+      .join("  ").trimEnd()
+  ).join("\n");
+}
+
+/**
+ * Characters of two columns: East Asian wide ones and emoji, but not signs
+ * such as ® that are emoji only when a variation selector follows.
+ */
+const WIDE = new RegExp(
+  "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
+    "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
+    "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))",
+  "gu",
+);
+
+/** Columns that a text takes on a terminal. */
+function width(text: string): number {
+  const wide = text.match(WIDE)?.length ?? 0;
+  const marks = text.match(/\p{Mn}/gu)?.length ?? 0;
+  return [...text].length + wide - marks;
+}
+
+// === Guard
+
+/** Whether this file is what was started: Node before 24.2 does not tell. */
+function isEntryPoint(): boolean {
+  const { argv } = RUNTIME.process;
+  if (!argv[1] || !import.meta.url.startsWith("file:")) return false;
+  try {
+    const path = node("node:fs").realpathSync(argv[1]);
+    return node("node:url").pathToFileURL(path).href === import.meta.url;
+  } catch {
+    return false;
+  }
+}
+
+function exitWith(code: number): void {
+  // On Deno, touching `process` costs more than `--version` as a whole.
+  if (code !== 0) RUNTIME.process.exitCode = code;
+}
+
+if ((import.meta as { main?: boolean }).main ?? isEntryPoint()) {
+  main(RUNTIME.Deno?.args ?? RUNTIME.process.argv.slice(2)).then(exitWith);
+}

@@ -1,0 +1,383 @@
+/**
+ * Builds the npm package into `npm/`, with dnt where JSR answers, otherwise
+ * with the TypeScript compiler from npm; the layout and the package.json are
+ * the same. It says on stderr which of the two it was.
+ *
+ * ```sh
+ * deno task build:npm
+ * deno task build:npm --compiler dnt
+ * ```
+ *
+ * @module
+ */
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+// deno-lint-ignore no-import-prefix -- for the reason given at TYPESCRIPT
+import type ts from "npm:typescript@5.9.3";
+
+// === The package
+
+/** The folder of the repository. */
+export const ROOT: string = fileURLToPath(new URL("..", import.meta.url));
+
+/** The name of the npm package and of its command. */
+export const PACKAGE_NAME = "tiktok-shop-oauth2";
+
+const REPOSITORY = `https://github.com/${PACKAGE_NAME}/${PACKAGE_NAME}`;
+const OUTPUT: string = path.join(ROOT, "npm");
+
+/** A module that the package exports or runs, by its path in the sources. */
+interface EntryPoint {
+  readonly kind: "export" | "bin";
+  readonly name: string;
+  readonly path: string;
+}
+
+const ENTRY_POINTS: readonly EntryPoint[] = [
+  { kind: "export", name: ".", path: "mod.ts" },
+  { kind: "export", name: "./sandbox", path: "scripts/sandbox.ts" },
+  { kind: "bin", name: PACKAGE_NAME, path: "scripts/npm_bin.ts" },
+];
+
+/** What dnt leaves that nobody who installs the package needs. */
+const LEFTOVERS: readonly string[] = [
+  ".npmignore",
+  "src",
+  "esm/package.json",
+  "esm/scripts/npm_bin.d.ts",
+];
+
+/** The package.json of the npm package, whichever compiler makes it. */
+export function packageJson(version: string): Record<string, unknown> {
+  return {
+    name: PACKAGE_NAME,
+    version,
+    description: "OAuth2 for TikTok Shop from a desktop or a script: the " +
+      "first access token, and a valid one ever after",
+    keywords: [
+      "tiktok",
+      "tiktok-shop",
+      "oauth2",
+      "access-token",
+      "refresh-token",
+      "login",
+      "cli",
+    ],
+    homepage: `${REPOSITORY}#readme`,
+    bugs: `${REPOSITORY}/issues`,
+    repository: { type: "git", url: `git+${REPOSITORY}.git` },
+    license: "MIT",
+    type: "module",
+    sideEffects: false,
+    engines: { node: ">=20.16" },
+    bin: packageBin(),
+    exports: packageExports(),
+    files: ["esm", "CHANGELOG.md"],
+    publishConfig: { access: "public", provenance: true },
+  };
+}
+
+function packageBin(): Record<string, string> {
+  const bins = ENTRY_POINTS.filter((entry) => entry.kind === "bin");
+  return Object.fromEntries(
+    bins.map((entry) => [entry.name, `esm/${builtPath(entry.path, ".js")}`]),
+  );
+}
+
+function packageExports(): Record<string, unknown> {
+  const modules = ENTRY_POINTS.filter((entry) => entry.kind === "export");
+  return {
+    ...Object.fromEntries(modules.map((entry) => [entry.name, {
+      types: `./esm/${builtPath(entry.path, ".d.ts")}`,
+      default: `./esm/${builtPath(entry.path, ".js")}`,
+    }])),
+    "./package.json": "./package.json",
+  };
+}
+
+function builtPath(source: string, extension: ".js" | ".d.ts"): string {
+  return source.replace(/\.ts$/, extension);
+}
+
+// === The choice of the compiler
+
+/** The compilers that `--compiler` names. */
+export type Compiler = "auto" | "dnt" | "tsc";
+
+const COMPILERS: readonly string[] = ["auto", "dnt", "tsc"];
+const JSR_LIMIT = 10_000; // ms
+
+/**
+ * Reads the flags of this script. `parseArgs` of `node:util` does it, not that
+ * of `@std/cli`: a flag must be read before it is known whether JSR answers.
+ *
+ * @throws {TypeError} On an unknown flag or an unknown compiler.
+ */
+export function compilerFlag(args: string[]): Compiler {
+  const { values } = parseArgs({
+    args: args[0] === "--" ? args.slice(1) : args,
+    options: { compiler: { type: "string", default: "auto" } },
+  });
+  if (!COMPILERS.includes(values.compiler)) {
+    throw new TypeError(
+      `Unknown compiler "${values.compiler}": use ${COMPILERS.join(", ")}`,
+    );
+  }
+  return values.compiler as Compiler;
+}
+
+function chooseCompiler(wanted: Compiler): "dnt" | "tsc" {
+  if (wanted === "tsc") return "tsc";
+  if (jsrAnswers()) return "dnt";
+  if (wanted === "auto") return "tsc";
+  throw new Error("Cannot load dnt: JSR does not answer");
+}
+
+/**
+ * Loads a small package from JSR, in a process of its own: an import cannot be
+ * given up, and on a network that swallows packets it would wait for minutes.
+ * What Deno has in its cache would answer for JSR, hence the reload.
+ */
+function jsrAnswers(): boolean {
+  const small = import.meta.resolve("@std/cli/parse-args");
+  const { status } = spawnSync(process.execPath, ["cache", "--reload", small], {
+    cwd: ROOT,
+    stdio: "ignore",
+    timeout: JSR_LIMIT,
+    killSignal: "SIGKILL",
+  });
+  return status === 0;
+}
+
+// === dnt
+
+/** The part of dnt in use; its own types could only be had from JSR. */
+interface Dnt {
+  build(options: Record<string, unknown>): Promise<void>;
+}
+
+const DNT: string = "@deno/dnt"; // not a literal, so checking needs no JSR
+
+/**
+ * Types are not checked and tests are not run here: the test driver does both,
+ * and so nothing has to be installed into `npm/`.
+ */
+async function buildWithDnt(version: string): Promise<void> {
+  const dnt: Dnt = await import(DNT);
+  await dnt.build({
+    entryPoints: ENTRY_POINTS.map((entry) => ({
+      ...entry,
+      path: path.join(ROOT, entry.path),
+    })),
+    outDir: OUTPUT,
+    shims: {},
+    scriptModule: false,
+    // Needs dnt 0.43: before, every `import.meta` became a call of a polyfill.
+    polyfills: { importMeta: false },
+    declaration: "inline",
+    compilerOptions: { target: "ES2023" },
+    typeCheck: false,
+    test: false,
+    skipNpmInstall: true,
+    package: { name: PACKAGE_NAME, version },
+  });
+}
+
+// === The TypeScript compiler
+
+/** The compiler's module. */
+type TypeScript = typeof ts;
+
+// Not in deno.json: every `deno task`, the demo too, would download it first.
+const TYPESCRIPT: string = "npm:typescript@5.9.3";
+
+async function buildWithTypeScript(): Promise<void> {
+  const { default: compiler }: { default: TypeScript } = await import(
+    TYPESCRIPT
+  );
+  const files = new Set(ENTRY_POINTS.map((entry) => entry.path));
+  for (const file of files) { // a set grows while it is walked
+    const text = await fs.readFile(path.join(ROOT, file), "utf8");
+    const imports = compiler.preProcessFile(text).importedFiles;
+    for (const name of relativeImports(imports)) {
+      files.add(path.posix.join(path.posix.dirname(file), name));
+    }
+    await compileFile(compiler, file, importBuilt(text, imports));
+  }
+}
+
+/** Where a source names a module: `pos` is that of the opening quote. */
+export interface ImportReference {
+  readonly fileName: string;
+  readonly pos: number;
+}
+
+function relativeImports(imports: readonly ImportReference[]): string[] {
+  return imports.map((reference) => reference.fileName)
+    .filter((name) => /^\.\.?\/.*\.ts$/.test(name));
+}
+
+/**
+ * Lets a source import the built modules: `"../mod.ts"` becomes
+ * `"../mod.js"`. It is done before compiling, as dnt does, since the
+ * compiler's own option leaves the declarations as they were.
+ */
+export function importBuilt(
+  text: string,
+  imports: readonly ImportReference[],
+): string {
+  let built = "";
+  let done = 0;
+  for (const { fileName, pos } of imports) {
+    if (relativeImports([{ fileName, pos }]).length === 0) continue;
+    built += text.slice(done, pos + 1) + builtPath(fileName, ".js");
+    done = pos + 1 + fileName.length;
+  }
+  return built + text.slice(done);
+}
+
+async function compileFile(
+  compiler: TypeScript,
+  file: string,
+  text: string,
+): Promise<void> {
+  const compilerOptions = {
+    target: compiler.ScriptTarget.ES2023,
+    module: compiler.ModuleKind.ESNext,
+    newLine: compiler.NewLineKind.LineFeed,
+    verbatimModuleSyntax: true,
+  };
+  const input = { compilerOptions, fileName: file, reportDiagnostics: true };
+  const js = compiler.transpileModule(text, input);
+  const types = compiler.transpileDeclaration(text, {
+    ...input,
+    compilerOptions: {
+      ...compilerOptions,
+      declaration: true,
+      isolatedDeclarations: true,
+    },
+  });
+  failOn(compiler, [...js.diagnostics ?? [], ...types.diagnostics ?? []]);
+  await writeOutput(builtPath(file, ".js"), js.outputText);
+  await writeOutput(builtPath(file, ".d.ts"), types.outputText);
+}
+
+function failOn(compiler: TypeScript, found: readonly ts.Diagnostic[]): void {
+  if (found.length === 0) return;
+  throw new Error(compiler.formatDiagnostics(found, {
+    getCanonicalFileName: (name) => name,
+    getCurrentDirectory: () => ROOT,
+    getNewLine: () => "\n",
+  }));
+}
+
+async function writeOutput(file: string, text: string): Promise<void> {
+  const target = path.join(OUTPUT, "esm", file);
+  await fs.mkdir(path.dirname(target), { recursive: true });
+  await fs.writeFile(target, text);
+}
+
+// === The build
+
+/** Removes the last build; the README is a source and stays. */
+async function emptyOutput(): Promise<void> {
+  await fs.mkdir(OUTPUT, { recursive: true });
+  const names = await fs.readdir(OUTPUT);
+  await removeOutput(names.filter((name) => name !== "README.md"));
+}
+
+async function removeOutput(names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const target = path.join(OUTPUT, name);
+    await fs.rm(target, { recursive: true, force: true });
+  }
+}
+
+/** What both compilers' packages have in common. */
+async function finishPackage(version: string): Promise<void> {
+  await removeOutput(LEFTOVERS);
+  const text = JSON.stringify(packageJson(version), null, 2) + "\n";
+  await fs.writeFile(path.join(OUTPUT, "package.json"), text);
+  for (const name of ["LICENSE", "CHANGELOG.md"]) {
+    await fs.copyFile(path.join(ROOT, name), path.join(OUTPUT, name));
+  }
+  for (const bin of Object.values(packageBin())) {
+    await fs.chmod(path.join(OUTPUT, bin), 0o755);
+  }
+}
+
+/** What npm would pack, in a line for people. */
+function packedSize(): string {
+  const npm = npmTool("npm", ["pack", "--dry-run", "--json"]);
+  const options = { cwd: OUTPUT, shell: npm.shell, encoding: "utf8" } as const;
+  const { status, stdout, stderr } = spawnSync(npm.file, npm.args, options);
+  if (status !== 0) throw new Error(`Cannot pack npm/: ${stderr}`);
+  const [packed] = Object.values<Packed>(JSON.parse(stdout));
+  if (packed === undefined) throw new Error("Cannot pack npm/: npm is silent");
+  const [size, unpacked] = [packed.size, packed.unpackedSize].map((bytes) =>
+    `${(bytes / 1000).toFixed(1)} kB`
+  );
+  return `${packed.files.length} files, ${size} packed, ${unpacked} unpacked`;
+}
+
+/** The part in use of what `npm pack --json` tells of a package. */
+interface Packed {
+  readonly size: number;
+  readonly unpackedSize: number;
+  readonly files: readonly unknown[];
+}
+
+/** A command of npm's as `node:child_process` starts it. */
+export interface ToolCommand {
+  readonly file: string;
+  readonly args: string[];
+  readonly shell: boolean;
+}
+
+/** `npm` and `npx` are batch files on Windows, which only a shell runs. */
+export function npmTool(
+  name: string,
+  args: readonly string[],
+  platform: string = process.platform,
+): ToolCommand {
+  if (platform !== "win32") {
+    return { file: name, args: [...args], shell: false };
+  }
+  const quoted = args.map((arg) => /[^\w@./:=-]/.test(arg) ? `"${arg}"` : arg);
+  return { file: `${name}.cmd`, args: quoted, shell: true };
+}
+
+async function build(wanted: Compiler): Promise<void> {
+  const config = await fs.readFile(path.join(ROOT, "deno.json"), "utf8");
+  const { version } = JSON.parse(config);
+  const compiler = chooseCompiler(wanted);
+  await emptyOutput();
+  if (compiler === "dnt") await buildWithDnt(version);
+  else await buildWithTypeScript();
+  await finishPackage(version);
+  const maker = compiler === "dnt"
+    ? "dnt"
+    : wanted === "tsc"
+    ? "the TypeScript compiler"
+    : "the TypeScript compiler, since JSR does not answer";
+  console.error(`Built npm/ with ${maker}: ${packedSize()}`);
+}
+
+async function main(args: string[]): Promise<number> {
+  let code = 2;
+  try {
+    const wanted = compilerFlag(args);
+    code = 1;
+    await build(wanted);
+    code = 0;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+  }
+  return code;
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,105 @@
+/**
+ * Runs the real login end to end against the sandbox: `deno task demo`. With a
+ * display it is yours to click Approve; without one, or if nobody clicks, the
+ * demo approves the app itself and says so. Touches nothing of the user's.
+ *
+ * @module
+ */
+import { spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { browserCommands, openBrowser } from "../mod.ts";
+import { approve, startSandbox } from "./sandbox.ts";
+
+const PATIENCE = 60; // seconds a person has to click before the demo does
+
+/** Sandbox, login, clean up; resolves to the login's exit code. */
+async function demo(): Promise<number> {
+  const port = await freePort();
+  const redirectUrl = `http://localhost:${port}/`;
+  const sandbox = await startSandbox({ redirectUrl });
+  const home = await mkdtemp(join(tmpdir(), "tiktok-shop-oauth2-demo-"));
+  try {
+    console.error(`A TikTok Shop of your own runs at ${sandbox.origin}\n`);
+    return await runLogin(port, home, sandbox.env);
+  } finally {
+    await sandbox.stop();
+    await rm(home, { recursive: true, force: true });
+  }
+}
+
+/** The program as a process, with this script as its browser. */
+function runLogin(
+  port: number,
+  home: string,
+  settings: Record<string, string>,
+): Promise<number> {
+  const browser = script("demo.ts", "--browser")
+    .map((word) => `"${word}"`).join(" ");
+  const [command = "", ...args] = script("../mod.ts", "login");
+  args.push("--port", `${port}`, "--file", join(home, "tokens.json"));
+  args.push("--browser", browser);
+  const child = spawn(command, args, {
+    stdio: "inherit",
+    cwd: home, // away from an .env of the user's
+    env: { ...process.env, ...settings },
+  });
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => resolve(code ?? 1));
+  });
+}
+
+/** The command that runs a script of ours on this runtime. */
+function script(path: string, ...args: string[]): string[] {
+  const file = fileURLToPath(new URL(path, import.meta.url));
+  const deno = "Deno" in globalThis ? ["run", "-A"] : [];
+  return [process.execPath, ...deno, file, ...args];
+}
+
+/** The browser of the demo: the system's, if there is a person to click. */
+async function browse(url: string): Promise<void> {
+  const { env, platform } = process;
+  const seen = !env.CI && browserCommands(url, { env, platform }).length > 0 &&
+    await openBrowser(url);
+  if (seen) await patience(url);
+  const redirect = await approve(url);
+  await fetch(redirect);
+}
+
+/** Waits for a person to click; ends this process once the demo has ended. */
+async function patience(url: string): Promise<void> {
+  for (let waited = 0; waited < PATIENCE; waited++) {
+    await delay(1000);
+    // The sandbox is gone: nothing is left to approve.
+    await fetch(new URL("/", url)).catch(() => process.exit());
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) =>
+    server.listen(0, "127.0.0.1", () => resolve())
+  );
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+if (process.argv[2] === "--browser") {
+  browse(process.argv[3] ?? "");
+} else {
+  const { env, platform } = process;
+  const alone = env.CI || browserCommands("-", { env, platform }).length === 0;
+  console.error(
+    alone
+      ? "There is no display: the demo approves the app itself"
+      : "Click Approve in the browser that opens, or wait a minute",
+  );
+  demo().then((code) => process.exitCode = code);
+}

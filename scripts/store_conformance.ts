@@ -1,0 +1,497 @@
+/**
+ * The rules of a `TokenStore`, as a test that a store of one's own can run. It
+ * needs no test framework: it throws an error that names the broken rule.
+ *
+ * ```ts
+ * import { memoryStore } from "../mod.ts";
+ * import { testTokenStore } from "./store_conformance.ts";
+ *
+ * const store = memoryStore();
+ * await testTokenStore(() => store);
+ * ```
+ *
+ * @module
+ */
+import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
+import {
+  accessToken,
+  exchangeCode,
+  memoryStore,
+  type StoredTokens,
+  type TokenLock,
+  type TokenStore,
+} from "../mod.ts";
+import { type Sandbox, startSandbox } from "./sandbox.ts";
+
+/**
+ * Makes a handle on the store under test, as one more process would have it:
+ * what one handle saves, the others load. It may give the same object again.
+ */
+export type MakeTokenStore = () => TokenStore | Promise<TokenStore>;
+
+/**
+ * Tests a token store against every rule that the library counts on, within a
+ * few seconds. It uses profiles of its own, whose names begin with
+ * `conformance-`, and removes them; others may be there. What it cannot see is
+ * what becomes of a lock whose holder died: that needs a process to kill.
+ *
+ * @param makeStore gives handles on one and the same store.
+ * @throws {Error} that names the first rule that the store breaks; what the
+ * store itself threw is the `cause`.
+ */
+export async function testTokenStore(makeStore: MakeTokenStore): Promise<void> {
+  const bench = new Bench(makeStore);
+  try {
+    for (const [rule, test] of Object.entries(RULES)) {
+      await test(bench).catch((error) => {
+        throw new Error(
+          `The token store breaks the rule "${rule}": ${textOf(error)}`,
+          { cause: error },
+        );
+      });
+    }
+  } finally {
+    await bench.clear();
+  }
+}
+
+// === The bench
+
+const PATIENCE = 8000; // ms until something that should have come is missed
+const NOTICE = 150; // ms in which something that must not come would come
+
+/** Gives each rule handles and profiles, and remembers what to remove. */
+class Bench {
+  readonly #makeStore: MakeTokenStore;
+  readonly #run = `conformance-${randomBytes(6).toString("hex")}`;
+  readonly #profiles: string[] = [];
+  readonly #locks: TokenLock[] = [];
+
+  constructor(makeStore: MakeTokenStore) {
+    this.#makeStore = makeStore;
+  }
+
+  /** As many handles as asked for. */
+  async stores(count: number): Promise<TokenStore[]> {
+    const stores: TokenStore[] = [];
+    for (let i = 0; i < count; i++) stores.push(await this.#makeStore());
+    return stores;
+  }
+
+  /** A name that no rule had before. */
+  profile(end = ""): string {
+    const name = `${this.#run}-${this.#profiles.length}${end}`;
+    this.#profiles.push(name);
+    return name;
+  }
+
+  /** Those of a list that are of this bench. */
+  own(names: readonly string[]): string[] {
+    return names.filter((name) => name.startsWith(this.#run));
+  }
+
+  /** A lock that should be there for the taking. */
+  async lock(
+    store: TokenStore,
+    profile: string,
+    signal?: AbortSignal,
+  ): Promise<TokenLock> {
+    const waited = store.lock(profile, signal);
+    const lock = await soon(waited, `lock("${profile}")`);
+    this.#locks.push(lock);
+    return lock;
+  }
+
+  /** Leaves nothing behind, whatever a rule left. */
+  async clear(): Promise<void> {
+    try {
+      const [store] = await this.stores(1);
+      for (const lock of this.#locks) await release(lock);
+      for (const profile of this.#profiles) await store!.remove(profile);
+    } catch {
+      // The rule that is broken tells more.
+    }
+  }
+}
+
+/** Tokens that are told apart by a number, with all that makes trouble. */
+async function sample(number: number): Promise<StoredTokens> {
+  const tokens: StoredTokens = {
+    code: 0,
+    message: "success",
+    data: {
+      access_token: `ROW_access+/=%20_${number}`,
+      access_token_expire_in: 4_102_444_800 + number, // the year 2100
+      refresh_token: `ROW_refresh_${number}`,
+      refresh_token_expire_in: 253_402_300_799, // the year 9999
+      open_id: "7010aAAAAAAQ5R2hZ0fV3kXw",
+      seller_name: 'Žluťoučký "Kůň" \\ & Söhne 小店 🛍️\n\u2028 </script>',
+      seller_base_region: "GB",
+      user_type: 0,
+      granted_scopes: ["seller.authorization.info", ""],
+      not_known_yet: { list: [1.5, -0.25, true, null, [], {}], empty: "" },
+      large: 7_495_540_735_365_777_507n + BigInt(number),
+    },
+    request_id: `2024${number}`,
+    something_else: [{ larger: 10n ** 40n }],
+    meta: { version: 1, app_key: "6f3k9d2m1x8q", obtained_at: 1_722_000_000 },
+  };
+  // Through a store of the library's, so that they are as it hands them over:
+  // `JSON.stringify` works in spite of the large integers.
+  const store = memoryStore();
+  await store.save("sample", tokens);
+  return (await store.load("sample"))!;
+}
+
+// === The rules
+
+/** What each rule demands, in the order in which they are tested. */
+const RULES: Readonly<Record<string, (bench: Bench) => Promise<void>>> = {
+  "load() gives undefined for a profile that nobody saved": testUnknown,
+  "load() gives all that was saved, whatever its type": testWhole,
+  "a save is seen by every handle at once": testShared,
+  "save() replaces what was there as a whole": testReplace,
+  "profiles are kept apart": testApart,
+  "save() and load() copy": testCopies,
+  "list() names every profile once, sorted": testList,
+  "remove() forgets a profile and tells whether there was one": testRemove,
+  "concurrent saves never mix": testMix,
+  "each lock has an id of its own": testIds,
+  "lock() has one holder at a time": testExclusion,
+  "a lock is the profile's alone": testFreeProfiles,
+  "a waiting lock() ends when its signal aborts": testAbort,
+  "who stops waiting for a lock does not let others past": testAbortedQueue,
+  "save() takes a lock that is held": testHeldSave,
+  "save() refuses a lock that is not held": testLostSave,
+  "releasing a lock twice frees nobody else's": testTwice,
+  "accessToken() on two handles costs one refresh": testRefresh,
+};
+
+async function testUnknown(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const found = await store!.load(bench.profile());
+  expect(found === undefined, `load() gave ${textOf(found)}`);
+}
+
+async function testWhole(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profile = bench.profile("-Zürich.小店_1");
+  const tokens = await sample(1);
+  await store!.save(profile, tokens);
+  expectSame(await store!.load(profile), tokens);
+}
+
+async function testShared(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  for (const number of [1, 2]) {
+    await one!.save(profile, await sample(number));
+    expectSame(await other!.load(profile), await sample(number));
+    expectSame(await one!.load(profile), await sample(number));
+  }
+}
+
+async function testReplace(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profile = bench.profile();
+  await store!.save(profile, await sample(1));
+  const { data, ...rest } = await sample(2);
+  const { not_known_yet: _, ...less } = data;
+  const tokens = { ...rest, data: { ...less, large: "", seller_name: null } };
+  await store!.save(profile, tokens as unknown as StoredTokens);
+  expectSame(await store!.load(profile), tokens);
+}
+
+async function testApart(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profiles = [bench.profile(), bench.profile(".json"), bench.profile()];
+  for (const [i, profile] of profiles.entries()) {
+    await store!.save(profile, await sample(i));
+  }
+  for (const [i, profile] of profiles.entries()) {
+    expectSame(await store!.load(profile), await sample(i));
+  }
+}
+
+async function testCopies(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profile = bench.profile();
+  const saved = await sample(1);
+  await store!.save(profile, saved);
+  saved.data.access_token = "changed after save()";
+  const loaded = await store!.load(profile);
+  expectSame(loaded, await sample(1));
+  loaded!.data.access_token = "changed after load()";
+  expectSame(await store!.load(profile), await sample(1));
+}
+
+async function testList(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profiles = ["-b", "-a10", "-ä", "-a9", "-A"].map((end) =>
+    bench.profile(end)
+  );
+  for (const profile of profiles) await one!.save(profile, await sample(1));
+  const lock = await bench.lock(one!, profiles[0]!);
+  const names = await other!.list();
+  await release(lock);
+  const found = bench.own(names).filter((name) => profiles.includes(name));
+  expect(
+    isDeepStrictEqual(found, profiles.toSorted()),
+    `list() gave ${textOf(found)} of ${textOf(profiles.toSorted())}`,
+  );
+  expect(
+    isDeepStrictEqual(names, [...new Set(names)].sort()),
+    `list() gave ${textOf(names)}`,
+  );
+}
+
+async function testRemove(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  expectIs(await one!.remove(profile), false, "remove() of none gave");
+  await one!.save(profile, await sample(1));
+  expectIs(await other!.remove(profile), true, "remove() gave");
+  expectIs(await one!.load(profile), undefined, "load() then gave");
+  expectIs((await one!.list()).includes(profile), false, "list() has it still");
+  expectIs(await one!.remove(profile), false, "a second remove() gave");
+}
+
+async function testMix(bench: Bench): Promise<void> {
+  const stores = await bench.stores(4);
+  const profile = bench.profile();
+  const samples = await Promise.all(
+    [1, 2, 3, 4].map(async (number) => {
+      const tokens = await sample(number);
+      // Long enough that no store writes it in one go, and of various length.
+      tokens.data.filler = String(number).repeat(number * 30_000);
+      return tokens;
+    }),
+  );
+  await stores[0]!.save(profile, samples[0]!);
+  const write = async (store: TokenStore, i: number) => {
+    for (let round = 0; round < 4; round++) {
+      await store.save(profile, samples[(i + round) % 4]!);
+      const found = await store.load(profile);
+      const whole = samples.some((tokens) => isSame(found, tokens));
+      expect(whole, "load() gave what nobody saved");
+    }
+  };
+  await Promise.all(stores.map(write));
+}
+
+async function testIds(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profile = bench.profile();
+  const ids: string[] = [];
+  for (let i = 0; i < 3; i++) {
+    const lock = await bench.lock(store!, profile);
+    expect(lock.id !== "", "an id is empty");
+    ids.push(lock.id);
+    await release(lock);
+  }
+  expect(new Set(ids).size === ids.length, `the ids are ${textOf(ids)}`);
+}
+
+async function testExclusion(bench: Bench): Promise<void> {
+  const stores = await bench.stores(4);
+  const profile = bench.profile();
+  let holders = 0;
+  const visit = async (store: TokenStore) => {
+    const lock = await bench.lock(store, profile);
+    expect(++holders === 1, `there were ${holders} at once`);
+    await delay(NOTICE / 3);
+    holders--;
+    await release(lock);
+  };
+  await Promise.all([...stores, ...stores].map(visit));
+}
+
+async function testFreeProfiles(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const lock = await bench.lock(one!, bench.profile());
+  await release(await bench.lock(other!, bench.profile()));
+  await release(await bench.lock(one!, bench.profile()));
+  await release(lock);
+}
+
+async function testAbort(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  const held = await bench.lock(one!, profile);
+  const abort = new AbortController();
+  const waiting = outcome(other!.lock(profile, abort.signal));
+  await delay(NOTICE);
+  abort.abort("enough");
+  const { value } = await soon(waiting, "the rejection");
+  expect(value === undefined, "it got the lock that another one holds");
+  await release(held);
+  // And it does not get it later, when nobody would release it.
+  await release(await bench.lock(one!, profile));
+}
+
+async function testAbortedQueue(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  const held = await bench.lock(one!, profile);
+  const abort = new AbortController();
+  const leaving = outcome(other!.lock(profile, abort.signal));
+  abort.abort("enough");
+  await soon(leaving, "the rejection");
+  const next = bench.lock(one!, profile);
+  const early = await Promise.race([next, delay(NOTICE)]);
+  expect(early === undefined, "the next one got what is still held");
+  await release(held);
+  await release(await next);
+}
+
+async function testHeldSave(bench: Bench): Promise<void> {
+  const [store] = await bench.stores(1);
+  const profile = bench.profile();
+  const lock = await bench.lock(store!, profile);
+  for (const number of [1, 2]) {
+    await store!.save(profile, await sample(number), lock);
+    expectSame(await store!.load(profile), await sample(number));
+  }
+  await release(lock);
+}
+
+async function testLostSave(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  await one!.save(profile, await sample(1));
+  const released = await bench.lock(one!, profile);
+  await release(released);
+  await expectRefusal(one!, profile, released, "that was released");
+  const held = await bench.lock(other!, profile);
+  await expectRefusal(one!, profile, released, "that is another's by now");
+  await release(held);
+  const foreign = await bench.lock(one!, bench.profile());
+  await expectRefusal(one!, profile, foreign, "of another profile");
+  await release(foreign);
+}
+
+async function testTwice(bench: Bench): Promise<void> {
+  const [one, other] = await bench.stores(2);
+  const profile = bench.profile();
+  const first = await bench.lock(one!, profile);
+  await release(first);
+  const second = await bench.lock(other!, profile);
+  await release(first);
+  const next = bench.lock(one!, profile);
+  const early = await Promise.race([next, delay(NOTICE)]);
+  expect(early === undefined, "the next one got what is still held");
+  await one!.save(profile, await sample(1), second);
+  await release(second);
+  await release(await next);
+}
+
+async function testRefresh(bench: Bench): Promise<void> {
+  const sandbox = await startSandbox({ latency: 50 });
+  try {
+    await testRefreshAt(sandbox, bench);
+  } finally {
+    await sandbox.stop();
+  }
+}
+
+async function testRefreshAt(sandbox: Sandbox, bench: Bench): Promise<void> {
+  const stores = await bench.stores(2);
+  const profile = bench.profile();
+  const reply = await exchangeCode(sandbox, sandbox.issueCode(), sandbox);
+  const meta = { version: 1, app_key: sandbox.appKey, obtained_at: 1 };
+  reply.data.access_token_expire_in = 2; // long ago
+  await stores[0]!.save(profile, { ...reply, meta });
+  const { appKey, appSecret, refreshEndpoint } = sandbox;
+  const app = { appKey, appSecret, refreshEndpoint, profile };
+  const callers = [...stores, ...stores].map((store) =>
+    accessToken({ ...app, store })
+  );
+  const tokens = new Set(await soon(Promise.all(callers), "accessToken()"));
+  const requests = sandbox.count(new URL(refreshEndpoint).pathname);
+  expect(requests === 1, `there were ${requests} requests`);
+  expect(tokens.size === 1, `there were ${tokens.size} tokens`);
+  const stored = await stores[1]!.load(profile);
+  expect(tokens.has(stored?.data.access_token ?? ""), "it was not saved");
+}
+
+// === Expectations
+
+function expect(condition: boolean, message: string): void {
+  if (!condition) throw new Error(message);
+}
+
+function expectIs(found: unknown, wanted: unknown, what: string): void {
+  expect(found === wanted, `${what} ${textOf(found)}, not ${textOf(wanted)}`);
+}
+
+function expectSame(found: unknown, wanted: unknown): void {
+  if (isSame(found, wanted)) return;
+  throw new Error(`load() gave ${textOf(found)}, not ${textOf(wanted)}`);
+}
+
+async function expectRefusal(
+  store: TokenStore,
+  profile: string,
+  lock: TokenLock,
+  which: string,
+): Promise<void> {
+  const { error } = await outcome(store.save(profile, await sample(9), lock));
+  const { kind } = (error ?? {}) as { kind?: unknown };
+  expectIs(kind, "lock_lost", `save() with a lock ${which} rejected with kind`);
+  expectSame(await store.load(profile), await sample(1));
+}
+
+/** The same JSON; a store may give large integers as text. */
+function isSame(a: unknown, b: unknown): boolean {
+  return isDeepStrictEqual(plain(a), plain(b));
+}
+
+function plain(value: unknown): unknown {
+  return value === undefined ? value : JSON.parse(jsonOf(value));
+}
+
+function jsonOf(value: unknown): string {
+  return JSON.stringify(
+    value,
+    (_, member) => typeof member === "bigint" ? String(member) : member,
+  );
+}
+
+/** A value or an error on one line, and not too long. */
+function textOf(value: unknown): string {
+  if (value instanceof Error) return value.message;
+  const text = value === undefined ? "undefined" : jsonOf(value);
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
+}
+
+/** How a promise ended; this one never rejects. */
+async function outcome<T>(
+  promise: Promise<T>,
+): Promise<{ value?: T; error?: unknown }> {
+  return await promise.then((value) => ({ value }), (error) => ({ error }));
+}
+
+/** A promise's value, which should come soon. */
+async function soon<T>(promise: Promise<T>, what: string): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new Error(`${what} did not come in ${PATIENCE / 1000} s`)),
+      PATIENCE,
+    );
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function release(lock: TokenLock): Promise<void> {
+  await soon(Promise.resolve(lock[Symbol.asyncDispose]()), "the release");
+}
+
+function delay(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
+}

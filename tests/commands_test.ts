@@ -1,0 +1,1301 @@
+/**
+ * The program's commands after the login, run as processes against the
+ * sandbox: what they print and where, their flags and their exit codes. No
+ * run may show a secret that it was not asked for; see `run`.
+ */
+import assert from "node:assert/strict";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import process from "node:process";
+import { describe, it } from "node:test";
+import { exchangeCode, fileStore, type StoredTokens } from "../mod.ts";
+import type {
+  SandboxFault,
+  SandboxOptions,
+  SandboxSeller,
+} from "../scripts/sandbox.ts";
+import {
+  assertAbsent,
+  type Desk,
+  NOTHING_SET,
+  type RunOptions,
+  withDesk,
+} from "./desk.ts";
+import { type Ended, runtimeCommand } from "./helpers.ts";
+import { REPLY } from "./token_host.ts";
+
+// === Helpers
+
+const REFRESH = "/api/v2/token/refresh";
+const SHOPS = "/authorization/202309/shops";
+const SEARCH = "/order/202309/orders/search";
+const ECHO = "/echo/202309/x";
+const HOUR = 3600;
+const DAY = 86_400;
+
+/** Node runs this many tests of a group at once; Deno one after the other. */
+const TOGETHER = { concurrency: 4 };
+
+const POSIX = process.platform === "win32"
+  ? { skip: "Windows has no sh and no signals" }
+  : {};
+
+/** What a profile of a test differs in. */
+interface Change {
+  /** Members in place of the reply's. */
+  data?: Record<string, unknown>;
+  meta?: Record<string, unknown>;
+  /** Seconds that the access token has left. */
+  left?: number;
+  /** Index of the sandbox's seller. */
+  seller?: number;
+}
+
+/** Gives a profile tokens of the sandbox. */
+async function seed(
+  { sandbox, store }: Desk,
+  profile = "default",
+  { data, meta, left, seller }: Change = {},
+): Promise<StoredTokens> {
+  const code = sandbox.issueCode(seller);
+  const reply = await exchangeCode(sandbox, code, sandbox);
+  const now = unixTime();
+  const access = left === undefined ? {} : {
+    access_token_expire_in: now + left,
+  };
+  const own = { version: 1, app_key: sandbox.appKey, obtained_at: now };
+  const tokens = {
+    ...reply,
+    data: { ...reply.data, ...access, ...data },
+    meta: { ...own, ...meta },
+  };
+  await fileStore(store).save(profile, tokens);
+  return tokens;
+}
+
+/** Gives a profile tokens that nothing knows, for who only looks at them. */
+async function invent(
+  { store }: Desk,
+  profile: string,
+  data: Record<string, unknown>,
+  meta: Record<string, unknown> = {},
+): Promise<void> {
+  const tokens = { ...REPLY, data: { ...REPLY.data, ...data }, meta };
+  await fileStore(store).save(profile, tokens);
+}
+
+function load(desk: Desk, profile = "default"): Promise<StoredTokens> {
+  return fileStore(desk.store).load(profile) as Promise<StoredTokens>;
+}
+
+function unixTime(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+/** What only the command that is asked for it may print. */
+type Asked = "tokens" | "ciphers";
+
+/** Runs the program; nothing secret but what was asked for may be shown. */
+async function run(
+  desk: Desk,
+  args: string[],
+  { asked, ...options }: RunOptions & { asked?: Asked } = {},
+): Promise<Ended> {
+  const before = await secretsOf(desk);
+  const ended = await desk.run(args, options);
+  const after = await secretsOf(desk);
+  for (const kind of ["tokens", "ciphers"] as const) {
+    const secrets = [...before[kind], ...after[kind]];
+    assertAbsent(secrets, ended.stderr, "stderr");
+    if (asked !== kind) assertAbsent(secrets, ended.stdout, "stdout");
+  }
+  return ended;
+}
+
+/** What the files, and the calls that were signed, have of secrets. */
+async function secretsOf(desk: Desk): Promise<Record<Asked, string[]>> {
+  const names = await readdir(desk.folder, { recursive: true });
+  const files = names.filter((name) => name.endsWith(".json"))
+    .map((name) => readFile(desk.path(name), "utf8").catch(() => ""));
+  const text = (await Promise.all(files)).join();
+  const values = (pattern: RegExp) =>
+    [...text.matchAll(pattern)].map(([, value]) => value!);
+  const signs = desk.sandbox.requests.map(({ query }) => query.sign ?? "");
+  return {
+    tokens: values(/"(?:access|refresh)_token":\s*"([^"]+)"/g)
+      .concat(signs.filter((sign) => sign)),
+    ciphers: values(/"cipher":\s*"([^"]+)"/g),
+  };
+}
+
+function jsonLines(text: string): Record<string, unknown>[] {
+  return text.trimEnd().split("\n").map((line) => JSON.parse(line));
+}
+
+/** A command that fails: its exit code, nothing on stdout, and why. */
+function assertFailed(ended: Ended, code: number, says: RegExp): void {
+  assert.match(ended.stderr, says);
+  assert.equal(ended.code, code, ended.stderr);
+  assert.equal(ended.stdout, "");
+}
+
+/** Ends a server that a test has started. */
+async function closeServer(server: Server): Promise<void> {
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+}
+
+/** Starts a server on a free port of 127.0.0.1, and tells its origin. */
+async function listen(server: Server): Promise<string> {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+}
+
+// === Errors of every command that needs tokens
+
+/** A fault of the token host, the exit code, and what is said. */
+const HOST_FAULTS: [SandboxFault, number, RegExp][] = [
+  ["deauthorized", 5, /code 36004005, .*\nhint: .* log in again: tiktok-sho/],
+  ["expired-refresh", 5, /code 36004001, .*\nhint: .* log in again: tiktok-/],
+  ["ip-not-allowed", 6, /code 36009033, .*\nhint: add this machine's IP/],
+  ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/],
+  ["html", 1, /HTTP 200 with .*\nhint: check the endpoint/],
+  ["no-token", 1, /the reply has no access token\nhint: /],
+];
+
+/** How each command is run where it is to fail before it does anything. */
+const NEEDING_TOKENS: Record<string, string[]> = {
+  refresh: ["refresh"],
+  token: ["token"],
+  shops: ["shops"],
+  api: ["api", "GET", ECHO],
+  exec: ["exec", "--", ...runtimeCommand("never.mjs")],
+};
+
+describe("a command that needs tokens", TOGETHER, () => {
+  for (const [name, args] of Object.entries(NEEDING_TOKENS)) {
+    it(`exits 5 when there are none: ${name}`, () =>
+      withDesk(async (desk) => {
+        const says =
+          /There are no tokens under profile "default"\nhint: log in/;
+        assertFailed(await run(desk, args), 5, says);
+        assert.deepEqual(desk.sandbox.requests, []);
+      }));
+
+    it(`exits 5 when the grant is gone: ${name}`, () =>
+      withDesk(async (desk) => {
+        const { data } = await seed(desk, "default", { left: -1 });
+        desk.sandbox.deauthorize(data.open_id);
+        const before = await desk.saved();
+        const says = /36004005.*\(request id \w+\)\nhint: .* log in again: /;
+        assertFailed(await run(desk, args), 5, says);
+        assert.equal(await desk.saved(), before);
+      }));
+
+    it(`exits 1 on a damaged file, and leaves it alone: ${name}`, () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        const damaged = (await desk.saved()).slice(0, 200);
+        await writeFile(`${desk.store}/default.json`, damaged);
+        const says = /default\.json is no token file, or damaged\nhint: move/;
+        assertFailed(await run(desk, args), 1, says);
+        assert.equal(await desk.saved(), damaged);
+      }));
+
+    it(`exits 2 without the secret, and names where it goes: ${name}`, () =>
+      withDesk(async (desk) => {
+        await seed(desk, "default", { left: -1 });
+        const says = /set TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE\n/;
+        const env = { ...desk.sandbox.env, TIKTOK_SHOP_APP_SECRET: undefined };
+        assertFailed(await run(desk, args, { env }), 2, says);
+        assert.equal(desk.sandbox.count(REFRESH), 0);
+      }));
+  }
+
+  for (const [fault, code, says] of HOST_FAULTS) {
+    it(`exits ${code} when the token host answers ${fault}`, () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        const before = await desk.saved();
+        desk.sandbox.fail("refresh", fault, Infinity);
+        assertFailed(await run(desk, ["refresh", "--verbose"]), code, says);
+        assert.equal(await desk.saved(), before);
+      }));
+  }
+
+  it("exits 2 when the tokens are another app's", () =>
+    withDesk(async (desk) => {
+      const meta = { app_key: "another" };
+      await seed(desk, "default", { meta });
+      const says = /Profile "default" belongs to the app key "another", not to/;
+      for (const args of [["refresh"], ["api", "GET", ECHO], ["shops"]]) {
+        assertFailed(await run(desk, args), 2, says);
+      }
+      assert.equal(desk.sandbox.requests.length, 1); // that of the seed
+    }));
+});
+
+// === refresh
+
+describe("refresh", TOGETHER, () => {
+  it("prints the reply, having saved it", () =>
+    withDesk(async (desk) => {
+      const meta = { shops: [{ id: "1" }], later: true };
+      const old = await seed(desk, "default", { meta });
+      const { code, stdout, stderr } = await run(desk, ["refresh"], {
+        asked: "tokens",
+      });
+      assert.equal(code, 0);
+      assert.equal(stderr, "Refreshed profile default\n");
+      const { meta: kept, ...reply } = JSON.parse(await desk.saved());
+      assert.deepEqual(JSON.parse(stdout), reply);
+      assert.match(stdout, /^{\n {2}"code": 0,\n {2}"message": "success",\n/);
+      assert.match(stdout, /"auth_record_id": 7495540735365777507\n/);
+      assert.notEqual(reply.data.access_token, old.data.access_token);
+      assert.deepEqual(kept.shops, [{ id: "1" }]);
+      assert.equal(kept.later, true);
+    }));
+
+  it("prints one line with --json, and nothing else with --quiet", () =>
+    withDesk(async (desk) => {
+      await seed(desk, "other");
+      const args = ["refresh", "--profile", "other", "--json", "--quiet"];
+      const ended = await run(desk, args, { asked: "tokens" });
+      assert.match(ended.stdout, /^{"code":0,[^\n]+}\n$/);
+      assert.equal(ended.stderr, "");
+      assert.equal(ended.code, 0);
+    }));
+
+  it("takes the app key from the profile, and keeps a --file", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const file = await desk.write("my tokens.json", await desk.saved());
+      const env = { ...desk.sandbox.env, TIKTOK_SHOP_APP_KEY: undefined };
+      const args = ["refresh", "--file", file];
+      const { code } = await run(desk, args, { env, asked: "tokens" });
+      assert.equal(code, 0);
+      assert.notEqual(await readFile(file, "utf8"), await desk.saved());
+      const names = await readdir(desk.folder);
+      assert.deepEqual(names.sort(), ["my tokens.json", "store"]);
+    }));
+});
+
+// === refresh --all
+
+/** Passes requests on to the sandbox, but drops those for one token. */
+async function withProxy(
+  { sandbox }: Desk,
+  dropped: string,
+  use: (endpoint: string) => Promise<unknown>,
+): Promise<void> {
+  const server = createServer(async (request, response) => {
+    const url = request.url ?? "";
+    if (
+      new URLSearchParams(url.split("?")[1]).get("refresh_token") === dropped
+    ) {
+      request.socket.destroy();
+      return;
+    }
+    const answer = await fetch(sandbox.origin + url);
+    response.writeHead(answer.status, { connection: "close" });
+    response.end(await answer.text());
+  });
+  const origin = await listen(server);
+  try {
+    await use(origin + REFRESH);
+  } finally {
+    await closeServer(server);
+  }
+}
+
+/** How many requests for tokens were answered at the same time, at most. */
+function watchCrowd(): SandboxOptions & { most: () => number } {
+  const spans: [from: number, to: number][] = [];
+  return {
+    onRequest: ({ path, time }) => {
+      if (path === REFRESH) spans.push([time, Date.now()]);
+    },
+    most: () =>
+      Math.max(
+        ...spans.map(([at]) =>
+          spans.filter(([from, to]) => from <= at && at < to).length
+        ),
+      ),
+  };
+}
+
+describe("refresh --all", TOGETHER, () => {
+  it("prints a JSON line a profile, and goes on when one fails", () =>
+    withDesk(async (desk) => {
+      for (const name of ["good1", "good2", "good3"]) await seed(desk, name);
+      await seed(desk, "gone", { data: { refresh_token: "ROW_gone" } });
+      const { data } = await seed(desk, "offline");
+      await writeFile(`${desk.store}/damaged.json`, '{"code":0,');
+      await withProxy(desk, data.refresh_token, async (endpoint) => {
+        const args = ["refresh", "--all", "--refresh-endpoint", endpoint];
+        const ended = await run(desk, args);
+        assertMixedLines(ended.stdout);
+        assert.equal(ended.code, 5, ended.stderr);
+      });
+      assert.equal(await desk.saved("damaged"), '{"code":0,');
+      assert.equal(
+        (await load(desk, "offline")).data.refresh_token,
+        data.refresh_token,
+      );
+    }));
+
+  it("refreshes 16 profiles at a time, no more", () => {
+    const { most, ...options } = watchCrowd();
+    return withDesk(async (desk) => {
+      const profiles = Array.from({ length: 40 }, (_, i) => `p${i}`);
+      await Promise.all(profiles.map((name) => seed(desk, name)));
+      const { stdout, code } = await run(desk, ["refresh", "--all"]);
+      assert.equal(code, 0);
+      const lines = jsonLines(stdout);
+      assert.ok(lines.every(({ ok }) => ok), stdout);
+      const told = lines.map(({ profile }) => profile);
+      assert.deepEqual(told.sort(), profiles.sort());
+      assert.equal(desk.sandbox.count(REFRESH), 40);
+      assert.equal(most(), 16);
+    }, { ...options, latency: 300 });
+  });
+
+  /** What alone is wrong, and the exit code. */
+  const alone: [string, (desk: Desk) => Promise<unknown>, number][] = [
+    [
+      "6 when TikTok rejects a request",
+      async (desk) => {
+        await seed(desk, "b");
+        desk.sandbox.fail("refresh", "ip-not-allowed");
+      },
+      6,
+    ],
+    [
+      "1 when a file is damaged",
+      (desk) => writeFile(`${desk.store}/b.json`, "{"),
+      1,
+    ],
+    [
+      "2 when the tokens are another app's",
+      (desk) => seed(desk, "b", { meta: { app_key: "another" } }),
+      2,
+    ],
+  ];
+  for (const [what, spoil, expected] of alone) {
+    it(`exits ${what}, the grants being good`, () =>
+      withDesk(async (desk) => {
+        await seed(desk, "a");
+        await spoil(desk);
+        const { code, stdout } = await run(desk, ["refresh", "--all"]);
+        assert.equal(code, expected);
+        const oks = jsonLines(stdout).map(({ ok }) => ok);
+        assert.deepEqual(oks.sort(), [false, true]);
+      }));
+  }
+
+  it("has nothing to do where there are no profiles", () =>
+    withDesk(async (desk) => {
+      const { code, stdout, stderr } = await run(desk, ["refresh", "--all"]);
+      assert.deepEqual([code, stdout], [0, ""]);
+      assert.match(stderr, /^There are no profiles yet/);
+    }));
+
+  it("takes --file for the only one, not the folder around it", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const file = await desk.write("mine.json", await desk.saved());
+      await desk.write("package.json", "{}");
+      const args = ["refresh", "--all", "--file", file];
+      const { code, stdout } = await run(desk, args);
+      assert.deepEqual(jsonLines(stdout).map((line) => line.profile), ["mine"]);
+      assert.equal(code, 0);
+    }));
+});
+
+/** Three good ones, and three that failed each in its own way. */
+function assertMixedLines(stdout: string): void {
+  const lines = jsonLines(stdout).sort((a, b) =>
+    String(a.profile) < String(b.profile) ? -1 : 1
+  );
+  const told = lines.map(({ profile, ok, kind }) => [profile, ok, kind]);
+  assert.deepEqual(told, [
+    ["damaged", false, "store"],
+    ["gone", false, "login_required"],
+    ["good1", true, undefined],
+    ["good2", true, undefined],
+    ["good3", true, undefined],
+    ["offline", false, "network"],
+  ]);
+  for (const { ok, message, hint, ...line } of lines) {
+    const { access_token_expire_in: end } = line;
+    const types = [typeof end, typeof message, typeof hint];
+    const failed = ["undefined", "string", "string"];
+    const good = ["number", "undefined", "undefined"];
+    assert.deepEqual(types, ok ? good : failed);
+  }
+  assert.equal(lines[1]!.code, 36004005);
+}
+
+// === token
+
+/** `--min-valid`, the seconds a token has left, and the refreshes it takes. */
+const MIN_VALIDS: [flag: string[], left: number, refreshes: number][] = [
+  [[], 7 * DAY, 0],
+  [[], 320, 0],
+  [[], 280, 1],
+  [[], -5, 1],
+  [["--min-valid", "90"], 110, 0],
+  [["--min-valid", "90"], 80, 1],
+  [["--min-valid=5m"], 320, 0],
+  [["--min-valid=5m"], 280, 1],
+  [["--min-valid", "8d"], 7 * DAY, 1],
+  [["--min-valid", "0"], 10, 0],
+];
+
+describe("token", TOGETHER, () => {
+  it("prints the token without a request, a secret or a word", () =>
+    withDesk(async (desk) => {
+      const { data } = await seed(desk);
+      const requests = desk.sandbox.requests.length;
+      const ended = await run(desk, ["token"], {
+        env: NOTHING_SET,
+        asked: "tokens",
+      });
+      assert.equal(ended.stdout, `${data.access_token}\n`);
+      assert.equal(ended.stderr, "");
+      assert.equal(ended.code, 0);
+      assert.equal(desk.sandbox.requests.length, requests);
+    }));
+
+  for (const [flag, left, refreshes] of MIN_VALIDS) {
+    const what = refreshes ? "refreshes" : "prints";
+    const name = ["token", ...flag].join(" ");
+    it(`${what} what has ${left} s left: ${name}`, () =>
+      withDesk(async (desk) => {
+        const old = await seed(desk, "default", { left });
+        const asked = "tokens";
+        const ended = await run(desk, ["token", ...flag], { asked });
+        const { data } = await load(desk);
+        assert.equal(ended.stdout, `${data.access_token}\n`);
+        assert.equal(ended.code, 0, ended.stderr);
+        assert.equal(desk.sandbox.count(REFRESH), refreshes);
+        const kept = data.access_token === old.data.access_token;
+        assert.equal(kept, refreshes === 0);
+      }));
+  }
+});
+
+// === status
+
+/** A time that is safely within a minute, whatever the test takes. */
+function inFuture(seconds: number): number {
+  return unixTime() + seconds + 30;
+}
+
+/** The years and days until a time, as status shows them. */
+function yearsLeft(end: number): string {
+  const days = Math.floor((end - unixTime()) / DAY);
+  return `${Math.floor(days / 365)}y ${days % 365}d`;
+}
+
+const FAR = 4841467787; // in 2123
+
+/** Names of sellers, how they are shown and the columns that this takes. */
+const NAMES: [string, string, number][] = [
+  ["東京ストア", "東京ストア", 10],
+  ["𠮷野家", "𠮷野家", 6],
+  ["서울 상점", "서울 상점", 9],
+  ["Fish 🐟 & Chips", "Fish 🐟 & Chips", 15],
+  ["Love ❤️", "Love ❤️", 7],
+  ["Acme® ©™", "Acme® ©™", 8],
+  ["Cafe\u0301", "Cafe\u0301", 4],
+  ["ＦＵＬＬ", "ＦＵＬＬ", 8],
+  ["\x1b[31mRed\x1b[0m", "\ufffd[31mRed\ufffd[0m", 12],
+  ["a\u202eb\u2066c\u200b", "a\ufffdb\ufffdc\ufffd", 6],
+  ["two\nlines\ttab", "two lines\ufffdtab", 13],
+];
+
+describe("status", TOGETHER, () => {
+  it("shows a table of every profile, by name", () =>
+    withDesk(async (desk) => {
+      const data = { refresh_token_expire_in: FAR };
+      await seed(desk, "shop", { data, left: 3 * HOUR + 25 * 60 + 30 });
+      await seed(desk, "creator", { seller: 1, data, left: DAY + 30 });
+      const { stdout, stderr, code } = await run(desk, ["status"]);
+      const far = yearsLeft(FAR);
+      assert.equal(
+        stdout,
+        `\
+PROFILE  SELLER                    REGION  TYPE     SCOPES  ACCESS  REFRESH
+creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  1       1d      ${far}
+shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
+`,
+      );
+      assert.deepEqual([stderr, code], ["", 0]);
+    }));
+
+  it("prints an array with --json, and asks nobody", () =>
+    withDesk(async (desk) => {
+      const data = { refresh_token_expire_in: FAR };
+      await seed(desk, "shop", { data, left: HOUR });
+      await run(desk, ["shops", "--profile", "shop"]);
+      const requests = desk.sandbox.requests.length;
+      const args = ["status", "--json"];
+      const { stdout, stderr } = await run(desk, args, { env: NOTHING_SET });
+      assert.equal(desk.sandbox.requests.length, requests);
+      assert.equal(stderr, "");
+      assert.match(stdout, /^\[{[^\n]+}\]\n$/);
+      assertStatus(JSON.parse(stdout), desk);
+    }));
+
+  it("aligns names of any script, and lets none forge the terminal", () =>
+    withDesk(async (desk) => {
+      for (const [i, [seller_name]] of NAMES.entries()) {
+        await invent(desk, `n${i}`.padEnd(4, "x"), { seller_name });
+      }
+      const { stdout } = await run(desk, ["status"]);
+      const widest = Math.max(...NAMES.map(([, , columns]) => columns));
+      const rows = stdout.trimEnd().split("\n").slice(1);
+      const starts = NAMES.map(([, shown, columns], i) => {
+        const name = `n${i}`.padEnd(4, "x");
+        return `${name}     ${shown}${" ".repeat(widest - columns)}  GB   `;
+      });
+      const sorted = starts.sort();
+      const found = rows.map((row, i) => row.slice(0, sorted[i]!.length));
+      assert.deepEqual(found, sorted);
+    }));
+
+  it("tells what has ended, ends soon or is damaged, and shows the rest", () =>
+    withDesk(async (desk) => {
+      await inventAges(desk);
+      const { stdout, stderr, code } = await run(desk, ["status"]);
+      assert.deepEqual(columnsOf(stdout), [
+        ["0-damaged", "unreadable", "unknown", "unknown"],
+        ["1-ended", "Harbour & Finch", "expired", "expired"],
+        ["2-soon", "Harbour & Finch", "expired", "29d 23h"],
+        ["3-month", "Harbour & Finch", "1h", "30d"],
+        ["4-far", "Harbour & Finch", "6d 23h", yearsLeft(FAR)],
+        ["5-endless", "Harbour & Finch", "unknown", "unknown"],
+        ["6-late", "Harbour & Finch", "1h 2m", yearsLeft(99_999_999_999)],
+      ]);
+      assert.equal(code, 0);
+      const again = (name: string) =>
+        `log in again: tiktok-shop-oauth2 login --profile ${name}`;
+      assert.deepEqual(stderr.trimEnd().split("\n"), [
+        `warning: ${desk.store}/0-damaged.json is no token file, or damaged`,
+        "warning: the seller's grant of profile 1-ended has ended, " +
+        again("1-ended"),
+        "warning: the seller's grant of profile 2-soon ends in 29d 23h, " +
+        again("2-soon"),
+      ]);
+    }));
+
+  it("shows a profile whose members are of odd types", () =>
+    withDesk(async (desk) => {
+      await invent(desk, "odd", {
+        seller_name: ["x"],
+        user_type: "seller",
+        granted_scopes: null,
+        access_token_expire_in: "soon",
+        refresh_token_expire_in: String(inFuture(90 * DAY)),
+      }, { shops: { none: true }, clock_offset: "x" });
+      const { stdout, stderr, code } = await run(desk, ["status"]);
+      assert.match(stdout, /\nodd +x +GB +seller +unknown +90d\n$/);
+      assert.deepEqual([stderr, code], ["", 0]);
+    }));
+
+  it("reckons by the token host's clock", () =>
+    withDesk(async (desk) => {
+      const end = { access_token_expire_in: inFuture(2 * HOUR) };
+      const clock_offset = HOUR;
+      await invent(desk, "ahead", end, {
+        clock_offset,
+        obtained_at: unixTime(),
+      });
+      const { stdout } = await run(desk, ["status"]);
+      assert.match(stdout, /\nahead .* 1h /);
+    }));
+
+  /** `--min-valid` over tokens with 2 h left, and the exit code. */
+  const floors: [string[], number][] = [
+    [["--min-valid", "1h"], 0],
+    [["--min-valid", "7000"], 0],
+    [["--min-valid", "3h"], 5],
+    [["--min-valid=1d", "--json"], 5],
+    [["--min-valid", "1h", "--profile", "nobody"], 5],
+  ];
+  it("exits 5 when less than --min-valid is left, having shown it", () =>
+    withDesk(async (desk) => {
+      const end = { access_token_expire_in: inFuture(2 * HOUR) };
+      await invent(desk, "default", end);
+      for (const [flags, expected] of floors) {
+        const { code, stdout } = await run(desk, ["status", ...flags]);
+        assert.equal(code, expected, flags.join(" "));
+        assert.match(stdout, /default|nobody/);
+      }
+      await invent(desk, "late", { access_token_expire_in: unixTime() - 1 });
+      const one = ["status", "--min-valid", "1h"];
+      assert.equal((await run(desk, one)).code, 5);
+      const chosen = [...one, "--profile", "default"];
+      assert.equal((await run(desk, chosen)).code, 0);
+    }));
+
+  it("shows one profile by --profile, its variable or --file", () =>
+    withDesk(async (desk) => {
+      for (const name of ["a", "b"]) await invent(desk, name, {});
+      const file = await desk.write("c.json", await desk.saved("a"));
+      const of = async (args: string[], env = {}) => {
+        const command = ["status", "--json", ...args];
+        const { stdout } = await run(desk, command, { env });
+        return JSON.parse(stdout).map((each: { profile: string }) =>
+          each.profile
+        );
+      };
+      assert.deepEqual(await of([]), ["a", "b"]);
+      assert.deepEqual(await of(["--profile", "b"]), ["b"]);
+      assert.deepEqual(await of([], { TIKTOK_SHOP_PROFILE: "b" }), ["b"]);
+      assert.deepEqual(await of(["--file", file]), ["c"]);
+    }));
+
+  it("has nothing to show where there are no profiles", () =>
+    withDesk(async (desk) => {
+      const none = await run(desk, ["status"]);
+      assert.deepEqual([none.stdout, none.code], ["", 0]);
+      assert.match(none.stderr, /^There are no profiles yet, log in again: /);
+      const json = await run(desk, ["status", "--json"]);
+      assert.deepEqual([json.stdout, json.code], ["[]\n", 0]);
+      const late = await run(desk, ["status", "--min-valid", "1h"]);
+      assert.equal(late.code, 5);
+    }));
+});
+
+/** Profiles near and far from their ends, and one that is damaged. */
+async function inventAges(desk: Desk): Promise<void> {
+  const rows: [string, number | undefined, number | undefined][] = [
+    ["1-ended", unixTime() - 1, unixTime() - 1],
+    ["2-soon", unixTime() - 1, inFuture(30 * DAY - HOUR)],
+    ["3-month", inFuture(HOUR), inFuture(30 * DAY)],
+    ["4-far", inFuture(7 * DAY - HOUR), FAR],
+    ["5-endless", undefined, undefined],
+    ["6-late", inFuture(HOUR + 120), 99_999_999_999],
+  ];
+  for (const [name, access, refresh] of rows) {
+    await invent(desk, name, {
+      access_token_expire_in: access,
+      refresh_token_expire_in: refresh,
+    });
+  }
+  await writeFile(`${desk.store}/0-damaged.json`, "{");
+}
+
+/** Profile, seller and the two times that each row of a table shows. */
+function columnsOf(stdout: string): string[][] {
+  const [head = "", ...rows] = stdout.trimEnd().split("\n");
+  const at = ["PROFILE", "SELLER", "REGION", "ACCESS", "REFRESH"]
+    .map((name) => head.indexOf(name));
+  const cell = (row: string, i: number, to?: number) =>
+    row.slice(at[i], to).trim();
+  return rows.map((row) => [
+    cell(row, 0, at[1]),
+    cell(row, 1, at[2]),
+    cell(row, 3, at[4]),
+    cell(row, 4),
+  ]);
+}
+
+/** What `status --json` says of a seller of the sandbox with its shops. */
+function assertStatus(
+  list: Record<string, unknown>[],
+  { sandbox }: Desk,
+): void {
+  const [{ access_token_left, refresh_token_left, ...rest }] = list as [
+    Record<string, number>,
+  ];
+  assert.equal(list.length, 1);
+  assert.ok(access_token_left! > HOUR - 30 && access_token_left! <= HOUR);
+  assert.ok(Math.abs(FAR - unixTime() - refresh_token_left!) < 30);
+  const { access_token_expire_in, shops, ...plain } = rest as unknown as
+    & Record<string, number>
+    & { shops: Record<string, string>[] };
+  assert.ok(Math.abs(access_token_expire_in! - unixTime() - HOUR) < 30);
+  assert.deepEqual(shops.map((shop) => Object.keys(shop)), [
+    ["id", "name", "region"],
+    ["id", "name", "region"],
+    ["id", "name", "region"],
+  ]);
+  assert.deepEqual(plain, {
+    profile: "shop",
+    seller_name: "Harbour & Finch",
+    open_id: "7010aAAAAAAQ5R2hZ0fV3kXw",
+    app_key: sandbox.appKey,
+    region: "GB",
+    user_type: "seller",
+    scopes: ["seller.authorization.info", "seller.order.info"],
+    refresh_token_expire_in: FAR,
+  });
+}
+
+// === shops
+
+const SHOPLESS: SandboxSeller = {
+  openId: "7010bAAAAAAX",
+  name: "Quay",
+  region: "GB",
+  userType: 0,
+  scopes: ["seller.authorization.info"],
+  shops: [],
+};
+
+describe("shops", TOGETHER, () => {
+  it("prints a table of all shops, and remembers them", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const { stdout, stderr, code } = await run(desk, ["shops"]);
+      assert.equal(
+        stdout,
+        `\
+ID                   NAME                  REGION  TYPE          CODE
+7495540735365777507  Harbour & Finch       GB      LOCAL         GBHF01
+8600001              Harbour & Finch Éire  IE      LOCAL         IEHF02
+8600002              Harbour Outlet        US      CROSS_BORDER  USHF03
+`,
+      );
+      assert.deepEqual([stderr, code], ["", 0]);
+      assert.equal((await load(desk)).meta.shops?.length, 3);
+    }));
+
+  it("prints them as TikTok sent them with --json", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["shops", "--json"];
+      const { stdout, code } = await run(desk, args, { asked: "ciphers" });
+      assert.match(stdout, /^\[{[^\n]+}\]\n$/);
+      assert.deepEqual(JSON.parse(stdout), (await load(desk)).meta.shops);
+      assert.equal(code, 0);
+    }));
+
+  it("says so when there are none", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const table = await run(desk, ["shops"]);
+      assert.equal(table.stdout, "ID  NAME  REGION  TYPE  CODE\n");
+      assert.equal(table.stderr, "The token may act for no shop\n");
+      const json = await run(desk, ["shops", "--json"]);
+      assert.deepEqual([json.stdout, json.code], ["[]\n", 0]);
+    }, { sellers: [SHOPLESS] }));
+
+  it("exits 6 when the scope is missing, and says what to do", () =>
+    withDesk(async (desk) => {
+      await seed(desk, "default", { seller: 1 });
+      const says = /code 105005, .*\(request id \w+\)\nhint: enable the scope/;
+      assertFailed(await run(desk, ["shops"]), 6, says);
+      assert.equal((await load(desk)).meta.shops, undefined);
+    }));
+});
+
+// === api
+
+/** What the sandbox's echo saw of a call. */
+interface Echo {
+  data: {
+    method: string;
+    path: string;
+    query: Record<string, string>;
+    body: string;
+    content_type: string;
+  };
+}
+
+async function echoed(
+  desk: Desk,
+  args: string[],
+  options: RunOptions = {},
+): Promise<Echo["data"]> {
+  const { stdout, stderr, code } = await run(desk, ["api", ...args], options);
+  assert.equal(code, 0, stderr);
+  return (JSON.parse(stdout) as Echo).data;
+}
+
+describe("api", TOGETHER, () => {
+  it("prints the response body, its large integers exact", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const { stdout, stderr, code } = await run(desk, ["api", "GET", ECHO]);
+      assert.match(stdout, /^{\n {2}"code": 0,\n {2}"message": "success",\n/);
+      assert.deepEqual([stderr, code], ["", 0]);
+      const body = '{"code":0,"data":{"id":7495540735365777507}}';
+      await withAnswers(() => body, async (endpoint) => {
+        const args = ["api", "GET", "/x/y", "--api-endpoint", endpoint];
+        const one = await run(desk, [...args, "--json"]);
+        assert.equal(one.stdout, `${body}\n`);
+        const pretty = await run(desk, args);
+        assert.match(pretty.stdout, /^ {4}"id": 7495540735365777507$/m);
+      });
+    }));
+
+  it("sends --query decoded, and takes the method in lower case", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const path = `${ECHO}?a=1&b=x%20y`;
+      const args = ["get", path, "--query", "c=é+/=&", "--query=d==", "--json"];
+      const { query, method, content_type } = await echoed(desk, args);
+      const { app_key: _, timestamp: __, ...rest } = query;
+      assert.deepEqual(rest, { a: "1", b: "x y", c: "é+/=&", d: "=" });
+      assert.equal(method, "GET");
+      assert.equal(content_type, "application/json");
+    }));
+
+  it("sends --body exactly: JSON, @FILE or - for stdin", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const text = ' {"id": 7495540735365777507, "é": "😀"}\r\n';
+      const file = await desk.write("a body.json", text);
+      const bodies: [string, string, string?][] = [
+        [text, text],
+        [`@${file}`, text],
+        ["@a body.json", text],
+        ["-", text, text],
+        ["-", "", ""],
+        ["[]", "[]"],
+      ];
+      for (const [flag, expected, input] of bodies) {
+        const args = ["POST", ECHO, "--body", flag];
+        const data = await echoed(
+          desk,
+          args,
+          input === undefined ? {} : { input },
+        );
+        assert.equal(data.body, expected, flag);
+      }
+    }));
+
+  it("sends bytes that are no text", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const bytes = Uint8Array.of(0xff, 0xfe, 0x00, 0x80);
+      await writeFile(desk.path("bytes"), bytes);
+      // The sandbox takes the signature over the very bytes, or refuses.
+      const { body } = await echoed(desk, ["POST", ECHO, "--body", "@bytes"]);
+      assert.equal(body, new TextDecoder().decode(bytes));
+    }));
+
+  it("acts for the --shop named by id, name, code or cipher", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const cipher = "GCP_b81TAAAAAABk2wLr9pYd5A==";
+      for (
+        const shop of ["8600001", "harbour & finch éire", "IEHF02", cipher]
+      ) {
+        const args = ["api", "POST", SEARCH, "--shop", shop];
+        const { code, stderr } = await run(desk, args);
+        assert.equal(code, 0, stderr);
+        const { query } = desk.sandbox.requests.at(-1)!;
+        assert.equal(query.shop_cipher, cipher);
+      }
+      assert.equal(desk.sandbox.count(SHOPS), 1);
+    }));
+
+  it("prints a JSON line a page with --paginate", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["POST", SEARCH, "--shop", "8600001", "--body", "{}"];
+      const page = ["--paginate", "--query", "page_size=10"];
+      const { stdout, code } = await run(desk, ["api", ...args, ...page]);
+      assert.equal(code, 0);
+      const lines = jsonLines(stdout) as {
+        data?: { orders: { id: string }[] };
+      }[];
+      const orders = lines.map(({ data }) => data!.orders);
+      assert.deepEqual(orders.map((list) => list.length), [10, 10, 5]);
+      assert.equal(new Set(orders.flat().map(({ id }) => id)).size, 25);
+    }));
+
+  it("ends when the pages go round in a circle", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const pages = (url: URL) => {
+        const token = url.searchParams.get("page_token");
+        const next = token === "a" ? "b" : "a";
+        return `{"code":0,"data":{"next_page_token":"${next}"}}`;
+      };
+      await withAnswers(pages, async (endpoint) => {
+        const args = ["api", "GET", "/x/y", "--paginate"];
+        const { stdout, code } = await run(desk, [
+          ...args,
+          ...["--api-endpoint", endpoint],
+        ]);
+        assert.equal(jsonLines(stdout).length, 3);
+        assert.equal(code, 0);
+      });
+    }));
+
+  it("prints no page when a later one fails", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      await run(desk, ["shops"]);
+      desk.sandbox.fail("api", "slow:0");
+      desk.sandbox.fail("api", "ip-not-allowed");
+      const args = ["api", "POST", SEARCH, "--shop", "8600001", "--paginate"];
+      const says = /code 36009033, .*\nhint: add this machine's IP/;
+      assertFailed(await run(desk, args), 6, says);
+      assert.equal(desk.sandbox.count(SEARCH), 2);
+    }));
+
+  it("exits 6 with TikTok's code, message and request id", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const says = new RegExp(
+        `^error: Cannot call POST ${SEARCH}: TikTok answered with code ` +
+          '106013, "shop_cipher is missing" \\(request id \\w{34}\\)\n' +
+          "hint: say for which shop with --shop ID .*\n$",
+      );
+      const args = ["api", "POST", SEARCH];
+      assertFailed(await run(desk, args), 6, says);
+    }));
+
+  /** Faults of the API, the exit code and what is said. */
+  const faults: [SandboxFault, number, RegExp][] = [
+    ["deauthorized", 5, /code 105001, .*\nhint: .*log in again/],
+    ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/],
+    ["html", 1, /HTTP 200 with .* text\/html/],
+    ["redirect", 1, /a redirect, which is not followed/],
+  ];
+  it("maps what goes wrong to its exit code, and shows no secret", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      for (const [fault, code, says] of faults) {
+        desk.sandbox.fail("api", fault);
+        const args = ["api", "GET", `${ECHO}?code=hush`, "--verbose"];
+        const ended = await run(desk, args);
+        assertFailed(ended, code, says);
+        assert.match(ended.stderr, /^GET http:\S+[?&]code=\*\*\*&\S+ /);
+        assert.doesNotMatch(ended.stderr, /hush/);
+      }
+    }));
+
+  it("exits 130 after Ctrl-C", POSIX, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      desk.sandbox.fail("api", "503");
+      desk.sandbox.fail("api", "never");
+      const running = desk.start(["api", "GET", ECHO, "--verbose"]);
+      await running.until(/HTTP 503/);
+      desk.signal(running, "SIGINT");
+      const ended = await running.ended;
+      assertFailed(
+        ended,
+        130,
+        /The call was cancelled: interrupted\nhint: try/,
+      );
+    }));
+
+  it("refreshes what has expired, and prints only the body", () =>
+    withDesk(async (desk) => {
+      await seed(desk, "default", { left: -1 });
+      const { method } = await echoed(desk, ["DELETE", ECHO]);
+      assert.equal(method, "DELETE");
+      assert.equal(desk.sandbox.count(REFRESH), 1);
+    }));
+});
+
+/** A server that answers every GET with a text made from its URL. */
+async function withAnswers(
+  answer: (url: URL) => string,
+  use: (endpoint: string) => Promise<unknown>,
+): Promise<void> {
+  const server = createServer((request, response) => {
+    response.writeHead(200, { connection: "close" });
+    response.end(answer(new URL(request.url ?? "", "http://host")));
+  });
+  const origin = await listen(server);
+  try {
+    await use(origin);
+  } finally {
+    await closeServer(server);
+  }
+}
+
+// === exec
+
+/** Prints what it was given, and ends as it is told. */
+const CHILD = `
+import process from "node:process";
+const { env, argv } = process;
+console.log(JSON.stringify({
+  token: env.TIKTOK_SHOP_ACCESS_TOKEN,
+  cipher: env.TIKTOK_SHOP_SHOP_CIPHER,
+  kept: env.KEPT,
+  args: argv.slice(2),
+}));
+console.error("to stderr");
+process.exitCode = Number(env.EXIT ?? 0);
+`;
+
+/** The command line that runs the child through `exec`. */
+async function childOf(desk: Desk, args: string[] = []): Promise<string[]> {
+  const file = await desk.write("a child.mjs", CHILD);
+  return ["--", ...runtimeCommand(file), ...args];
+}
+
+describe("exec", TOGETHER, () => {
+  it("runs a command with the token, and prints nothing of its own", () =>
+    withDesk(async (desk) => {
+      const { data } = await seed(desk);
+      const args = ["a b", "", '"$HOME"', "--help", "--shop", "--", "-x"];
+      const ended = await run(desk, ["exec", ...await childOf(desk, args)], {
+        env: { KEPT: "kept" },
+        asked: "tokens",
+      });
+      const given = { token: data.access_token, kept: "kept", args };
+      assert.deepEqual(JSON.parse(ended.stdout), given);
+      assert.equal(ended.stderr, "to stderr\n");
+      assert.equal(ended.code, 0);
+    }));
+
+  it("sets the cipher of --shop, and that of the only shop", () =>
+    withDesk(async (desk) => {
+      const { data, meta } = await seed(desk);
+      const child = await childOf(desk);
+      const env = { KEPT: undefined };
+      const cipher = "GCP_m5JxAAAAAADs7tGf1hQc8w==";
+      const given = async (flags: string[]) => {
+        const { stdout } = await desk.run(["exec", ...flags, ...child], {
+          env,
+        });
+        return JSON.parse(stdout);
+      };
+      const named = await given(["--shop", "Harbour Outlet"]);
+      assert.equal(named.cipher, cipher);
+      assert.equal((await given([])).cipher, undefined);
+      const only = { ...await load(desk), data, meta: { ...meta } };
+      only.meta.shops = (await load(desk)).meta.shops!.slice(2);
+      await fileStore(desk.store).save("default", only);
+      assert.equal((await given([])).cipher, cipher);
+    }));
+
+  it("gives the command a token that --min-valid holds for", () =>
+    withDesk(async (desk) => {
+      const old = await seed(desk);
+      const args = ["exec", "--min-valid", "8d", ...await childOf(desk)];
+      const { stdout, code } = await run(desk, args, { asked: "tokens" });
+      const { token } = JSON.parse(stdout);
+      assert.equal(token, (await load(desk)).data.access_token);
+      assert.notEqual(token, old.data.access_token);
+      assert.equal(code, 0);
+    }));
+
+  it("ends with the command's exit code", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["exec", ...await childOf(desk)];
+      for (const code of [1, 5, 255]) {
+        const env = { EXIT: String(code) };
+        assert.equal((await desk.run(args, { env })).code, code);
+      }
+    }));
+
+  it("hands stdin down", POSIX, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const input = "one\ntwo";
+      const { stdout } = await run(desk, ["exec", "--", "cat"], { input });
+      assert.equal(stdout, input);
+    }));
+
+  it(
+    "exits 128 and the number of the signal that ended it",
+    POSIX,
+    () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        for (const [name, code] of [["TERM", 143], ["KILL", 137]] as const) {
+          const args = ["exec", "--", "sh", "-c", `kill -${name} $$`];
+          assert.equal((await run(desk, args)).code, code);
+        }
+      }),
+  );
+
+  it(
+    "passes SIGTERM and SIGHUP on, and waits for the command",
+    POSIX,
+    () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        for (const name of ["SIGTERM", "SIGHUP"] as const) {
+          const trap =
+            `trap 'echo got; exit 7' ${name.slice(3)}; echo ready; ` +
+            "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2; done";
+          const running = desk.start(["exec", "--", "sh", "-c", trap]);
+          await running.until(/ready/);
+          desk.signal(running, name);
+          const { code, stdout } = await running.ended;
+          assert.deepEqual([code, stdout], [7, "ready\ngot\n"]);
+        }
+      }),
+  );
+
+  it("leaves Ctrl-C to the command", POSIX, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const wait = "echo ready; sleep 0.4; exit 9";
+      const running = desk.start(["exec", "--", "sh", "-c", wait]);
+      await running.until(/ready/);
+      desk.signal(running, "SIGINT");
+      assert.equal((await running.ended).code, 9);
+    }));
+
+  it("exits 2 when there is no such command", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const says = /^error: Cannot run "no such command": .*\nhint: .*\n$/;
+      assertFailed(await run(desk, ["exec", "--", "no such command"]), 2, says);
+    }));
+
+  it("exits 2 for an unknown shop, and runs nothing", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["exec", "--shop", "none", ...await childOf(desk)];
+      assertFailed(await run(desk, args), 2, /There is no shop "none"/);
+    }));
+});
+
+// === logout
+
+describe("logout", TOGETHER, () => {
+  it("removes the profile's file, and leaves the others", () =>
+    withDesk(async (desk) => {
+      for (const name of ["default", "other"]) await invent(desk, name, {});
+      const first = await run(desk, ["logout"], { env: NOTHING_SET });
+      assert.deepEqual([first.code, first.stdout], [0, ""]);
+      assert.match(first.stderr, /^Removed profile default; the app stays /);
+      assert.deepEqual(await readdir(desk.store), ["other.json"]);
+      assert.deepEqual(desk.sandbox.requests, []);
+    }));
+
+  it("does no harm when there is nothing to remove", () =>
+    withDesk(async (desk) => {
+      await invent(desk, "other", {});
+      for (const flags of [[], ["--quiet"]]) {
+        const ended = await run(desk, ["logout", ...flags]);
+        assert.deepEqual([ended.code, ended.stdout], [0, ""]);
+        const says = flags.length ? /^$/ : /^There is no profile default: noth/;
+        assert.match(ended.stderr, says);
+      }
+      assert.deepEqual(await readdir(desk.store), ["other.json"]);
+    }));
+
+  it("removes a damaged file, and one that --file names", () =>
+    withDesk(async (desk) => {
+      await invent(desk, "other", {});
+      await writeFile(`${desk.store}/bad.json`, "{");
+      const file = await desk.write("mine.json", "{}");
+      for (const flags of [["--profile", "bad"], ["--file", file]]) {
+        assert.equal((await run(desk, ["logout", ...flags])).code, 0);
+      }
+      assert.deepEqual(await readdir(desk.store), ["other.json"]);
+      assert.deepEqual(await readdir(desk.folder), ["store"]);
+    }));
+});
+
+// === Usage errors
+
+/** Arguments that cannot be meant, and the start of what is said. */
+const USAGE_ERRORS: [args: string[], message: RegExp][] = [
+  [["refresh", "now"], /Unexpected argument "now" for refresh: write tiktok-/],
+  [["refresh", "--min-valid", "5m"], /--min-valid belongs to token, not to re/],
+  [["refresh", "--all", "--all"], /--all is given twice/],
+  [["refresh", "--all=yes"], /--all takes no value/],
+  [["token", "default"], /Unexpected argument "default" for token/],
+  [["token", "--min-valid"], /Missing the value of --min-valid: give TIME/],
+  [["token", "--min-valid", "soon"], /Cannot read the duration "soon": give/],
+  [["token", "--min-valid", "1w"], /Cannot read the duration "1w"/],
+  [["token", "--min-valid=-1"], /Cannot read the duration "-1"/],
+  [["token", "--profile", "../x"], /Cannot use the profile name "\.\.\/x"/],
+  [
+    ["token", "--min-valid=8d", "--refresh-endpoint=http://evil.example"],
+    /Cannot use the refresh endpoint "http:\/\/evil.example"/,
+  ],
+  [["status", "--min-valid", "soon"], /Cannot read the duration "soon"/],
+  [["status", "all"], /Unexpected argument "all" for status/],
+  [["status", "--all"], /--all belongs to refresh, not to status/],
+  [["shops", "GB"], /Unexpected argument "GB" for shops/],
+  [["shops", "--shop", "1"], /--shop belongs to api, not to shops/],
+  [
+    ["shops", "--api-endpoint", "http://evil.example"],
+    /Cannot use the API endpoint "http:\/\/evil.example"/,
+  ],
+  [["api"], /Missing arguments: write tiktok-shop-oauth2 api METHOD PATH/],
+  [["api", "GET"], /Missing arguments: write tiktok-shop-oauth2 api METHOD P/],
+  [["api", "GET", ECHO, "x"], /Unexpected argument "x" for api: write tiktok/],
+  [["api", ECHO, "GET"], /Cannot call with the method "\/ECHO\/202309\/X"/],
+  [["api", "PSOT", ECHO], /Cannot call with the method "PSOT": use GET, POST/],
+  [["api", "GET", "echo"], /Cannot call the path "echo": it starts with "\/"/],
+  [["api", "GET", "https://evil.example/x"], /Cannot call the path "https:/],
+  [["api", "GET", ECHO, "--body", "{}"], /Cannot send a body with GET: use t/],
+  [["api", "POST", ECHO, "--body", "@gone"], /Cannot read the body from gone/],
+  [["api", "GET", ECHO, "--query", "a"], /Cannot read --query "a": write nam/],
+  [["api", "GET", ECHO, "--query", "=a"], /Cannot read --query "=a"/],
+  [["api", "GET", ECHO, "--query=a=1", "--query=a=2"], /--query a is given tw/],
+  [["api", "GET", SEARCH, "--shop", "none"], /There is no shop "none"/],
+  [["exec"], /Missing arguments: write tiktok-shop-oauth2 exec -- CMD \.\.\./],
+  [["exec", "--"], /Missing arguments: write tiktok-shop-oauth2 exec -- CMD/],
+  [["exec", "env"], /Unexpected argument "env" for exec: write .* exec -- CMD/],
+  [["exec", "env", "--", "x"], /Unexpected argument "env" for exec/],
+  [["exec", "--all", "--", "env"], /--all belongs to refresh, not to exec/],
+  [["logout", "default"], /Unexpected argument "default" for logout/],
+  [["logout", "--all"], /--all belongs to refresh, not to logout/],
+  [["logout", "--profile", "a", "--profile", "b"], /--profile is given twice/],
+];
+
+describe("the program exits 2 on", TOGETHER, () => {
+  for (const [args, message] of USAGE_ERRORS) {
+    it(args.join(" "), () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        const ended = await run(desk, args);
+        assertFailed(ended, 2, message);
+        assert.match(
+          ended.stderr,
+          /^error: [^\n]+\nhint: see [^\n]+ --help\n$/,
+        );
+        assert.equal(desk.sandbox.count(REFRESH), 0);
+        assert.equal(desk.sandbox.count(ECHO), 0);
+      }));
+  }
+});
+
+// === Help
+
+/** Each command's own flags. */
+const OWN_FLAGS: Record<string, string[]> = {
+  refresh: ["all"],
+  token: ["min-valid"],
+  status: ["min-valid"],
+  shops: [],
+  api: ["query", "body", "shop", "paginate"],
+  exec: ["min-valid", "shop"],
+  logout: [],
+};
+const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
+  .concat("user-type", "profile", "file", "authorization-endpoint")
+  .concat("token-endpoint", "refresh-endpoint", "api-endpoint", "env-file")
+  .concat("json", "quiet", "verbose", "help", "version");
+
+describe("the help of", TOGETHER, () => {
+  for (const [command, own] of Object.entries(OWN_FLAGS)) {
+    it(`${command} lists its flags within 80 columns`, () =>
+      withDesk(async (desk) => {
+        const args = [command, "--help"];
+        const { stdout, stderr, code } = await run(desk, args, {
+          env: NOTHING_SET,
+        });
+        assert.deepEqual([stderr, code], ["", 0]);
+        const wide = stdout.split("\n").filter((line) => line.length > 80);
+        assert.deepEqual(wide, []);
+        const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
+          .map(([, name]) => name!);
+        assert.deepEqual(named.sort(), [...own, ...COMMON_FLAGS].sort());
+        assert.match(stdout, new RegExp(`^${command}: \\w`, "m"));
+      }));
+  }
+});

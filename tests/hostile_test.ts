@@ -1,0 +1,351 @@
+/**
+ * A thousand hostile requests during one wait: none ends it, none spends the
+ * code. The generator is seeded; HOSTILE_SEED and HOSTILE_COUNT change it.
+ */
+import assert from "node:assert/strict";
+import { connect, type Socket } from "node:net";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  exchangeRaw,
+  type Login,
+  LOOPBACKS,
+  portClosed,
+  type RawRequest,
+  rawRequest,
+  startLogin,
+} from "./callback_helpers.ts";
+
+const SEED = Number(process.env.HOSTILE_SEED ?? 3017);
+const COUNT = Number(process.env.HOSTILE_COUNT ?? 1000);
+const AT_ONCE = 40;
+
+/** Random numbers that are the same for the same seed (mulberry32). */
+class Dice {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed;
+  }
+
+  /** From 0 to below `end`. */
+  below(end: number): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return Math.floor(((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * end);
+  }
+
+  pick<T>(items: readonly T[]): T {
+    return items[this.below(items.length)]!;
+  }
+
+  /** Any bytes, as latin1. */
+  bytes(length: number): string {
+    return Array.from(
+      { length },
+      () => String.fromCharCode(this.below(256)),
+    ).join("");
+  }
+
+  word(length = 1 + this.below(60)): string {
+    const letters = "abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_";
+    return Array.from({ length }, () => this.pick([...letters])).join("");
+  }
+}
+
+/** What an attacker sees; he even holds the good redirect. */
+interface Scene {
+  dice: Dice;
+  port: number;
+  target: string;
+  state: string;
+}
+
+/** Bytes to send, what may be answered (0: nothing), and how they are sent. */
+interface Attack {
+  bytes: string;
+  statuses: number[];
+  way?: "hold" | "drip" | "reset";
+}
+
+/** What the runtime's own parser may say. */
+const PARSER = [0, 400, 405, 413, 414, 431];
+
+function ask(
+  { port }: Scene,
+  request: RawRequest,
+  ...statuses: number[]
+): Attack {
+  return { bytes: rawRequest(port, request), statuses };
+}
+
+/** A state that is not ours, near or far. */
+function wrongState({ dice, state }: Scene): string {
+  const at = dice.below(state.length);
+  const other = state[at] === "x" ? "y" : "x";
+  return dice.pick([
+    "",
+    "null",
+    dice.word(),
+    dice.word(state.length),
+    state.slice(0, at),
+    state + dice.word(),
+    state.slice(0, at) + other + state.slice(at + 1),
+    `%00${state}`,
+    `${state}%0a`,
+    `${state.slice(0, at)}%20${state.slice(at)}`,
+  ]);
+}
+
+function wrongTarget(scene: Scene): string {
+  const { dice } = scene;
+  const more = dice.pick(["", "&error=auth_denied", "&locale=%3Cb%3E"]);
+  return `/?code=${dice.word()}${more}&state=${wrongState(scene)}`;
+}
+
+/** Every kind of hostile request; each is drawn as often as the others. */
+const ATTACKS: Record<string, (scene: Scene) => Attack> = {
+  "wrong state": (scene) => ask(scene, { target: wrongTarget(scene) }, 400),
+  "cross-site": (scene) => {
+    const headers = { "Origin": "https://evil.example", "Cookie": "a=b" };
+    return ask(scene, { target: wrongTarget(scene), headers }, 400);
+  },
+  "doubled parameter": (scene) => {
+    const { dice, target, state } = scene;
+    const name = dice.pick(["state", "code", "locale", "st%61te", "app_key"]);
+    const value = dice.pick(["", state, dice.word()]);
+    return ask(scene, { target: `${target}&${name}=${value}` }, 400);
+  },
+  "no state": (scene) =>
+    ask(scene, { target: `/?code=${scene.dice.word()}` }, 202),
+  "denial without state": (scene) =>
+    ask(scene, { target: "/?code=null&error=auth_denied" }, 400),
+  "nothing to say": (scene) =>
+    ask(scene, { target: `/?x=${scene.dice.word()}` }, 200),
+  "bad Host": (scene) => {
+    const { dice, port, target } = scene;
+    const host = dice.pick([
+      dice.word(),
+      `${dice.word()}:${port}`,
+      `localhost:${dice.below(65536)}0`,
+      `localhost:${port}.evil.example`,
+      `evil@localhost:${port}`,
+      `localhost:${port}, evil.example`,
+      "",
+      "[::1]:",
+      "two words",
+      null,
+    ]);
+    return ask(scene, { target, host }, 421);
+  },
+  "foreign target": (scene) => {
+    const target = `http://${scene.dice.word()}.example${scene.target}`;
+    return ask(scene, { target }, 421, 400);
+  },
+  "other path": (scene) => {
+    const path = scene.dice.pick(["favicon.ico", "/", "%2f", ".env", "a/b"]);
+    return ask(scene, { target: `/${path}${scene.target.slice(1)}` }, 404);
+  },
+  "odd method": (scene) => {
+    const method = scene.dice.pick(
+      ["PUT", "DELETE", "TRACE", "get", "PROPFIND", "BREW", "PATCH"],
+    );
+    return ask(scene, { target: scene.target, method }, 405);
+  },
+  "CONNECT": (scene) => {
+    const target = `localhost:${scene.port}`;
+    return ask(scene, { method: "CONNECT", target }, 405);
+  },
+  "POST": (scene) => {
+    const { dice, target } = scene;
+    const body = target.slice(2) + "x".repeat(dice.below(100_000));
+    return ask(scene, { target, method: "POST", body }, 405);
+  },
+  "POST without its body": (scene) => {
+    const headers = { "Content-Length": "100000" };
+    return ask(scene, { target: scene.target, method: "POST", headers }, 405);
+  },
+  "HEAD": (scene) => ask(scene, { target: scene.target, method: "HEAD" }, 200),
+  "OPTIONS": (scene) =>
+    ask(scene, { target: scene.target, method: "OPTIONS" }, 204),
+  "prefetch": (scene) => {
+    const name = scene.dice.pick(["Sec-Purpose", "Purpose", "X-Moz"]);
+    const headers = { [name]: "prefetch" };
+    return ask(scene, { target: scene.target, headers }, 204);
+  },
+  "upgrade": (scene) => {
+    const headers = { Connection: "Upgrade", Upgrade: "websocket" };
+    return ask(scene, { target: wrongTarget(scene), headers }, 400);
+  },
+  "huge URL": (scene) => {
+    const more = "x".repeat(1000 + scene.dice.below(300_000));
+    const target = `${wrongTarget(scene)}${more}`;
+    return ask(scene, { target }, ...PARSER);
+  },
+  "many parameters": (scene) => {
+    const more = Array.from({ length: 1500 }, (_, i) => `&${i}`).join("");
+    return ask(scene, { target: `${wrongTarget(scene)}${more}` }, 400);
+  },
+  "huge header": (scene) => {
+    const headers = { "X": "x".repeat(1000 + scene.dice.below(300_000)) };
+    return ask(scene, { target: wrongTarget(scene), headers }, ...PARSER);
+  },
+  "many headers": (scene) => {
+    const { port, dice } = scene;
+    const more = "X: y\r\n".repeat(dice.below(5000));
+    const bytes = rawRequest(port, { target: wrongTarget(scene) });
+    return {
+      bytes: bytes.replace("\r\n\r\n", `\r\n${more}\r\n`),
+      statuses: PARSER,
+    };
+  },
+  "pipelined": (scene) => {
+    const bytes = Array.from(
+      { length: 2 + scene.dice.below(8) },
+      () => rawRequest(scene.port, { target: wrongTarget(scene) }),
+    ).join("");
+    return { bytes, statuses: [400] };
+  },
+  "two lengths": (scene) => {
+    const headers = { "Content-Length": "5", "Transfer-Encoding": "chunked" };
+    return ask(scene, { method: "POST", headers }, ...PARSER);
+  },
+  "garbage": ({ dice }) => ({
+    bytes: `${dice.bytes(1 + dice.below(500))}\r\n\r\n`,
+    statuses: PARSER,
+  }),
+  "broken request line": ({ dice, target }) => ({
+    bytes: dice.pick([
+      `GET ${target}\r\n\r\n`,
+      `GET ${target} HTTP/9.9\r\n\r\n`,
+      `${target}\r\n\r\n`,
+      `GET  ${target}  HTTP/1.1\r\n\r\n`,
+      "\r\n".repeat(dice.below(50)) + "\0",
+    ]),
+    statuses: [...PARSER, 404, 421, 505],
+  }),
+  "TLS hello": ({ dice }) => ({
+    bytes: `\x16\x03\x01${dice.bytes(200)}`,
+    statuses: PARSER,
+  }),
+  "HTTP/2": ({ dice }) => ({
+    bytes: `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${dice.bytes(dice.below(99))}`,
+    statuses: PARSER,
+  }),
+  "half-open": ({ dice, port, target }) => {
+    const whole = rawRequest(port, { target });
+    return {
+      bytes: whole.slice(0, dice.below(whole.length - 1)),
+      statuses: [],
+      way: "hold",
+    };
+  },
+  "slow": ({ port, target }) => ({
+    bytes: rawRequest(port, { target }).slice(0, -1),
+    statuses: [],
+    way: "drip",
+  }),
+  "reset": ({ dice, port, target }) => {
+    const whole = rawRequest(port, { target });
+    const end = dice.below(whole.length - 1);
+    return { bytes: whole.slice(0, end), statuses: [], way: "reset" };
+  },
+};
+
+/** Sends one attack; what it was answered, 0 for nothing. */
+async function attack(
+  scene: Scene,
+  { bytes, statuses, way }: Attack,
+  held: Socket[],
+): Promise<number | undefined> {
+  const { port, dice } = scene;
+  const host = dice.pick(LOOPBACKS);
+  if (way) return void await trickle({ port, host }, bytes, way, held);
+  const ms = statuses.includes(0) ? 300 : 5000;
+  const answer = await exchangeRaw(port, bytes, { host, ms }).catch(() => {});
+  return answer?.status ?? 0;
+}
+
+/** Sends what is no whole request, and keeps or drops the socket. */
+async function trickle(
+  address: { port: number; host: string },
+  bytes: string,
+  way: Attack["way"],
+  held: Socket[],
+): Promise<void> {
+  const socket = connect({ ...address, allowHalfOpen: true });
+  held.push(socket);
+  await new Promise<void>((resolve) => {
+    socket.once("connect", resolve);
+    socket.on("error", () => resolve());
+  });
+  if (way !== "drip") socket.write(bytes, "latin1");
+  if (way === "reset") setTimeout(() => socket.resetAndDestroy(), 1);
+  if (way === "drip") drip(socket, bytes);
+}
+
+function drip(socket: Socket, bytes: string): void {
+  let at = 0;
+  const timer = setInterval(() => {
+    if (socket.destroyed || at === bytes.length) return clearInterval(timer);
+    socket.write(bytes[at++]!);
+  }, 20);
+}
+
+/** Runs all attacks, some at a time; those that were answered wrongly. */
+async function attackAll(scene: Scene, held: Socket[]): Promise<string[]> {
+  const wrong: string[] = [];
+  let left = COUNT;
+  const work = async () => {
+    while (left-- > 0) {
+      const kind = scene.dice.pick(Object.keys(ATTACKS));
+      const one = ATTACKS[kind]!(scene);
+      const status = await attack(scene, one, held);
+      if (status === undefined || one.statuses.includes(status)) continue;
+      const shown = JSON.stringify(one.bytes.slice(0, 80));
+      wrong.push(`${kind}: answered ${status} to ${shown}`);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  return wrong;
+}
+
+/** The good callback, with the hostile sockets still there. */
+async function assertSucceeds(login: Login, redirect: URL): Promise<void> {
+  const began = performance.now();
+  const answer = await fetch(redirect);
+  assert.match(await answer.text(), /<main class="success">/);
+  await login.flow.reply;
+  const took = performance.now() - began;
+  assert.ok(took < 1000, `the good callback took ${took} ms`);
+  assert.equal(login.exchanges(), 1);
+  assert.deepEqual(login.states, [1, 2, 3]);
+  assert.ok(await portClosed(login.flow.port) < 1000);
+}
+
+test(`startAuth() outlives ${COUNT} hostile requests, seed ${SEED}`, async () => {
+  const login = await startLogin();
+  const held: Socket[] = [];
+  try {
+    const redirect = await login.redirect();
+    const scene = {
+      dice: new Dice(SEED),
+      port: login.flow.port,
+      target: redirect.pathname + redirect.search,
+      state: redirect.searchParams.get("state")!,
+    };
+    const wrong = await attackAll(scene, held);
+    await delay(50); // whatever is on its way
+    assert.deepEqual(wrong, []);
+    assert.deepEqual([login.flow.state, ...login.states], [1, 1]);
+    assert.equal(login.exchanges(), 0);
+    // One of a state that is missing, one of https; no flood of them.
+    assert.ok(login.warnings.length <= 2, login.warnings.join());
+    await assertSucceeds(login, redirect);
+  } finally {
+    for (const socket of held) socket.destroy();
+    await login.end();
+  }
+});

@@ -1,0 +1,1349 @@
+/**
+ * The program's `login`, run as a process against the sandbox: what it prints
+ * and where, every flag, every exit code, and what it saves. What needs a
+ * terminal is in prompt_test.ts. No run may show a secret; desk.ts looks.
+ */
+import assert from "node:assert/strict";
+import {
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  writeFile,
+} from "node:fs/promises";
+import { get } from "node:https";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { describe, it } from "node:test";
+import type { SandboxFault, SandboxSeller } from "../scripts/sandbox.ts";
+import { makeCertificate } from "./certificate.ts";
+import {
+  type Desk,
+  deskCommand,
+  NOTHING_SET,
+  type OpenLogin,
+  type RunOptions,
+  withDesk,
+} from "./desk.ts";
+import {
+  type Ended,
+  freePort,
+  isListening,
+  ON_DENO,
+  programCommand,
+  ROOT,
+  runtimeCommand,
+} from "./helpers.ts";
+import { answer, refusal, withHost } from "./token_host.ts";
+
+const ON_WINDOWS = process.platform === "win32";
+const ON_LINUX = process.platform === "linux";
+
+/** Node runs this many tests of a group at once; Deno one after the other. */
+const TOGETHER = { concurrency: 4 };
+
+/** A skip with its reason, where one is due. */
+function skipIf(condition: boolean, reason: string) {
+  return condition ? { skip: reason } : {};
+}
+
+const ONLY_DENO = skipIf(!ON_DENO, "Node has no such permissions");
+const NO_WINDOWS = skipIf(ON_WINDOWS, "Windows has no such thing");
+
+// === What login prints and saves
+
+/** A reply with all that is hard to repeat: digits, escapes, odd members. */
+const WIRE = `{"code":0,"message":"success","data":{` +
+  `"access_token":"GCP_a+b/c==","access_token_expire_in":1722342011,` +
+  `"refresh_token":"GCP_r%2F1","refresh_token_expire_in":4841467787,` +
+  `"open_id":"7010","seller_name":"Łódź \\"&\\" \u202eShop",` +
+  `"seller_base_region":"GB","user_type":0,"granted_scopes":[],` +
+  `"auth_record_id":7495540735365777507,"minus":-9007199254740993,` +
+  `"nothing":null,"nested":{"ids":[12345678901234567890]}},` +
+  `"request_id":"2024","later":true}`;
+
+const PRETTY = `{
+  "code": 0,
+  "message": "success",
+  "data": {
+    "access_token": "GCP_a+b/c==",
+    "access_token_expire_in": 1722342011,
+    "refresh_token": "GCP_r%2F1",
+    "refresh_token_expire_in": 4841467787,
+    "open_id": "7010",
+    "seller_name": "Łódź \\"&\\" \\u202eShop",
+    "seller_base_region": "GB",
+    "user_type": 0,
+    "granted_scopes": [],
+    "auth_record_id": 7495540735365777507,
+    "minus": -9007199254740993,
+    "nothing": null,
+    "nested": {
+      "ids": [
+        12345678901234567890
+      ]
+    }
+  },
+  "request_id": "2024",
+  "later": true
+}
+`;
+
+describe("the program's login", TOGETHER, () => {
+  it("prints TikTok's reply on stdout, digit for digit", () =>
+    withDesk((desk) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        const { code, stdout } = await desk.login([
+          ...["--token-endpoint", tokenEndpoint],
+        ]);
+        assert.equal(stdout, PRETTY);
+        assert.equal(code, 0);
+      })
+    ));
+
+  it("saves the reply as it came, and what is known beside it", () =>
+    withDesk((desk) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        await desk.login(["--token-endpoint", tokenEndpoint, "--region", "us"]);
+        const saved = await desk.saved();
+        const at = saved.indexOf(',\n  "meta"');
+        assert.equal(`${saved.slice(0, at)}\n}\n`, PRETTY);
+        const { meta } = JSON.parse(saved);
+        const age = Date.now() / 1000 - meta.obtained_at;
+        assert.ok(age >= 0 && age < 30, `${age}`);
+        delete meta.obtained_at;
+        assert.deepEqual(meta, {
+          version: 1,
+          app_key: desk.sandbox.appKey,
+          region: "us",
+          user_type: "seller",
+        });
+      })
+    ));
+
+  it("saves for its owner alone", NO_WINDOWS, () =>
+    withDesk(async (desk) => {
+      await desk.login();
+      const mode = async (path: string) => (await stat(path)).mode & 0o777;
+      assert.equal(await mode(join(desk.store, "default.json")), 0o600);
+      assert.equal(await mode(desk.store), 0o700);
+      assert.deepEqual(await readdir(desk.store), ["default.json"]);
+    }));
+
+  it("is what runs when no command is named", () =>
+    withDesk(async (desk) => {
+      const running = desk.start(["--no-browser", ...desk.portFlag([])]);
+      const { link } = await desk.linkOf(running);
+      await fetch(await desk.decide(link));
+      const { code, stdout } = await running.ended;
+      assert.equal(code, 0);
+      assert.equal(JSON.parse(stdout).message, "success");
+    }));
+
+  it("tells each step on stderr, and in which file the tokens are", () =>
+    withDesk(async (desk) => {
+      const { link, ended } = await desk.open();
+      await fetch(await desk.decide(link));
+      const { stderr } = await ended;
+      assert.equal(
+        stderr,
+        `Open this link to authorize the app:
+
+${link}
+
+Waiting for the redirect to http://localhost:${desk.port}/
+Redirect received, getting the tokens
+Saved to ${join(desk.store, "default.json")}
+Authorized by Harbour & Finch
+`,
+      );
+    }));
+
+  it("ends within a second of the redirect, its port closed", () =>
+    withDesk(async (desk) => {
+      const { link, ended } = await desk.open();
+      const redirect = await desk.decide(link);
+      await (await fetch(redirect)).text();
+      const answered = performance.now();
+      await ended;
+      const took = performance.now() - answered;
+      assert.ok(took < 1000, `${took} ms`);
+      assert.equal(await isListening(desk.port), false);
+    }));
+
+  it(
+    "keeps tokens in ~/.config unless told otherwise",
+    NO_WINDOWS,
+    () =>
+      withDesk(async (desk) => {
+        await desk.login([], { env: { TIKTOK_SHOP_HOME: undefined } });
+        const path = ".config/tiktok-shop-oauth2/default.json";
+        assert.match(await readFile(desk.path(path), "utf8"), /"success"/);
+      }),
+  );
+});
+
+// === Flags
+
+/** Links by region and user type, without `?…&state=…`. */
+const LINKS: [args: string[], env: Record<string, string>, link: string][] = [
+  [[], {}, "https://services.tiktokshop.com/open/authorize?service_id="],
+  [
+    ["--region", "us"],
+    {},
+    "https://services.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--region", "US", "--user-type", "partner"],
+    {},
+    "https://partner.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--user-type", "partner"],
+    {},
+    "https://partner.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--user-type", "creator"],
+    { TIKTOK_SHOP_SERVICE_ID: "" },
+    "https://shop.tiktok.com/alliance/creator/auth?app_key=",
+  ],
+  [
+    [],
+    { TIKTOK_SHOP_REGION: "us", TIKTOK_SHOP_USER_TYPE: "partner" },
+    "https://partner.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--region", "row"],
+    { TIKTOK_SHOP_REGION: "us" },
+    "https://services.tiktokshop.com/open/authorize?service_id=",
+  ],
+];
+
+describe("a flag of login", TOGETHER, () => {
+  it("--json prints the reply on one line", () =>
+    withDesk((desk) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        const args = ["--token-endpoint", tokenEndpoint, "--json"];
+        const { stdout } = await desk.login(args);
+        const line = WIRE.replace("\u202e", "\\u202e");
+        assert.equal(stdout, `${line}\n`);
+      })
+    ));
+
+  it("--quiet leaves only the link on stderr", () =>
+    withDesk(async (desk) => {
+      const { link, ended } = await desk.open(["--quiet"]);
+      await fetch(await desk.decide(link));
+      const { code, stderr } = await ended;
+      assert.equal(code, 0);
+      assert.equal(stderr, `${link}\n`);
+    }));
+
+  it("--verbose tells each request, without its secrets", () =>
+    withDesk(async (desk) => {
+      const { stderr } = await desk.login(["--verbose"]);
+      const { origin, appKey } = desk.sandbox;
+      const lines = stderr.split("\n").filter((line) => /^GET/.test(line));
+      assert.equal(
+        lines.join("\n").replace(/\d+ ms/, "N ms"),
+        `GET ${origin}/api/v2/token/get?app_key=${appKey}&app_secret=***&` +
+          "auth_code=***&grant_type=authorized_code HTTP 200 (N ms)",
+      );
+    }));
+
+  it("--port takes the first free port of a range, and says which", () =>
+    withDesk(async (desk) => {
+      const [first, second] = await twoPorts();
+      const taken = createServer().listen(first, "127.0.0.1");
+      const args = ["--port", `${first}-${second}`];
+      const { link, until, ended } = await desk.open(args);
+      await until(new RegExp(`redirect to http://localhost:${second}/$`, "m"));
+      const redirect = new URL(await desk.decide(link));
+      redirect.port = `${second}`;
+      assert.equal((await fetch(redirect)).status, 200);
+      assert.equal((await ended).code, 0);
+      taken.close();
+    }));
+
+  it("--host and --path make the redirect URL", () =>
+    freePort().then((port) =>
+      withDesk(async (desk) => {
+        const args = ["--host", "127.0.0.1", "--path", "/tts/callback"];
+        const { stderr, code } = await desk.login(args);
+        const url = `http://127.0.0.1:${port}/tts/callback`;
+        assert.ok(stderr.includes(`redirect to ${url}\n`), stderr);
+        assert.equal(code, 0);
+      }, { redirectUrl: `http://127.0.0.1:${port}/tts/callback` })
+    ));
+
+  it(
+    "--tls-cert and --tls-key serve the callback over https",
+    NO_WINDOWS,
+    () =>
+      freePort().then((port) =>
+        withDesk(async (desk) => {
+          const { cert, key } = makeCertificate();
+          const { link, ended } = await desk.open([
+            ...["--tls-cert", await desk.write("cert.pem", cert)],
+            ...["--tls-key", await desk.write("key.pem", key)],
+          ]);
+          const redirect = await desk.decide(link);
+          assert.equal(await statusOverTls(redirect, cert), 200);
+          const { code, stderr } = await ended;
+          assert.equal(code, 0);
+          assert.ok(stderr.includes(`redirect to https://localhost:${port}/`));
+        }, { redirectUrl: `https://localhost:${port}/` })
+      ),
+  );
+
+  for (const [timeout, waited] of [["1", "1 s"], ["1s", "1 s"]]) {
+    it(`--timeout ${timeout} ends the wait, and says what to check`, () =>
+      withDesk(async (desk) => {
+        const { ended } = await desk.open(["--timeout", timeout!]);
+        const { code, stdout, stderr, took } = await ended;
+        assert.equal(code, 4);
+        assert.equal(stdout, "");
+        assert.match(stderr, new RegExp(`error: Timed out after ${waited} `));
+        assert.match(stderr, /hint: check that the app's redirect URL is /);
+        assert.ok(stderr.includes(`${desk.sandbox.redirectUrl}, or paste`));
+        assert.ok(took > 1000, `${took} ms`);
+      }));
+  }
+
+  it("--timeout tells how many redirects were turned away", () =>
+    withDesk(async (desk) => {
+      const { ended } = await desk.open(["--timeout", "2"]);
+      for (const query of ["code=1&state=forged", "code=1&code=2&state=3"]) {
+        const url = `http://127.0.0.1:${desk.port}/?${query}`;
+        assert.equal((await fetch(url)).status, 400);
+      }
+      const { code, stderr } = await ended;
+      assert.equal(code, 4);
+      assert.match(stderr, /redirect, 2 of other attempts turned away\n/);
+    }));
+
+  it("--param reaches the authorize page, as often as it is given", () =>
+    withDesk(async (desk) => {
+      const args = ["--param", "lang=en GB", "--param", "x=a=b&c"];
+      await desk.login([...args, "--param", "toString=1"]);
+      const [shown] = desk.sandbox.requests;
+      assert.equal(shown!.query.lang, "en GB");
+      assert.equal(shown!.query.x, "a=b&c");
+      assert.equal(shown!.query.toString, "1");
+    }));
+
+  for (const [args, env, expected] of LINKS) {
+    const named = [...args, ...Object.keys(env)].join(" ") || "no flag";
+    it(`makes the link to ${expected.slice(8)} of ${named}`, () =>
+      withDesk(async (desk) => {
+        const { appKey, serviceId } = desk.sandbox;
+        const running = await desk.open(args, {
+          env: { TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined, ...env },
+        });
+        const { link, ended } = running;
+        const id = expected.endsWith("app_key=") ? appKey : serviceId;
+        assert.equal(link.replace(/&state=[\w-]{43}$/, ""), expected + id);
+        desk.signal(running, "SIGINT");
+        await ended;
+      }));
+  }
+
+  it("--profile names the file, and so does its variable", () =>
+    withDesk(async (desk) => {
+      await desk.login(["--profile", "北京.shop_1"]);
+      await desk.login([], { env: { TIKTOK_SHOP_PROFILE: "other" } });
+      const names = (await readdir(desk.store)).sort();
+      assert.deepEqual(names, ["other.json", "北京.shop_1.json"]);
+    }));
+
+  it("--file keeps the tokens there, and makes the folders", () =>
+    withDesk(async (desk) => {
+      const file = "qa_data/tokens/tiktok-shops.json";
+      const { code, stderr } = await desk.login(["--file", file]);
+      assert.equal(code, 0);
+      const saved = await readFile(desk.path(file), "utf8");
+      assert.match(JSON.parse(saved).data.access_token, /./);
+      assert.match(stderr, /^Saved to .*tiktok-shops\.json$/m);
+      assert.deepEqual(await readdir(desk.folder), ["qa_data"]);
+    }));
+
+  it(
+    "--file leaves a folder that was there as it was",
+    NO_WINDOWS,
+    () =>
+      withDesk(async (desk) => {
+        await mkdir(desk.path("shared"));
+        await chmod(desk.path("shared"), 0o755);
+        const env = { TIKTOK_SHOP_TOKEN_FILE: desk.path("shared/tokens") };
+        await desk.login([], { env });
+        const mode = async (name: string) =>
+          (await stat(desk.path(name))).mode & 0o777;
+        assert.equal(await mode("shared"), 0o755);
+        assert.equal(await mode("shared/tokens"), 0o600);
+      }),
+  );
+
+  it("--require-scope fails after saving, with nothing on stdout", () =>
+    withDesk(async (desk) => {
+      const scopes = "seller.order.info, seller.product.write,x";
+      const ended = await desk.login(["--require-scope", scopes]);
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.match(
+        ended.stderr,
+        /error: The seller did not grant "seller\.product\.write", "x"\n/,
+      );
+      assert.match(ended.stderr, /hint: enable it in Partner Center/);
+      assert.match(await desk.saved(), /"access_token"/);
+    }));
+
+  it("--require-scope lets pass what was granted", () =>
+    withDesk(async (desk) => {
+      const scopes = "seller.order.info,seller.authorization.info";
+      const { code, stdout } = await desk.login(["--require-scope", scopes]);
+      assert.equal(code, 0);
+      assert.notEqual(stdout, "");
+    }));
+});
+
+function statusOverTls(url: string, ca: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    get(url, { ca, family: 4 }, (reply) => {
+      reply.resume().once("end", () => resolve(reply.statusCode));
+    }).once("error", reject);
+  });
+}
+
+/** Two free ports, one after the other. */
+async function twoPorts(): Promise<[number, number]> {
+  for (let first = await freePort();;) {
+    const second = await freePort();
+    if (second === first + 1) return [first, second];
+    first = second;
+  }
+}
+
+// === The browser
+
+/** Follows a link as a person would, then stays open for a while. */
+const BROWSER = `
+import { appendFileSync } from "node:fs";
+const [, , log, link] = process.argv;
+appendFileSync(log, JSON.stringify(process.argv.slice(3)) + "\\n");
+const page = await (await fetch(link)).text();
+const [, action] = /<form method="post" action="([^"]*)"/.exec(page);
+const target = action.replace(/&#(\\d+);/g, (_, c) => String.fromCharCode(c));
+const body = new URLSearchParams({ decision: "approve" });
+await (await fetch(new URL(target, link), { method: "POST", body })).text();
+await new Promise((resolve) => setTimeout(resolve, 20_000));
+`;
+
+/** A browser at the desk; the space in its folder's name is not left out. */
+async function installBrowser(desk: Desk) {
+  const script = await desk.write("browser.mjs", BROWSER);
+  const log = desk.path("opened");
+  const command = [...runtimeCommand(script), log]
+    .map((word) => `'${word}'`).join(" ");
+  const text = `#!/bin/sh\nexec ${command} "$@"\n`;
+  return { path: await desk.write("my browser", text, 0o700), log };
+}
+
+describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {
+  const ways: [name: string, (path: string) => [string[], RunOptions]][] = [
+    ["--browser CMD", (path) => [["--browser", `"${path}"`], {}]],
+    ["--browser 'CMD %s'", (path) => [["--browser", `'${path}' %s`], {}]],
+    ["$BROWSER", (path) => [[], { env: { BROWSER: `"${path}"` } }]],
+    [
+      "the second command of $BROWSER",
+      (path) => [[], { env: { BROWSER: `/no/such/command:"${path}"` } }],
+    ],
+  ];
+  for (const [name, way] of ways) {
+    it(`is ${name}, and the login does not wait for its end`, () =>
+      withDesk(async (desk) => {
+        const { path, log } = await installBrowser(desk);
+        const [args, options] = way(path);
+        const all = ["login", ...desk.portFlag([]), ...args];
+        const running = desk.start(all, options);
+        const { link } = await desk.linkOf(running);
+        const { code, took } = await running.ended;
+        assert.equal(code, 0);
+        assert.ok(took < 15_000, `${took} ms`);
+        assert.equal(await readFile(log, "utf8"), `["${link}"]\n`);
+      }));
+  }
+
+  it("is not opened with --no-browser", () =>
+    withDesk(async (desk) => {
+      const { path, log } = await installBrowser(desk);
+      await desk.login([], { env: { BROWSER: `"${path}"` } });
+      await assert.rejects(readFile(log), { code: "ENOENT" });
+    }));
+
+  it("is no reason to fail: the link is there to be opened", () =>
+    withDesk(async (desk) => {
+      const args = ["login", ...desk.portFlag([]), "--browser", "/no/such"];
+      const running = desk.start(args);
+      const { link } = await desk.linkOf(running);
+      await running.until(/^No browser could be opened: open the link/m);
+      await fetch(await desk.decide(link));
+      assert.equal((await running.ended).code, 0);
+    }));
+});
+
+// === Settings
+
+describe("a setting of login", TOGETHER, () => {
+  it("is read from --env-file, all of them", () =>
+    withDesk(async (desk) => {
+      const lines = Object.entries(desk.sandbox.env)
+        .map(([name, value]) => `export ${name}="${value}"\n`);
+      const file = await desk.write("my env", lines.join(""));
+      const args = ["--env-file", file];
+      assert.equal((await desk.login(args, { env: NOTHING_SET })).code, 0);
+    }));
+
+  it("is read from ./.env if there is one", () =>
+    withDesk(async (desk) => {
+      const lines = Object.entries(desk.sandbox.env)
+        .map(([name, value]) => `${name}=${value}\n`);
+      await desk.write(".env", `# mine\n${lines.join("")}`);
+      assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
+    }));
+
+  const sources: [name: string, args: string[], env: string, id: string][] = [
+    ["the file if nothing else sets it", [], "", "11"],
+    ["the environment before the file", [], "22", "22"],
+    ["the flag before both", ["--service-id", "33"], "22", "33"],
+  ];
+  for (const [name, args, env, id] of sources) {
+    it(`is taken from ${name}; an empty variable is not set`, () =>
+      withDesk(async (desk) => {
+        await desk.write(".env", "TIKTOK_SHOP_SERVICE_ID=11\n");
+        const options = { env: { TIKTOK_SHOP_SERVICE_ID: env } };
+        const running = await desk.open(args, options);
+        const { searchParams } = new URL(running.link);
+        assert.equal(searchParams.get("service_id"), id);
+        desk.signal(running, "SIGINT");
+        await running.ended;
+      }));
+  }
+
+  it("is a usage error if --env-file cannot be read", () =>
+    withDesk(async (desk) => {
+      const missing = desk.path("no such file");
+      const ended = await desk.run(["login", "--env-file", missing]);
+      if (ON_DENO) assertUsageError(ended, / Cannot read the env file .*: /);
+      // Node reads the file itself, wherever its flag stands, and refuses.
+      else assert.match(ended.stderr, /no such file: not found/);
+      assert.notEqual(ended.code, 0);
+    }));
+
+  it("is a usage error if it is missing, and all such are named", () =>
+    withDesk(async (desk) => {
+      const ended = await desk.run(["login"], { env: NOTHING_SET });
+      assertUsageError(
+        ended,
+        /TIKTOK_SHOP_APP_KEY .*TIKTOK_SHOP_SERVICE_ID .*TIKTOK_SHOP_APP_SECRET/,
+      );
+    }));
+
+  it("is named alone if it alone is missing", () =>
+    withDesk(async (desk) => {
+      const env = { TIKTOK_SHOP_APP_SECRET: undefined };
+      const ended = await desk.run(["login"], { env });
+      assertUsageError(ended, /TIKTOK_SHOP_APP_SECRET or --app-secret-file/);
+      assert.doesNotMatch(ended.stderr, /APP_KEY|SERVICE_ID/);
+    }));
+
+  it("is the secret in --app-secret-file, before the variable", () =>
+    withDesk(async (desk) => {
+      const file = await desk.write("secret", `${desk.sandbox.appSecret}\n`);
+      const env = { TIKTOK_SHOP_APP_SECRET: "wrong" };
+      const { code } = await desk.login(["--app-secret-file", file], { env });
+      assert.equal(code, 0);
+    }));
+
+  it("is the secret on stdin with --app-secret-file -", () =>
+    withDesk(async (desk) => {
+      const { code } = await desk.login(["--app-secret-file", "-"], {
+        env: { TIKTOK_SHOP_APP_SECRET: undefined },
+        input: `${desk.sandbox.appSecret}\n`,
+      });
+      assert.equal(code, 0);
+    }));
+
+  it("is the secret on stdin, however long its writer takes", () =>
+    withDesk(async (desk) => {
+      const args = ["login", "--no-browser", ...desk.portFlag([])];
+      const running = desk.start([...args, "--app-secret-file", "-"], {
+        env: { TIKTOK_SHOP_APP_SECRET: undefined },
+        input: "open",
+      });
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      running.child.stdin!.end(desk.sandbox.appSecret);
+      const { link } = await desk.linkOf(running);
+      await fetch(await desk.decide(link));
+      assert.equal((await running.ended).code, 0);
+    }));
+
+  it("is a usage error if the secret file cannot be read", () =>
+    withDesk(async (desk) => {
+      for (const file of [desk.path("none"), desk.folder]) {
+        const ended = await desk.run(["login", "--app-secret-file", file]);
+        assertUsageError(ended, / Cannot read the app secret from /);
+      }
+    }));
+
+  it("is a usage error if the secret file is empty", () =>
+    withDesk(async (desk) => {
+      const file = await desk.write("secret", "\n");
+      const ended = await desk.run(["login", "--app-secret-file", file]);
+      assertUsageError(ended, / The app secret is missing/);
+    }));
+});
+
+// === Pasting
+
+/** Starts a login that reads stdin, pastes into it and ends the input. */
+async function paste(
+  desk: Desk,
+  lines: (redirect: URL) => string,
+  args: string[] = [],
+): Promise<Ended> {
+  const all = ["--paste", ...args];
+  const { link, child, ended } = await desk.open(all, { input: "open" });
+  child.stdin!.end(lines(new URL(await desk.decide(link))));
+  return await ended;
+}
+
+describe("login --paste", TOGETHER, () => {
+  const pasted: [name: string, (redirect: URL) => string][] = [
+    ["the redirect URL", ({ href }) => `${href}\n`],
+    ["one without a line's end", ({ href }) => href],
+    ["one with Windows' line's end", ({ href }) => `  ${href} \r\n`],
+    ["a query string", ({ search }) => `${search}\n`],
+    ["a query string without ?", ({ search }) => `${search.slice(1)}\n`],
+  ];
+  for (const [name, lines] of pasted) {
+    it(`takes ${name} from a pipe`, () =>
+      withDesk(async (desk) => {
+        const { code, stdout } = await paste(desk, lines);
+        assert.equal(code, 0);
+        assert.equal(JSON.parse(stdout).message, "success");
+      }));
+  }
+
+  it("explains what is wrong, and goes on to what is right", () =>
+    withDesk(async (desk) => {
+      const { code, stderr } = await paste(desk, ({ href }) => {
+        const foreign = href.replace(/state=[^&]*/, "state=foreign");
+        return `what now?\n\n${foreign}\n${href}\n`;
+      });
+      assert.equal(code, 0);
+      assert.match(stderr, /^This is no redirect: .*: copy the whole addr/m);
+      assert.match(stderr, /^The redirect belongs to another login: /m);
+    }));
+
+  it("does not end the wait when the input ends", () =>
+    withDesk(async (desk) => {
+      assert.equal((await desk.login(["--paste"])).code, 0);
+    }));
+
+  const bare = ({ searchParams }: URL) => `${searchParams.get("code")}\n`;
+  const stateless = (redirect: URL) => {
+    const url = new URL(redirect);
+    url.searchParams.delete("state");
+    return `${url.href}\n`;
+  };
+  for (const [name, lines] of Object.entries({ bare, stateless })) {
+    it(`refuses a ${name} code unless that is allowed`, () =>
+      withDesk(async (desk) => {
+        const running = await desk.open(["--paste"], { input: "open" });
+        const redirect = new URL(await desk.decide(running.link));
+        running.child.stdin!.write(lines(redirect));
+        await running.until(/no state with the code .*--allow-missing-state/);
+        assert.equal(desk.sandbox.count("/api/v2/token/get"), 0);
+        await fetch(redirect);
+        await running.ended;
+      }));
+
+    it(`takes a ${name} code with --allow-missing-state`, () =>
+      withDesk(async (desk) => {
+        const { code } = await paste(desk, lines, ["--allow-missing-state"]);
+        assert.equal(code, 0);
+      }));
+  }
+});
+
+describe("login and a redirect without state", TOGETHER, () => {
+  const decision = { fault: "missing-state" };
+
+  it("hold it, and name --allow-missing-state when time is over", () =>
+    withDesk(async (desk) => {
+      const args = ["--timeout", "2"];
+      const { code, stderr, status } = await desk.login(args, { decision });
+      assert.equal(status, 202);
+      assert.equal(code, 4);
+      assert.match(stderr, /^A redirect without state came and is held/m);
+      assert.match(stderr, /hint: .*--allow-missing-state/);
+      assert.equal(desk.sandbox.count("/api/v2/token/get"), 0);
+    }));
+
+  it("go together with --allow-missing-state", () =>
+    withDesk(async (desk) => {
+      const args = ["--allow-missing-state"];
+      const { code, status } = await desk.login(args, { decision });
+      assert.equal(status, 200);
+      assert.equal(code, 0);
+    }));
+});
+
+// === Help and version
+
+describe("the program's help", TOGETHER, () => {
+  for (const args of [["--help"], ["login", "--help"]]) {
+    it(`is shown by ${args.join(" ")}, within 80 columns`, () =>
+      withDesk(async (desk) => {
+        const { code, stdout, stderr } = await desk.run(args);
+        assert.equal(code, 0);
+        assert.equal(stderr, "");
+        const wide = stdout.split("\n").filter((line) => line.length > 80);
+        assert.deepEqual(wide, []);
+        assert.match(stdout, /^Usage: tiktok-shop-oauth2 \[command\] /m);
+      }));
+  }
+
+  it("names every flag that login takes", () =>
+    withDesk(async (desk) => {
+      const { stdout } = await desk.run(["login", "--help"]);
+      const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
+        .map(([, name]) => name!);
+      const flags = [...LOGIN_FLAGS, ...COMMON_FLAGS];
+      assert.deepEqual(flags.filter((flag) => !named.includes(flag)), []);
+    }));
+
+  it("is there without any setting, whatever else is wrong", () =>
+    withDesk(async (desk) => {
+      const args = ["login", "--region", "mars", "--help"];
+      const { code, stdout } = await desk.run(args, { env: NOTHING_SET });
+      assert.equal(code, 0);
+      assert.match(stdout, /^Usage: /m);
+    }));
+
+  for (const args of [["--version"], ["login", "--version"]]) {
+    it(`leaves the version to ${args.join(" ")}: deno.json's`, () =>
+      withDesk(async (desk) => {
+        const { code, stdout, stderr } = await desk.run(args);
+        const text = await readFile(`${ROOT}deno.json`, "utf8");
+        assert.equal(stdout, `${JSON.parse(text).version}\n`);
+        assert.equal(stderr, "");
+        assert.equal(code, 0);
+      }));
+  }
+});
+
+const LOGIN_FLAGS = ["port", "host", "path", "timeout", "param", "no-browser"]
+  .concat("redirect-url", "tls-cert", "tls-key", "start", "complete")
+  .concat("browser", "paste", "allow-missing-state", "switch")
+  .concat("require-scope");
+const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
+  .concat("user-type", "profile", "file", "env-file", "json", "quiet")
+  .concat("verbose", "help", "version", "api-endpoint", "refresh-endpoint")
+  .concat("token-endpoint", "authorization-endpoint");
+
+// === Usage errors
+
+/** Exit 2, nothing on stdout, one sentence that says what is wrong. */
+function assertUsageError(ended: Ended, message: RegExp): void {
+  assert.equal(ended.code, 2, ended.stderr);
+  assert.equal(ended.stdout, "");
+  assert.match(ended.stderr, /^error: [^\n]+\nhint: see [^\n]+ --help\n$/);
+  assert.match(ended.stderr, message);
+}
+
+/** What is wrong, told by a name, arguments and the start of the message. */
+const USAGE_ERRORS: [name: string, args: string[], message: RegExp][] = [
+  ["an unknown command", ["logn"], /Unknown command "logn": use one of log/],
+  [
+    "an unknown flag",
+    ["login", "--prot", "1"],
+    /Unknown flag --prot for login/,
+  ],
+  ["an unknown short flag", ["-p", "1"], /Unknown flag -p for login/],
+  ["an argument", ["login", "now"], /Unexpected argument "now" for login/],
+  ["an argument after --", ["login", "--", "x"], /Unexpected argument "--"/],
+  ["no value at the end", ["--port"], /Missing the value of --port: give N/],
+  ["no value before a flag", ["--port", "--json"], /Missing the value of --po/],
+  ["an empty value", ["--profile="], /Missing the value of --profile/],
+  ["an empty argument", ["--file", ""], /Missing the value of --file/],
+  [
+    "a flag twice",
+    ["--profile", "a", "--profile=a"],
+    /--profile is given twice: give it once/,
+  ],
+  ["a switch twice", ["--json", "--json"], /--json is given twice/],
+  ["a switch's value", ["--paste=yes"], /--paste takes no value/],
+  ["a switch's argument", ["--switch", "yes"], /Unexpected argument "yes"/],
+  ["a key as service id", ["--service-id", "6f3k9d2m1x8q"], /is not a number/],
+  ["a key with a space", ["--app-key", "a b"], /The app key .* white space/],
+  ["port 0", ["--port", "0"], /Cannot listen on port "0": give a port from 1/],
+  ["a port too high", ["--port", "65536"], /Cannot listen on port "65536"/],
+  ["a port's name", ["--port", "http"], /Cannot listen on port "http"/],
+  ["a range backwards", ["--port", "20-10"], /Cannot listen on port "20-10"/],
+  ["a foreign host", ["--host", "0.0.0.0"], /Cannot use the host "0.0.0.0"/],
+  ["a path's name", ["--path", "back"], /Cannot use the path "back": it star/],
+  ["a path's query", ["--path", "/?a"], /Cannot use the path "\/\?a"/],
+  ["no time", ["--timeout", "0"], /Cannot read the duration "0": give secon/],
+  ["a unit of time", ["--timeout", "1w"], /Cannot read the duration "1w"/],
+  ["time below zero", ["--timeout=-1"], /Cannot read the duration "-1"/],
+  ["too much time", ["--timeout", "25d"], /Cannot wait longer than 24 days/],
+  ["a region", ["--region", "eu"], /Cannot use --region "eu": use row or us/],
+  ["a user type", ["--user-type", "shop"], /Cannot use --user-type "shop"/],
+  ["a profile's path", ["--profile", "../x"], /Cannot use the profile name/],
+  ["a profile's name", ["--profile", "config"], /Cannot use the profile name/],
+  ["a parameter", ["--param", "lang"], /Cannot read --param "lang": write na/],
+  ["a nameless one", ["--param", "=en"], /Cannot read --param "=en"/],
+  ["a parameter of ours", ["--param", "state=1"], /Cannot set "state": the l/],
+  ["half a certificate", ["--tls-key", "k"], /--tls-cert and --tls-key go to/],
+  [
+    "a certificate that is not there",
+    ["--tls-key", "k", "--tls-cert", "c"],
+    /Cannot read the certificate: .*\bc\b/,
+  ],
+  ...["authorization", "token"].flatMap((name) => endpointErrors(name)),
+];
+
+function endpointErrors(name: string): typeof USAGE_ERRORS {
+  const cannot = new RegExp(`Cannot use the ${name} endpoint "`);
+  return [
+    ["http://shop.example/", "over http"],
+    ["shop.example", "without a scheme"],
+    ["file:///etc/passwd", "that is a file"],
+    ["https://me:hunter2@shop.example/", "with a password"],
+    ["https://shop.example/#here", "with a fragment"],
+  ].map(([url, what]) => [
+    `an ${name} endpoint ${what}`,
+    [`--${name}-endpoint`, url!],
+    cannot,
+  ]);
+}
+
+describe("the program exits 2 on", TOGETHER, () => {
+  for (const [name, args, message] of USAGE_ERRORS) {
+    it(name, () =>
+      withDesk(async (desk) => {
+        const ended = await desk.run(args);
+        assertUsageError(ended, message);
+        assert.ok(!ended.stderr.includes("hunter2"), ended.stderr);
+        assert.deepEqual(desk.sandbox.requests, []);
+      }));
+  }
+
+  for (const flag of ["--app-secret", "--secret", "--app_secret"]) {
+    it(`the secret after ${flag}, and does not repeat it`, () =>
+      withDesk(async (desk) => {
+        const { appSecret } = desk.sandbox;
+        for (const args of [[flag, appSecret], [`${flag}=${appSecret}`]]) {
+          const ended = await desk.run(["login", ...args]);
+          assertUsageError(ended, /Cannot take the app secret as a flag, .*: /);
+        }
+      }));
+  }
+
+  const variables: [name: string, value: string][] = [
+    ["REGION", "eu"],
+    ["USER_TYPE", "shop"],
+    ["PROFILE", "a/b"],
+    ["SERVICE_ID", "6f3k9d2m1x8q"],
+    ["TOKEN_ENDPOINT", "http://shop.example/"],
+  ];
+  for (const [name, value] of variables) {
+    it(`a wrong TIKTOK_SHOP_${name}`, () =>
+      withDesk(async (desk) => {
+        const env = { [`TIKTOK_SHOP_${name}`]: value };
+        assertUsageError(await desk.run(["login"], { env }), /error: /);
+      }));
+  }
+});
+
+// === Exit codes
+
+/** A fault, the exit code it leads to, what is said, the browser's status. */
+const FAULTS: [
+  fault: SandboxFault,
+  code: number,
+  says: RegExp,
+  status: number,
+][] = [
+  ["html", 1, /HTTP 200 with \d+ characters of text\/html.*\nhint: ch/, 502],
+  ["no-token", 1, /the reply has no access token\nhint: /, 502],
+  ["deny", 3, /error: The seller denied the app access: "auth_denied"\n/, 403],
+  ["other-error", 1, /back with the error "server_error"\nhint: check/, 502],
+  ["deauthorized", 5, /code 36004005, .*request id.*\nhint: .* log in/, 502],
+  ["invalid-code", 6, /code 36004004, "invalid auth code" .*\nhint: th/, 502],
+  ["ip-not-allowed", 6, /code 36009033.*\nhint: add this machine's IP/, 502],
+  ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/, 502],
+];
+
+describe("login's exit code", TOGETHER, () => {
+  for (const [fault, expected, says, status] of FAULTS) {
+    it(`is ${expected} after ${fault}, with the reason and the next step`, () =>
+      withDesk(async (desk) => {
+        const ended = await desk.login([], { decision: { fault } });
+        assert.equal(ended.code, expected, ended.stderr);
+        assert.equal(ended.stdout, "");
+        assert.match(ended.stderr, says);
+        assert.equal(ended.status, status);
+        assert.ok(!(await readdir(desk.folder)).includes("store"));
+      }));
+  }
+
+  it("is 5 when the token host says that the grant has expired", () =>
+    withDesk((desk) =>
+      withHost(
+        () => refusal(36004001, "rt has expired"),
+        async ({ tokenEndpoint }) => {
+          const args = ["--token-endpoint", tokenEndpoint];
+          const { code, stderr } = await desk.login(args);
+          assert.equal(code, 5);
+          assert.match(stderr, /code 36004001, "rt has expired"/);
+          assert.match(stderr, /hint: .*log in again: tiktok-shop-oauth2/);
+        },
+      )
+    ));
+
+  it("is 1 when the token host cannot be reached, which is named", () =>
+    withDesk(async (desk) => {
+      const endpoint = `http://127.0.0.1:${await freePort()}/token`;
+      const ended = await desk.login(["--token-endpoint", endpoint]);
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.ok(ended.stderr.includes(`Cannot get tokens from ${endpoint}: `));
+    }));
+
+  it("is 1 when the port is in use, which is named", () =>
+    withDesk(async (desk) => {
+      const taken = createServer().listen(desk.port, "127.0.0.1");
+      const ended = await desk.run(["login", ...desk.portFlag([])]);
+      taken.close();
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.equal(
+        ended.stderr,
+        `error: Cannot listen on 127.0.0.1:${desk.port}: in use or reserved
+hint: end the program that uses it, or register another redirect URL and ` +
+          "pass its port with --port\n",
+      );
+    }));
+
+  it("is 1 when every port of a range is in use", () =>
+    withDesk(async (desk) => {
+      const ports = await twoPorts();
+      const servers = ports.map((port) =>
+        createServer().listen(port, "127.0.0.1")
+      );
+      const ended = await desk.run(["login", "--port", ports.join("-")]);
+      servers.forEach((server) => server.close());
+      assert.equal(ended.code, 1);
+      const [first, last] = ports;
+      const where = `any port from ${first} to ${last} of 127.0.0.1`;
+      assert.ok(ended.stderr.includes(`Cannot listen on ${where}: `));
+    }));
+
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    it(
+      `is 130 after ${signal} while waiting`,
+      NO_WINDOWS,
+      () =>
+        withDesk(async (desk) => {
+          await assertInterrupted(desk, await desk.open(), signal);
+        }),
+    );
+  }
+
+  it(
+    "is 130 after Ctrl-C during the exchange",
+    NO_WINDOWS,
+    () =>
+      withDesk(async (desk) => {
+        desk.sandbox.fail("token", "never");
+        const running = await desk.open();
+        const shown = fetch(await desk.decide(running.link));
+        await running.until(/getting the tokens/);
+        await assertInterrupted(desk, running);
+        assert.equal((await shown).status, 502);
+      }),
+  );
+
+  it(
+    "is 130 after Ctrl-C between two tries",
+    NO_WINDOWS,
+    () =>
+      withDesk(async (desk) => {
+        desk.sandbox.fail("token", "rate-limit", Infinity);
+        const running = await desk.open(["--verbose"]);
+        const shown = fetch(await desk.decide(running.link));
+        await running.until(/HTTP 429/);
+        await assertInterrupted(desk, running);
+        await shown;
+      }),
+  );
+});
+
+async function assertInterrupted(
+  desk: Desk,
+  running: OpenLogin,
+  signal: "SIGINT" | "SIGTERM" | "SIGHUP" = "SIGINT",
+): Promise<void> {
+  desk.signal(running, signal);
+  const began = performance.now();
+  const { code, stdout, stderr } = await running.ended;
+  const took = performance.now() - began;
+  assert.ok(took < 1000, `${took} ms`);
+  assert.equal(code, 130);
+  assert.equal(stdout, "");
+  assert.match(stderr, /error: The login was cancelled: interrupted\nhint: /);
+  assert.equal(await isListening(desk.port), false);
+}
+
+// === Saving
+
+/** Two sellers of one app. */
+const SELLERS: SandboxSeller[] = ["First Shop", "Łódź & Söhne"]
+  .map((name, i) => ({
+    openId: `open-id-${i}`,
+    name,
+    region: "GB",
+    userType: 0,
+    scopes: [],
+    shops: [],
+  }));
+const SECOND = { decision: { seller: 1 } };
+
+/** Files that cannot be written, and why not. */
+const BAD_FILES: [name: string, (desk: Desk) => Promise<string>, object?][] = [
+  [
+    "in a folder that is a file",
+    async (desk) => join(await desk.write("file", ""), "tokens.json"),
+  ],
+  [
+    "in a folder that is a device",
+    () => Promise.resolve("/dev/full/tokens.json"),
+    skipIf(!ON_LINUX, "only Linux has /dev/full"),
+  ],
+  [
+    "in a folder that nobody may write to",
+    () => Promise.resolve("/sys/tokens/tokens.json"),
+    skipIf(!ON_LINUX, "only Linux has /sys"),
+  ],
+  [
+    "in a folder that is read-only",
+    async (desk) => {
+      await mkdir(desk.path("locked"), { mode: 0o500 });
+      return desk.path("locked", "tokens.json");
+    },
+    skipIf(ON_WINDOWS || process.getuid?.() === 0, "root may write anywhere"),
+  ],
+  [
+    "that is a folder",
+    async (desk) => {
+      await mkdir(desk.path("tokens.json"));
+      return desk.path("tokens.json");
+    },
+  ],
+];
+
+describe("login's tokens", TOGETHER, () => {
+  for (const [name, fileAt, skip] of BAD_FILES) {
+    it(
+      `are printed if they cannot be saved to a file ${name}`,
+      skip ?? {},
+      () =>
+        withDesk(async (desk) => {
+          const file = await fileAt(desk);
+          const ended = await desk.login(["--file", file]);
+          assert.equal(ended.code, 1);
+          assert.equal(JSON.parse(ended.stdout).message, "success");
+          assert.match(
+            ended.stderr,
+            /error: Cannot (lock|read|save) .*tokens/,
+          );
+          assert.match(ended.stderr, /\nhint: .*--file FILE\n$/);
+          assert.equal(ended.status, 502);
+        }),
+    );
+  }
+
+  for (const text of ["", "{", "[]", `{"data":{}}`, "\u0000\u0001"]) {
+    it(`are printed if the file has ${JSON.stringify(text)}, left as it is`, () =>
+      withDesk(async (desk) => {
+        const file = await desk.write("tokens.json", text);
+        const ended = await desk.login(["--file", file, "--json"]);
+        assert.equal(ended.code, 1);
+        assert.match(ended.stdout, /^{"code":0,.*}\n$/);
+        assert.match(ended.stderr, /tokens\.json is no token file, or damaged/);
+        assert.match(ended.stderr, /\nhint: move it away, then log in again/);
+        assert.equal(await readFile(file, "utf8"), text);
+      }));
+  }
+
+  it("never replace those of another seller, and it is said", () =>
+    withDesk(async (desk) => {
+      await desk.login();
+      const before = await desk.saved();
+      const { code, stdout, stderr } = await desk.login([], SECOND);
+      assert.equal(code, 0);
+      assert.equal(await desk.saved(), before);
+      const saved = JSON.parse(await desk.saved("łódź-söhne"));
+      assert.deepEqual(saved.data, JSON.parse(stdout).data);
+      assert.match(
+        stderr,
+        /^"default" holds another seller's tokens .* --profile łódź-söhne, or/m,
+      );
+    }, { sellers: SELLERS }));
+
+  it("never replace those of another app", () =>
+    withDesk(async (desk) => {
+      await desk.login();
+      const other = (await desk.saved()).replace(/"app_key": "/, "$&x");
+      await writeFile(join(desk.store, "default.json"), other);
+      await desk.login();
+      assert.equal(await desk.saved(), other);
+      assert.match(await desk.saved("first-shop"), /"open-id-0"/);
+    }, { sellers: SELLERS }));
+
+  it("replace those of another seller with --switch", () =>
+    withDesk(async (desk) => {
+      await desk.login();
+      const { stderr } = await desk.login(["--switch"], SECOND);
+      assert.match(await desk.saved(), /"open-id-1"/);
+      assert.deepEqual(await readdir(desk.store), ["default.json"]);
+      assert.doesNotMatch(stderr, /another seller/);
+    }, { sellers: SELLERS }));
+
+  it("replace those of the same seller", () =>
+    withDesk(async (desk) => {
+      await desk.login();
+      const before = await desk.saved();
+      const { stdout } = await desk.login();
+      assert.notEqual(await desk.saved(), before);
+      const saved = JSON.parse(await desk.saved());
+      assert.deepEqual(saved.data, JSON.parse(stdout).data);
+      assert.deepEqual(await readdir(desk.store), ["default.json"]);
+    }));
+
+  it("go beside the file that holds another seller's", () =>
+    withDesk(async (desk) => {
+      const args = ["--file", desk.path("shop.json")];
+      await desk.login(args);
+      const { code, stderr } = await desk.login(args, SECOND);
+      assert.equal(code, 0);
+      const path = desk.path("łódź-söhne.json");
+      assert.match(await readFile(path, "utf8"), /"open-id-1"/);
+      assert.ok(stderr.includes(`use --file '${path}', or --switch`), stderr);
+      assert.doesNotMatch(stderr, /--profile/);
+    }, { sellers: SELLERS }));
+});
+
+// === Closed streams
+
+/** The program by a shell that redirects or closes its streams. */
+function throughShell(redirection: string, args: string[]): string[] {
+  const [command, ...rest] = deskCommand(args);
+  return ["sh", "-c", `"$0" "$@" ${redirection}`, command!, ...rest];
+}
+
+describe("login survives", { ...TOGETHER, ...NO_WINDOWS }, () => {
+  const redirections: [name: string, redirection: string][] = [
+    ["a stdout that nobody reads", "| head -0 >&2"],
+    ["a closed stdout", ">&-"],
+    ["a closed stdin", "<&-"],
+    ["a stdin that is a folder", "</"],
+    ["a full disk behind stdout", ">/dev/full"],
+  ];
+  for (const [name, redirection] of redirections) {
+    const skip = skipIf(!ON_LINUX && /full/.test(redirection), "no /dev/full");
+    it(`${name}, and saves the tokens`, skip, () =>
+      withDesk(async (desk) => {
+        const args = ["login", "--no-browser", ...desk.portFlag([])];
+        const command = throughShell(redirection, args);
+        const running = desk.startCommand(command);
+        const { link } = await desk.linkOf(running);
+        await fetch(await desk.decide(link));
+        assertNoCrash(await running.ended);
+        assert.match(await desk.saved(), /"access_token"/);
+      }));
+  }
+
+  const silent: [name: string, redirection: string][] = [
+    ["a closed stderr", "2>&-"],
+    ["a stderr that nobody reads", "2>&1 >out.json | head -0"],
+    ["a full disk behind stderr", "2>/dev/full"],
+    ["all streams closed", "<&- >&- 2>&-"],
+  ];
+  for (const [name, redirection] of silent) {
+    const skip = skipIf(!ON_LINUX && /full/.test(redirection), "no /dev/full");
+    it(`${name}, and saves the tokens`, skip, () =>
+      withDesk(async (desk) => {
+        // Nobody can be told the link, so a "browser" is.
+        const { path, log } = await installBrowser(desk);
+        const args = ["login", ...desk.portFlag([]), "--browser", `"${path}"`];
+        const ended = await desk.startCommand(throughShell(redirection, args))
+          .ended;
+        assert.match(await readFile(log, "utf8"), /authorize/);
+        assertNoCrash(ended);
+        assert.match(await desk.saved(), /"access_token"/);
+      }));
+  }
+});
+
+/** No runtime's own words for an error that nobody caught. */
+function assertNoCrash({ stderr }: Ended): void {
+  assert.doesNotMatch(stderr, /\bat .*mod\.ts|Uncaught|panicked|EPIPE/);
+}
+
+// === Importing, and permissions
+
+/** A module that imports mod.ts, then runs `code`. */
+function importer(desk: Desk, code = ""): Promise<string> {
+  const url = JSON.stringify(new URL("../mod.ts", import.meta.url).href);
+  return desk.write("import.mjs", `await import(${url});\n${code}`);
+}
+
+describe("mod.ts", () => {
+  it("does nothing when it is imported, and needs no permission", () =>
+    withDesk(async (desk) => {
+      const file = await importer(desk);
+      const run = ON_DENO ? ["run", "--no-prompt", file] : [file];
+      const command = [process.execPath, ...run];
+      const { code, stdout, stderr } = await desk.startCommand(command).ended;
+      assert.deepEqual([code, stdout, stderr], [0, "", ""]);
+      assert.deepEqual(desk.sandbox.requests, []);
+    }));
+
+  it("keeps nobody waiting who has imported it", () =>
+    withDesk(async (desk) => {
+      // Without the runtime's start, and Node's 0.2 s for stripping types.
+      const file = await importer(desk, "console.log(Date.now());\n");
+      const took = await fastest(3, async () => {
+        const command = runtimeCommand(file);
+        const { stdout } = await desk.startCommand(command).ended;
+        return Date.now() - Number(stdout);
+      });
+      assert.ok(took < 300, `${took} ms`);
+    }));
+
+  it(
+    "is imported in less than 300 ms",
+    ONLY_DENO,
+    () =>
+      withDesk(async (desk) => {
+        const command = [process.execPath, "run", await importer(desk)];
+        const took = await fastest(
+          5,
+          async () => (await desk.startCommand(command).ended).took,
+        );
+        assert.ok(took < 300, `${took} ms`);
+      }),
+  );
+
+  it("is the program: it runs as it stands", () =>
+    withDesk(async (desk) => {
+      const args = ["login", "--no-browser", ...desk.portFlag([])];
+      const running = desk.startCommand(programCommand(args));
+      const { link } = await desk.linkOf(running);
+      await fetch(await desk.decide(link));
+      const { code, stdout } = await running.ended;
+      assert.equal(code, 0);
+      assert.equal(JSON.parse(stdout).message, "success");
+    }));
+});
+
+/** The least of several measurements: a busy machine is not what is tested. */
+async function fastest(
+  times: number,
+  measure: () => Promise<number>,
+): Promise<number> {
+  let least = Infinity;
+  while (times-- > 0) least = Math.min(least, await measure());
+  return least;
+}
+
+/** A permission, and what is said where it alone is missing. */
+const PERMISSIONS: [flag: string, code: number, says: RegExp][] = [
+  ["env", 1, /^error: Requires env access to "TIKTOK_SHOP_\w+".*--allow-env/],
+  ["net", 1, /error: Cannot listen on .*: Requires net access .*--allow-net/],
+  ["read", 1, /error: Cannot \w+ .*: Requires read access .*--allow-read/],
+  ["write", 1, /error: Cannot \w+ .*: Requires write access .*--allow-write/],
+  ["run", 0, /^No browser could be opened: open the link yourself$/m],
+];
+
+/** The least that a login needs: what the README tells to allow. */
+function leastPermissions(desk: Desk, browser: string): string[] {
+  const { host } = new URL(desk.sandbox.tokenEndpoint);
+  const own = ["127.0.0.1", "[::1]"].map((name) => `${name}:${desk.port}`);
+  return [
+    "--allow-env",
+    `--allow-net=${[...own, host]}`,
+    `--allow-read=${desk.store}`,
+    `--allow-write=${desk.store}`,
+    `--allow-run=${browser}`,
+  ];
+}
+
+/** Starts a login with these permissions and no others. */
+function startAllowed(desk: Desk, flags: string[], browser: string) {
+  const deno = [process.execPath, "run", "--no-prompt", ...flags];
+  const login = ["login", "--verbose", ...desk.portFlag([])];
+  const args = [...login, "--browser", `"${browser}"`];
+  return desk.startCommand([...deno, `${ROOT}mod.ts`, ...args]);
+}
+
+describe("mod.ts on Deno", { ...ONLY_DENO, ...NO_WINDOWS }, () => {
+  it("logs in with the least permissions, and a browser", () =>
+    withDesk(async (desk) => {
+      const { path } = await installBrowser(desk);
+      const flags = leastPermissions(desk, path);
+      const { code, stdout, stderr } = await startAllowed(desk, flags, path)
+        .ended;
+      assert.equal(code, 0, stderr);
+      assert.equal(JSON.parse(stdout).message, "success");
+      assert.doesNotMatch(stderr, /Requires/);
+    }));
+
+  for (const [name, expected, says] of PERMISSIONS) {
+    it(`says what is missing without --allow-${name}`, () =>
+      withDesk(async (desk) => {
+        const { path } = await installBrowser(desk);
+        const flags = leastPermissions(desk, path)
+          .filter((flag) => !flag.startsWith(`--allow-${name}`));
+        const running = startAllowed(desk, flags, path);
+        if (name === "run") {
+          const { link } = await desk.linkOf(running);
+          await fetch(await desk.decide(link));
+        }
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, expected, stderr);
+        assert.match(stderr, says);
+        // A token that could not be saved is printed none the less.
+        const received = !["env", "net"].includes(name);
+        assert.equal(stdout !== "", received);
+      }));
+  }
+
+  it("names the host that it may not reach", () =>
+    withDesk(async (desk) => {
+      const { path } = await installBrowser(desk);
+      const { host } = new URL(desk.sandbox.tokenEndpoint);
+      const flags = leastPermissions(desk, path)
+        .map((flag) => flag.replace(`,${host}`, ""));
+      const { code, stderr } = await startAllowed(desk, flags, path).ended;
+      assert.equal(code, 1);
+      assert.match(stderr, /error: Cannot get tokens from .*: Requires net/);
+      assert.equal(stderr.match(/^GET .* failed/gm)?.length, 1, stderr);
+    }));
+});

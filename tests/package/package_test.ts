@@ -1,0 +1,202 @@
+/**
+ * The npm package as its users get it: built, packed, installed into a folder
+ * with a space in its path, and run on every version of Node it supports.
+ * `deno task test package` runs this file; the tests on Deno and on Node do
+ * not, so that the package is built once.
+ */
+import assert from "node:assert/strict";
+import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
+import * as path from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { npmTool, PACKAGE_NAME, ROOT } from "../../scripts/build_npm.ts";
+import { nodeBinary, NODES, run, runTool } from "../../scripts/test.ts";
+import type { Finished, RunOptions } from "../../scripts/test.ts";
+
+const PACKAGES = path.join(ROOT, "tests", "node_modules");
+const { version: VERSION } = JSON.parse(
+  await fs.readFile(path.join(ROOT, "deno.json"), "utf8"),
+);
+
+let temporary = "";
+/** Where the package is installed. */
+let folder = "";
+let tarball = "";
+let packedFiles: string[] = [];
+
+before(async () => {
+  temporary = await fs.mkdtemp(path.join(tmpdir(), "tiktok-shop-package-"));
+  folder = path.join(temporary, "a folder with a space");
+  await fs.mkdir(folder);
+  await build();
+  await pack();
+  await fs.writeFile(path.join(folder, "package.json"), "{}");
+  await npm(["install", "--no-audit", "--no-fund", tarball]);
+});
+
+after(() => fs.rm(temporary, { recursive: true, force: true }));
+
+async function build(): Promise<void> {
+  const script = ["run", "-A", path.join("scripts", "build_npm.ts")];
+  const built = process.versions.deno === undefined
+    ? await runTool(npmTool("npx", ["-y", "deno@2", ...script]))
+    : await run(process.execPath, script);
+  assert.ok(built.ok, built.output);
+}
+
+async function pack(): Promise<void> {
+  const { stdout } = await npm(
+    ["pack", "--json", "--pack-destination", temporary],
+    path.join(ROOT, "npm"),
+  );
+  const [packed] = Object.values<{ filename: string; files: unknown[] }>(
+    JSON.parse(stdout),
+  );
+  assert.ok(packed);
+  tarball = path.join(temporary, packed.filename);
+  packedFiles = (packed.files as { path: string }[]).map((file) => file.path);
+}
+
+async function npm(args: string[], cwd = folder): Promise<Finished> {
+  const finished = await runTool(npmTool("npm", args), { cwd });
+  assert.ok(finished.ok, finished.output);
+  return finished;
+}
+
+/** The program of a development package, as its package.json names it. */
+async function developmentTool(name: string, command: string): Promise<string> {
+  const base = path.join(PACKAGES, name);
+  const text = await fs.readFile(path.join(base, "package.json"), "utf8");
+  const { bin } = JSON.parse(text);
+  return path.join(base, typeof bin === "string" ? bin : bin[command]);
+}
+
+/** Options under which `node`, for npm and for scripts, is this one. */
+function on(node: string): RunOptions {
+  const name = Object.keys(process.env)
+    .find((key) => key.toUpperCase() === "PATH") ?? "PATH";
+  const others = process.env[name] ?? "";
+  const value = path.dirname(node) + path.delimiter + others;
+  return { cwd: folder, env: { [name]: value } };
+}
+
+function assertPrints({ ok, stdout, output }: Finished, text: string): void {
+  assert.ok(ok, output);
+  assert.equal(stdout, `${text}\n`, output);
+}
+
+describe("the npm package", () => {
+  it("holds what its users need and nothing else", () => {
+    assert.deepEqual(packedFiles.toSorted(), [
+      "CHANGELOG.md",
+      "LICENSE",
+      "README.md",
+      "esm/mod.d.ts",
+      "esm/mod.js",
+      "esm/scripts/npm_bin.js",
+      "esm/scripts/sandbox.d.ts",
+      "esm/scripts/sandbox.js",
+      "package.json",
+    ]);
+  });
+
+  it("runs from the folder in which it was built", async () => {
+    // Not "./npm": npx would take that for the npm beside itself.
+    const npx = npmTool("npx", ["-y", "./npm/", "--version"]);
+    assertPrints(await runTool(npx), VERSION);
+  });
+
+  it("has declarations that TypeScript resolves", async () => {
+    await fs.writeFile(
+      path.join(folder, "use.mts"),
+      `import { main, VERSION } from "${PACKAGE_NAME}";
+       import { startSandbox } from "${PACKAGE_NAME}/sandbox";
+       export const code: Promise<number> = main([VERSION]);
+       // @ts-expect-error: a number is no argument, so main() is not any
+       main([1]);
+       // @ts-expect-error: nor is this
+       startSandbox(1);`,
+    );
+    const checked = await run("node", [
+      await developmentTool("typescript", "tsc"),
+      ...["--noEmit", "--strict", "--target", "es2023", "--module", "nodenext"],
+      ...["--typeRoots", path.join(PACKAGES, "@types"), "--types", "node"],
+      "use.mts",
+    ], { cwd: folder });
+    assert.ok(checked.ok, checked.output);
+  });
+
+  it("satisfies publint", async () => {
+    const publint = await developmentTool("publint", "publint");
+    const found = await run("node", [publint, tarball, "--strict"]);
+    assert.ok(found.ok, found.output);
+    assert.match(found.output, /All good!/);
+  });
+
+  it("satisfies arethetypeswrong", async () => {
+    const attw = await developmentTool("@arethetypeswrong/cli", "attw");
+    // There is no CommonJS build: Node 20.19 and later `require` the module,
+    // so the resolutions before that, which it lacks, are not judged.
+    const profile = ["--profile", "esm-only"];
+    const found = await run("node", [attw, tarball, ...profile]);
+    assert.ok(found.ok, found.output);
+  });
+});
+
+for (const major of NODES) {
+  describe(`the npm package on Node ${major}`, () => {
+    let node = "";
+
+    before(async () => {
+      node = await nodeBinary(major);
+    });
+
+    it("runs through its link in .bin", async () => {
+      const windows = process.platform === "win32";
+      const link = path.join("node_modules", ".bin", PACKAGE_NAME);
+      const options = { ...on(node), shell: windows };
+      const file = windows ? `${link}.cmd` : path.join(folder, link);
+      assertPrints(await run(file, ["--version"], options), VERSION);
+    });
+
+    it("runs through npx", async () => {
+      const npx = npmTool("npx", [PACKAGE_NAME, "--version"]);
+      assertPrints(await runTool(npx, on(node)), VERSION);
+    });
+
+    it("ends with the exit code of the program", async () => {
+      const bin = `node_modules/${PACKAGE_NAME}/esm/scripts/npm_bin.js`;
+      const { code, stdout } = await run(node, [bin, "--nonsense"], on(node));
+      assert.deepEqual({ code, stdout }, { code: 2, stdout: "" });
+    });
+
+    for (
+      const [what, script, name] of [
+        ["import", "import { VERSION } from 'NAME'", "use.mjs"],
+        ["require", "const { VERSION } = require('NAME')", "use.cjs"],
+      ] as const
+    ) {
+      it(`can be had by ${what}`, async () => {
+        const text = `${script.replace("NAME", PACKAGE_NAME)};
+          console.log(VERSION);`;
+        await fs.writeFile(path.join(folder, name), text);
+        assertPrints(await run(node, [name], on(node)), VERSION);
+      });
+    }
+
+    it("can be had by node -e, by require and by import", async () => {
+      const required = `console.log(require('${PACKAGE_NAME}').VERSION)`;
+      assertPrints(await run(node, ["-e", required], on(node)), VERSION);
+      const imported = `import('${PACKAGE_NAME}')
+        .then((module) => console.log(module.VERSION))`;
+      assertPrints(await run(node, ["-e", imported], on(node)), VERSION);
+    });
+
+    it("has the sandbox", async () => {
+      const script = `import('${PACKAGE_NAME}/sandbox')
+        .then((module) => console.log(typeof module.startSandbox))`;
+      assertPrints(await run(node, ["-e", script], on(node)), "function");
+    });
+  });
+}

@@ -1,0 +1,594 @@
+import assert from "node:assert/strict";
+import { mkdir, readdir, readFile, rm, utimes } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { inspect } from "node:util";
+import {
+  accessToken,
+  type AccessTokenOptions,
+  fileStore,
+  memoryStore,
+  type StoredTokens,
+  type TokenStore,
+} from "../mod.ts";
+import type {
+  Sandbox,
+  SandboxFault,
+  SandboxOptions,
+} from "../scripts/sandbox.ts";
+import { startProgram } from "./helpers.ts";
+import { failure, withFolder, withSandbox } from "./token_host.ts";
+import {
+  askAt,
+  atEveryCall,
+  eventually,
+  jobAt,
+  keepExpired,
+  NO_STOPPING,
+  refreshCount,
+  startWorker,
+  type Worker,
+} from "./workers.ts";
+
+// === Helpers
+
+/** The shortest lease there is, for tests that wait for its end. */
+const LEASE = 1000;
+const DAY = 86_400;
+const NAME = "default";
+
+/** A sandbox, a store with an expired token, and how to ask for another. */
+interface Setup {
+  sandbox: Sandbox;
+  store: TokenStore;
+  /** What the store holds. */
+  held: StoredTokens;
+  /** The options of `accessToken()`. */
+  ask: AccessTokenOptions;
+}
+
+/** Runs against a sandbox, with an expired token in a store in memory. */
+function withExpired<T>(
+  run: (setup: Setup) => Promise<T>,
+  options: SandboxOptions = {},
+  store: TokenStore = memoryStore(),
+): Promise<T> {
+  return withSandbox(async (sandbox) => {
+    const held = await keepExpired(sandbox, store);
+    return await run({ sandbox, store, held, ask: askAt(sandbox, store) });
+  }, options);
+}
+
+/** The same with files, in a folder of their own. */
+function withExpiredFile<T>(
+  run: (setup: Setup & { folder: string }) => Promise<T>,
+  options: SandboxOptions = {},
+): Promise<T> {
+  return withFolder((folder) => {
+    const store = fileStore(folder, { lease: LEASE });
+    return withExpired((setup) => run({ ...setup, folder }), options, store);
+  });
+}
+
+async function storedToken(store: TokenStore): Promise<string | undefined> {
+  return (await store.load(NAME))?.data.access_token;
+}
+
+/** Starts workers, lets them begin together, and ends whatever happens. */
+async function withWorkers<T>(
+  starting: Promise<Worker>[],
+  run: (workers: Worker[]) => Promise<T>,
+): Promise<T> {
+  const workers = await Promise.all(starting);
+  try {
+    return await run(workers);
+  } finally {
+    for (const { child } of workers) child.kill("SIGKILL");
+    await Promise.all(workers.map(({ ended }) => ended));
+  }
+}
+
+// === When a request is made
+
+test("accessToken() costs no request while the token is fresh", () =>
+  withExpired(async ({ sandbox, ask }) => {
+    const token = await accessToken(ask);
+    assert.equal(await accessToken(ask), token);
+    assert.equal(await accessToken({ ...ask, minValid: "6d" }), token);
+    assert.equal(refreshCount(sandbox), 1);
+  }));
+
+for (
+  const { left, minValid, requests } of [
+    { left: 301, minValid: undefined, requests: 0 },
+    { left: 299, minValid: undefined, requests: 1 },
+    { left: 7300, minValid: "2h", requests: 0 },
+    { left: 7100, minValid: "2h", requests: 1 },
+    { left: 1, minValid: 0, requests: 0 },
+    { left: -1, minValid: 0, requests: 1 },
+  ]
+) {
+  test(
+    `accessToken() makes ${requests} requests when ${left} s are left and ${
+      minValid ?? "the usual time"
+    } is wanted`,
+    () =>
+      withExpired(async ({ sandbox, held, ask }) => {
+        const end = held.data.access_token_expire_in;
+        const now = () => (end - left) * 1000;
+        await accessToken({ ...ask, now, minValid });
+        assert.equal(refreshCount(sandbox), requests);
+      }),
+  );
+}
+
+test("accessToken() without tokens says that a login is needed", async () => {
+  const app = { appKey: "6f3k9d2m1x8q", appSecret: "secret" };
+  const store = memoryStore();
+  const error = await failure(accessToken({ ...app, store }), "login_required");
+  assert.match(error.message, /no tokens under profile "default"/);
+  assert.match(error.hint!, /login/);
+});
+
+// === One request for all
+
+test("accessToken() costs one request for 1,000 callers at once", () =>
+  withExpiredFile(async ({ sandbox, store, folder, ask }) => {
+    const other = { ...ask, store: fileStore(folder) };
+    const callers = Array.from({ length: 500 }, () => [ask, other]).flat();
+    const tokens = await Promise.all(callers.map((each) => accessToken(each)));
+    assert.equal(refreshCount(sandbox), 1);
+    assert.deepEqual([...new Set(tokens)], [await storedToken(store)]);
+  }));
+
+test("accessToken() costs one request for fifty callers in each of eight processes", () =>
+  withExpiredFile(async ({ sandbox, store, folder }) => {
+    const job = { ...jobAt(sandbox, {}), callers: 50 };
+    const env = { TIKTOK_SHOP_HOME: folder };
+    const starting = Array.from({ length: 8 }, () => startWorker(job, env));
+    await withWorkers(starting, async (workers) => {
+      for (const worker of workers) worker.go();
+      const wanted = { tokens: [await settledToken(workers)], errors: [] };
+      for (const worker of workers) {
+        assert.deepEqual(await worker.outcome(), wanted);
+      }
+      assert.deepEqual(wanted.tokens, [await storedToken(store)]);
+      assert.equal(refreshCount(sandbox), 1);
+      assert.deepEqual(await readdir(folder), ["default.json"]);
+    });
+  }, { latency: 100 }));
+
+async function settledToken(workers: Worker[]): Promise<string> {
+  const [first] = await Promise.all(workers.map((each) => each.outcome()));
+  return first!.tokens[0]!;
+}
+
+test("accessToken() adopts what another process saved while it waited", () =>
+  withExpiredFile(async ({ sandbox, store, held, folder, ask }) => {
+    const lock = await store.lock(NAME);
+    const asked = accessToken({ ...ask, store: fileStore(folder) });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await store.save(NAME, renewed(held, { access_token: "ROW_new" }), lock);
+    await lock[Symbol.asyncDispose]();
+    assert.equal(await asked, "ROW_new");
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+test("accessToken() sees a refresh that brought the same access token", () =>
+  withExpiredFile(async ({ sandbox, store, held, ask }) => {
+    const lock = await store.lock(NAME);
+    const asked = accessToken(ask);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await store.save(NAME, renewed(held, {}), lock);
+    await lock[Symbol.asyncDispose]();
+    assert.equal(await asked, held.data.access_token);
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+/** Tokens as they are a week after. */
+function renewed(held: StoredTokens, data: object): StoredTokens {
+  const now = Math.floor(Date.now() / 1000);
+  const access_token_expire_in = now + 7 * DAY;
+  return {
+    ...held,
+    data: { ...held.data, access_token_expire_in, ...data },
+    meta: { ...held.meta, obtained_at: now },
+  };
+}
+
+test("accessToken() asks again after a refresh that failed", () =>
+  withExpired(async ({ sandbox, store, held, ask }) => {
+    sandbox.fail("refresh", "text-404");
+    const callers = [ask, ask, ask].map((each) => accessToken(each));
+    for (const caller of callers) await failure(caller, "invalid_response");
+    assert.equal(await storedToken(store), held.data.access_token);
+    assert.notEqual(await accessToken(ask), held.data.access_token);
+    assert.equal(refreshCount(sandbox), 2);
+  }));
+
+// === A caller who leaves
+
+test("accessToken() goes on for the others when a caller aborts", () =>
+  withExpired(async ({ sandbox, store, ask }) => {
+    const abort = new AbortController();
+    const leaving = accessToken({ ...ask, signal: abort.signal });
+    const staying = accessToken(ask);
+    setTimeout(() => abort.abort("enough"), 50);
+    await failure(leaving, "cancelled");
+    assert.equal(refreshCount(sandbox), 1);
+    assert.equal(await staying, await storedToken(store));
+    assert.equal(refreshCount(sandbox), 1);
+  }, { latency: 300 }));
+
+test("accessToken() saves what it asked for when all callers abort", () =>
+  withExpired(async ({ store, held, ask }) => {
+    const signal = AbortSignal.timeout(100);
+    await failure(accessToken({ ...ask, signal }), "cancelled");
+    await eventually(
+      async () => await storedToken(store) !== held.data.access_token,
+      "the tokens that came are saved",
+    );
+  }, { latency: 300 }));
+
+test("accessToken() stops waiting for the lock when all callers abort", () =>
+  withExpired(async ({ sandbox, store, ask }) => {
+    const lock = await store.lock(NAME);
+    const signal = AbortSignal.timeout(50);
+    await failure(accessToken({ ...ask, signal }), "cancelled");
+    await lock[Symbol.asyncDispose]();
+    await (await store.lock(NAME))[Symbol.asyncDispose]();
+    assert.equal(refreshCount(sandbox), 0);
+    await accessToken(ask);
+    assert.equal(refreshCount(sandbox), 1);
+  }));
+
+// === What a refresh brings
+
+test("accessToken() keeps the old refresh token if none came back", () =>
+  withExpired(async ({ sandbox, store, held, ask }) => {
+    sandbox.fail("refresh", "no-refresh-token");
+    const token = await accessToken(ask);
+    const { data } = (await store.load(NAME))!;
+    const { refresh_token, refresh_token_expire_in } = held.data;
+    assert.notEqual(token, held.data.access_token);
+    assert.equal(data.access_token, token);
+    assert.equal(data.refresh_token, refresh_token);
+    assert.equal(data.refresh_token_expire_in, refresh_token_expire_in);
+    await accessToken({ ...ask, minValid: "8d" });
+    assert.equal(refreshCount(sandbox), 2);
+  }));
+
+test("accessToken() gives seven days to a token without expiry", () =>
+  withExpired(async ({ sandbox, ask }) => {
+    sandbox.fail("refresh", "no-expiry");
+    const token = await accessToken(ask);
+    const after = (days: number) => () => Date.now() + days * DAY * 1000;
+    assert.equal(await accessToken({ ...ask, now: after(6.9) }), token);
+    assert.notEqual(await accessToken({ ...ask, now: after(7.1) }), token);
+    assert.equal(refreshCount(sandbox), 2);
+  }));
+
+test("accessToken() hands JSON.stringify stores what it takes", () =>
+  withExpired(async ({ store, ask }) => {
+    const texts: string[] = [];
+    const save: TokenStore["save"] = (name, tokens, lock) => {
+      texts.push(JSON.stringify(tokens));
+      return store.save(name, tokens, lock);
+    };
+    await accessToken({ ...ask, store: { ...store, save } });
+    assert.match(texts[0]!, /"meta":\{/);
+  }));
+
+for (const fault of ["expired-refresh", "deauthorized"] as SandboxFault[]) {
+  test(`accessToken() says that a login is needed after ${fault}`, () =>
+    withExpiredFile(async ({ sandbox, folder, ask }) => {
+      const before = await readFile(join(folder, "default.json"), "utf8");
+      sandbox.fail("refresh", fault);
+      const error = await failure(accessToken(ask), "login_required");
+      assert.match(error.hint!, /log in again/);
+      assert.equal(
+        await readFile(join(folder, "default.json"), "utf8"),
+        before,
+      );
+      assert.deepEqual(await readdir(folder), ["default.json"]);
+    }));
+}
+
+test("accessToken() says that a login is needed without a refresh token", () =>
+  withExpired(async ({ sandbox, store, held, ask }) => {
+    const { refresh_token: _, ...data } = held.data;
+    await store.save(NAME, { ...held, data } as unknown as StoredTokens);
+    const error = await failure(accessToken(ask), "login_required");
+    assert.match(error.message, /has no refresh token/);
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+test("accessToken() refuses another app's profile before any request", () =>
+  withExpired(async ({ sandbox, ask }) => {
+    await assert.rejects(accessToken({ ...ask, appKey: "another1app2" }), {
+      name: "TypeError",
+      message: /belongs to the app key "6f3k9d2m1x8q", not to "another1app2"/,
+    });
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+// === A reply that cannot be saved
+
+test("accessToken() hands over the reply that it could not save", () =>
+  withExpired(async ({ store, held, ask }) => {
+    const save: TokenStore["save"] = (_, { data }) =>
+      Promise.reject(new Error(`No row for ${data.access_token}`));
+    const broken = { ...store, save };
+    const error = await failure(accessToken({ ...ask, store: broken }));
+    assert.equal(error.kind, "store");
+    const { access_token, refresh_token } = error.reply!.data;
+    assert.notEqual(refresh_token, held.data.refresh_token);
+    assert.match(JSON.stringify(error.reply), /"code":0,.*"request_id"/);
+    assert.ok(!Object.hasOwn(error.reply!, "meta"));
+    const shown = inspect(error, { depth: 9 }) + error.stack;
+    assert.ok(!shown.includes(access_token), shown);
+    assert.match(error.message, /No row for \*\*\*/);
+    assert.equal(await storedToken(store), held.data.access_token);
+  }));
+
+test("accessToken() hands over the reply when the profile has gone", () =>
+  withExpiredFile(async ({ sandbox, folder, ask }) => {
+    const asked = failure(accessToken(ask), "store");
+    await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+    await rm(folder, { recursive: true });
+    const { reply } = await asked;
+    assert.equal(typeof reply?.data.refresh_token, "string");
+  }, { latency: 300 }));
+
+test("the refresh command prints the reply that it could not save", () =>
+  withExpiredFile(async ({ sandbox, folder }) => {
+    const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder };
+    const running = startProgram(["refresh"], { env });
+    await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+    await rm(folder, { recursive: true });
+    await writeFile(folder, "");
+    const { code, stdout, stderr } = await running.ended;
+    const { data } = JSON.parse(stdout);
+    assert.equal(code, 1);
+    assert.match(data.refresh_token, /^ROW_/);
+    assert.match(stderr, /error: Cannot save the tokens to .*default\.json/);
+    assert.ok(!stderr.includes(data.access_token), stderr);
+  }, { latency: 1000 }));
+
+// === A holder who is dead or stopped
+
+test("accessToken() goes on when a holder was killed while he asked", () =>
+  withExpiredFile(async ({ sandbox, store, folder }) => {
+    sandbox.fail("refresh", "slow:60000");
+    const job = jobAt(sandbox, { folder, lease: LEASE });
+    const starting = Array.from({ length: 5 }, () => startWorker(job));
+    await withWorkers(starting, async ([first, ...others]) => {
+      first!.go();
+      await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+      first!.child.kill("SIGKILL");
+      for (const worker of others) worker.go();
+      for (const worker of others) {
+        const { tokens } = await worker.outcome();
+        assert.deepEqual(tokens, [await storedToken(store)]);
+      }
+      assert.equal(refreshCount(sandbox), 2);
+      assert.deepEqual(await readdir(folder), ["default.json"]);
+    });
+  }));
+
+test("accessToken() lets no stopped holder overwrite a newer token", {
+  skip: NO_STOPPING,
+}, () =>
+  stopEverywhere({ rotate: false }, async ({ store, ask }, worker) => {
+    const token = await accessToken(ask);
+    worker.child.kill("SIGCONT");
+    assert.deepEqual(await worker.outcome(), { tokens: [token], errors: [] });
+    assert.equal(await storedToken(store), token);
+  }));
+
+test("accessToken() loses nothing that a stopped holder was given", {
+  skip: NO_STOPPING,
+}, () =>
+  stopEverywhere({}, async ({ sandbox, store, ask }, worker) => {
+    // One of the two gets an answer, for the sandbox rotates.
+    const asked = await accessToken(ask).catch((error) => {
+      assert.equal(error.kind, "login_required");
+      assert.equal(refreshCount(sandbox), 2);
+    });
+    worker.child.kill("SIGCONT");
+    const { tokens, errors } = await worker.outcome();
+    assert.deepEqual(errors, []);
+    assert.deepEqual(tokens, [asked ?? await storedToken(store)]);
+    assert.equal(await accessToken(ask), tokens[0]);
+  }));
+
+/** Lets a worker stop itself before every call of the file system in turn. */
+function stopEverywhere(
+  options: SandboxOptions,
+  check: (setup: Setup, worker: Worker) => Promise<void>,
+): Promise<void> {
+  return atEveryCall((call) =>
+    withExpiredFile(async (setup) => {
+      const { sandbox, folder } = setup;
+      const job = jobAt(sandbox, { folder, lease: LEASE });
+      const interruption = { call, signal: "SIGSTOP" } as const;
+      const starting = [startWorker({ ...job, interruption })];
+      return await withWorkers(starting, async ([worker]) => {
+        worker!.go();
+        if (!await worker!.interrupted()) return false;
+        await check(setup, worker!);
+        assert.deepEqual(await readdir(folder), ["default.json"]);
+        return true;
+      });
+    }, options)
+  );
+}
+
+// === What is left of a lock
+
+/** Makes what may be found where a lock should be. */
+const LEFT: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
+  "an empty folder": (path) => mkdir(path),
+  "an empty file": (path) => writeFile(path, ""),
+  "a file of garbage": (path) => writeFile(path, new Uint8Array([0, 255, 1])),
+  "an entry from long ago": (path) => leave(path, { entry: new Date(0) }),
+  "an entry of a clock ahead": (path) =>
+    leave(path, { entry: new Date("2101-01-01") }),
+  "a process id that lives": (path) => leave(path, { [process.pid]: now() }),
+  "what a killed saver left": (path) =>
+    leave(path, { entry: now(), "entry.tmp": now() }),
+  "a folder in the folder": (path) => mkdir(join(path, "in", "it"), DEEP),
+};
+
+const DEEP = { recursive: true };
+
+function now(): Date {
+  return new Date();
+}
+
+async function leave(path: string, times: Record<string, Date>): Promise<void> {
+  await mkdir(path);
+  for (const [name, time] of Object.entries(times)) {
+    await writeFile(join(path, name), '{"data":{"access_to');
+    await utimes(join(path, name), time, time);
+  }
+}
+
+test("accessToken() takes over whatever is left of a lock, after the lease", () =>
+  Promise.all(
+    Object.entries(LEFT).map(([what, make]) =>
+      withExpiredFile(async ({ sandbox, folder, ask }) => {
+        await make(join(folder, "default.json.lock"));
+        const began = performance.now();
+        await accessToken(ask);
+        assert.ok(performance.now() - began > LEASE * 0.9, what);
+        assert.equal(refreshCount(sandbox), 1);
+        assert.deepEqual(await readdir(folder), ["default.json"], what);
+      })
+    ),
+  ));
+
+test("fileStore() leaves the lock to a holder who lives", () =>
+  withFolder(async (folder) => {
+    const stores = [0, 1, 2].map(() => fileStore(folder, { lease: LEASE }));
+    const lock = await stores[0]!.lock(NAME);
+    const signal = AbortSignal.timeout(2.5 * LEASE);
+    const waiting = stores.map((store) => store.lock(NAME, signal));
+    for (const each of waiting) await failure(each, "cancelled");
+    await lock[Symbol.asyncDispose]();
+    await (await stores[1]!.lock(NAME))[Symbol.asyncDispose]();
+    assert.deepEqual(await readdir(folder), []);
+  }));
+
+test("fileStore() has one holder at a time though many take over at once", () =>
+  withFolder(async (folder) => {
+    await LEFT["what a killed saver left"]!(join(folder, "default.json.lock"));
+    let holders = 0;
+    await Promise.all(Array.from({ length: 20 }, async () => {
+      const lock = await fileStore(folder, { lease: LEASE }).lock(NAME);
+      assert.equal(++holders, 1);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      holders--;
+      await lock[Symbol.asyncDispose]();
+    }));
+    assert.deepEqual(await readdir(folder), []);
+  }));
+
+test("fileStore() refuses a lease that is too short", () => {
+  for (const lease of [0, 999, -1, NaN, Infinity, 1000.5]) {
+    assert.throws(() => fileStore("/nowhere", { lease }), RangeError);
+  }
+});
+
+// === Time
+
+/** The sandbox's clock in ms, and how many days the client's is ahead. */
+interface Clocks {
+  host: number;
+  ahead: number;
+}
+
+const SPRING = Date.UTC(2031, 3, 1);
+
+/** Runs with tokens that were refreshed a moment ago by these clocks. */
+function withClocks<T>(
+  clocks: Clocks,
+  run: (setup: Setup) => Promise<T>,
+): Promise<T> {
+  return withExpired(async (setup) => {
+    const now = () => clocks.host + clocks.ahead * DAY * 1000;
+    const ask = { ...setup.ask, now };
+    await accessToken({ ...ask, minValid: "8d" });
+    const held = (await setup.store.load(NAME))!;
+    return await run({ ...setup, held, ask });
+  }, { now: () => clocks.host, rotate: false });
+}
+
+/** How many requests are made when so many days have passed since. */
+async function requestsAfter(
+  days: number,
+  clocks: Clocks,
+  { sandbox, store, held, ask }: Setup,
+): Promise<number> {
+  await store.save(NAME, held);
+  clocks.host += days * DAY * 1000;
+  const before = refreshCount(sandbox);
+  await accessToken(ask);
+  await accessToken(ask);
+  clocks.host -= days * DAY * 1000;
+  return refreshCount(sandbox) - before;
+}
+
+for (const ahead of [-400, -30, -3, 0, 3, 30, 400]) {
+  const clock = `a clock that is ${ahead} days ahead`;
+
+  test(`accessToken() is right by ${clock}`, () => {
+    const clocks = { host: SPRING, ahead };
+    return withClocks(clocks, async (setup) => {
+      assert.equal(await requestsAfter(0, clocks, setup), 0);
+      assert.equal(await requestsAfter(0.04, clocks, setup), 0);
+      assert.equal(await requestsAfter(6.999, clocks, setup), 1);
+      assert.equal(await requestsAfter(30, clocks, setup), 1);
+    });
+  });
+
+  test(`accessToken() is right once ${clock} was put right`, () => {
+    const clocks = { host: SPRING, ahead };
+    return withClocks(clocks, async (setup) => {
+      clocks.ahead = 0;
+      // A clock that was a week behind, and is not: the token seems too old.
+      const wasted = ahead < -7 ? 1 : 0;
+      assert.equal(await requestsAfter(0.1, clocks, setup), wasted);
+      for (const days of [6.999, 9.5, 29.5, 30.5, 36, 399.5, 400.5, 406]) {
+        const made = await requestsAfter(days, clocks, setup);
+        assert.equal(made, 1, `after ${days} days`);
+      }
+    });
+  });
+}
+
+test("accessToken() refreshes once when the clock has gone back", () => {
+  const clocks = { host: SPRING, ahead: 0 };
+  return withClocks(clocks, async (setup) => {
+    clocks.ahead = -30;
+    assert.equal(await requestsAfter(1, clocks, setup), 1);
+    clocks.ahead = -0.01; // a quarter of an hour, as between two machines
+    assert.equal(await requestsAfter(0, clocks, setup), 0);
+  });
+});
+
+for (const year of [2038, 2100, 2106]) {
+  test(`accessToken() is right in the year ${year}`, () => {
+    const clocks = { host: Date.UTC(year, 11, 31), ahead: 0 };
+    return withClocks(clocks, async (setup) => {
+      const { data } = setup.held;
+      const seconds = clocks.host / 1000;
+      assert.equal(data.access_token_expire_in, seconds + 7 * DAY);
+      assert.ok(data.refresh_token_expire_in > seconds + 99 * 365 * DAY);
+      assert.equal(await requestsAfter(6, clocks, setup), 0);
+      assert.equal(await requestsAfter(7, clocks, setup), 1);
+    });
+  });
+}

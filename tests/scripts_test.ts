@@ -1,0 +1,257 @@
+import assert from "node:assert/strict";
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import {
+  compilerFlag,
+  importBuilt,
+  npmTool,
+  packageJson,
+  ROOT,
+} from "../scripts/build_npm.ts";
+import {
+  childEnvironment,
+  chooseSteps,
+  junitCounts,
+  run,
+  STEPS,
+  summary,
+  table,
+  total,
+} from "../scripts/test.ts";
+
+// === scripts/build_npm.ts
+
+test("compilerFlag() is auto unless one is named", () => {
+  assert.equal(compilerFlag([]), "auto");
+  assert.equal(compilerFlag(["--compiler", "dnt"]), "dnt");
+  assert.equal(compilerFlag(["--", "--compiler=tsc"]), "tsc");
+});
+
+test("compilerFlag() rejects what it does not know", () => {
+  assert.throws(() => compilerFlag(["--compiler", "swc"]), {
+    name: "TypeError",
+    message: /"swc": use auto, dnt, tsc/,
+  });
+  assert.throws(() => compilerFlag(["--minify"]), TypeError);
+  assert.throws(() => compilerFlag(["dnt"]), TypeError);
+});
+
+test("packageJson() points at the built files, declarations first", () => {
+  const built = packageJson("1.2.3");
+  assert.equal(built.version, "1.2.3");
+  assert.deepEqual(built.bin, {
+    "tiktok-shop-oauth2": "esm/scripts/npm_bin.js",
+  });
+  assert.equal(
+    JSON.stringify(built.exports),
+    JSON.stringify({
+      ".": { types: "./esm/mod.d.ts", default: "./esm/mod.js" },
+      "./sandbox": {
+        types: "./esm/scripts/sandbox.d.ts",
+        default: "./esm/scripts/sandbox.js",
+      },
+      "./package.json": "./package.json",
+    }),
+  );
+});
+
+test("importBuilt() renames relative modules and nothing else", () => {
+  const text = `import { a } from "../mod.ts"; // not "../mod.ts" here
+import fs from "node:fs";
+import b from "b.ts";
+export * from './x/y.ts';
+`;
+  const names = ["../mod.ts", "node:fs", "b.ts", "./x/y.ts"];
+  const imports = names.map((fileName) => ({
+    fileName,
+    pos: text.indexOf(fileName) - 1,
+  }));
+  assert.equal(
+    importBuilt(text, imports),
+    `import { a } from "../mod.js"; // not "../mod.ts" here
+import fs from "node:fs";
+import b from "b.ts";
+export * from './x/y.js';
+`,
+  );
+});
+
+test("npmTool() goes through a shell on Windows only, quoting for it", () => {
+  const args = ["-p", "node@22", "a b"];
+  assert.deepEqual(npmTool("npx", args, "linux"), {
+    file: "npx",
+    args,
+    shell: false,
+  });
+  assert.deepEqual(npmTool("npx", args, "win32"), {
+    file: "npx.cmd",
+    args: ["-p", "node@22", '"a b"'],
+    shell: true,
+  });
+});
+
+test("the scripts of the proof import nothing that only JSR has", async () => {
+  const folder = path.join(ROOT, "scripts");
+  for (const name of ["build_npm.ts", "npm_bin.ts", "test.ts"]) {
+    const text = await fs.readFile(path.join(folder, name), "utf8");
+    assert.doesNotMatch(text, /from "(@|jsr:)|import\("/, name);
+  }
+});
+
+test("the lock file of tests/package.json names no registry", async () => {
+  const lock = path.join(ROOT, "tests", "package-lock.json");
+  assert.doesNotMatch(await fs.readFile(lock, "utf8"), /"resolved"/);
+});
+
+// === scripts/test.ts
+
+test("chooseSteps() takes all steps, or the named ones in their order", () => {
+  assert.equal(chooseSteps([]), STEPS);
+  assert.equal(chooseSteps(["--"]), STEPS);
+  assert.deepEqual(
+    chooseSteps(["--", "node22", "fmt"]).map((step) => step.name),
+    ["fmt", "node22"],
+  );
+});
+
+test("chooseSteps() answers an unknown name with the known ones", () => {
+  assert.throws(() => chooseSteps(["fmt", "node18"]), {
+    name: "RangeError",
+    message: /"node18": there are fmt, lint, .*, node24, package/,
+  });
+});
+
+test("junitCounts() counts in Deno's report only tests without steps", () => {
+  const counts = junitCounts(`<testsuites name="deno test" tests="6">
+    <testsuite name="./tests/a_test.ts" tests="4">
+        <testcase name="alone" classname="a" time="0.002" line="5" col="1">
+        </testcase>
+        <testcase name="suite" classname="a" time="0.003" line="6" col="1">
+            <failure message="1 test step failed">1 test step failed</failure>
+        </testcase>
+        <testcase name="todo" classname="a" time="0.000" line="17" col="6">
+            <skipped/>
+        </testcase>
+    </testsuite>
+    <testsuite name="ext:deno_node/testing.ts" tests="2">
+        <testcase name="suite &gt; a" classname="e" time="0.001">
+        </testcase>
+        <testcase name="suite &gt; b" classname="e" time="0.001">
+            <failure message="Uncaught Error">Error: 1 &gt; 0</failure>
+        </testcase>
+    </testsuite>
+</testsuites>`);
+  assert.deepEqual(counts, { passed: 2, failed: 1, skipped: 1 });
+});
+
+test("junitCounts() counts the same in Node's report", () => {
+  const counts = junitCounts(`<testsuites>
+	<testcase name="alone > lonely" time="0.001280" classname="test"/>
+	<testsuite name="suite" time="0.001154" tests="2" failures="1" skipped="0">
+		<testcase name="a" time="0.000265" classname="test"/>
+		<testcase name="b" time="0.000149" classname="test" failure="1 > 0">
+			<failure type="testCodeFailure" message="1 > 0">
+[Error: 1 > 0]
+			</failure>
+		</testcase>
+	</testsuite>
+	<testcase name="todo" time="0.000346" classname="test">
+		<skipped type="todo" message="true"/>
+	</testcase>
+	<!-- tests 5 -->
+</testsuites>`);
+  assert.deepEqual(counts, { passed: 2, failed: 1, skipped: 1 });
+});
+
+test("junitCounts() finds no test in a report that is missing", () => {
+  assert.deepEqual(junitCounts(""), { passed: 0, failed: 0, skipped: 0 });
+});
+
+test("total() counts a check as one, and a failure that no test shows", () => {
+  const counts = { passed: 3, failed: 0, skipped: 2 };
+  const output = "";
+  assert.deepEqual(
+    total([
+      { ok: true, output },
+      { ok: false, output },
+      { ok: true, output, counts },
+      { ok: false, output, counts },
+      { ok: false, output, counts: { passed: 1, failed: 2, skipped: 0 } },
+    ]),
+    { passed: 8, failed: 4, skipped: 4 },
+  );
+});
+
+test("summary() is the line that CI reads", () => {
+  const counts = { passed: 12, failed: 0, skipped: 0 };
+  assert.equal(summary(counts), "12 passed, 0 failed");
+  assert.equal(
+    summary({ ...counts, skipped: 3 }),
+    "12 passed, 0 failed, 3 skipped",
+  );
+});
+
+test("table() has a line for each step that ran tests", () => {
+  const counts = { passed: 12, failed: 0, skipped: 3 };
+  const rows = [
+    { name: "fmt", outcome: { ok: true, output: "" } },
+    {
+      name: "deno",
+      outcome: { ok: true, output: "", counts, runtime: "Deno 2" },
+    },
+  ];
+  assert.deepEqual(table(rows).split("\n"), [
+    "step  runtime  passed  failed  skipped",
+    "deno  Deno 2       12       0        3",
+  ]);
+  assert.equal(table(rows.slice(0, 1)), "");
+});
+
+test("childEnvironment() keeps the developer's app and npx to itself", () => {
+  assert.deepEqual(
+    childEnvironment({
+      HOME: "/home",
+      TIKTOK_SHOP_APP_SECRET: "secret",
+      npm_command: "exec",
+      npm_config_cache: "/cache",
+      npm_config_package: "deno@2",
+      npm_lifecycle_event: "npx",
+      GONE: undefined,
+    }),
+    {
+      HOME: "/home",
+      npm_config_cache: "/cache",
+      NO_COLOR: "1",
+      DENO_JOBS: "2",
+    },
+  );
+});
+
+test("run() tells a command that cannot be started as a failure", async () => {
+  const { code, ok, output } = await run("tiktok-shop-no-such-command", []);
+  assert.deepEqual({ code, ok }, { code: null, ok: false });
+  assert.match(output, /tiktok-shop-no-such-command|ENOENT/);
+});
+
+test("run() kills what a command started, when it is aborted", {
+  skip: process.platform === "win32",
+}, async () => {
+  const started = performance.now();
+  const signal = AbortSignal.timeout(300);
+  const script = "sleep 60 & sleep 60"; // either would hold the pipes open
+  const { code, output } = await run("sh", ["-c", script], { signal });
+  assert.equal(code, null);
+  assert.match(output, /time/i);
+  assert.ok(performance.now() - started < 10_000);
+});
+
+test("run() does not wait for what a command left behind", {
+  skip: process.platform === "win32",
+}, async () => {
+  const started = performance.now();
+  const { ok } = await run("sh", ["-c", "sleep 60 & exit 0"]);
+  assert.ok(ok);
+  assert.ok(performance.now() - started < 10_000);
+});
