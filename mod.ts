@@ -762,8 +762,10 @@ function checkAppKey(appKey: string | undefined): string {
 
 function checkServiceId(serviceId: string | undefined): string {
   if (serviceId && /^\d+$/.test(serviceId)) return serviceId;
+  // Nothing as long as an app secret is shown: it may have been mixed up.
+  const shown = (serviceId ?? "").length < 30 ? ` "${serviceId}"` : "";
   const what = serviceId
-    ? `The service id "${printable(serviceId)}" is not a number`
+    ? `The service id${printable(shown)} is not a number`
     : "The service id is missing";
   throw new TypeError(
     `${what}: it has about 19 digits and stands at the end of the ` +
@@ -777,10 +779,10 @@ function endpointUrl(text: string, what: string): URL {
   const secure = url?.protocol === "https:" ||
     (url?.protocol === "http:" && isLoopback(url.hostname));
   if (url && secure && !url.username && !url.password && !url.hash) return url;
-  const shown = redact(text).replace(/\/\/[^/?#]*@/, "//***@");
   throw new TypeError(
-    `Cannot use the ${what} "${printable(shown)}": it must be an https URL, ` +
-      "or an http URL of a loopback host, without credentials and fragment",
+    `Cannot use the ${what} "${printable(redact(text))}": it must be an ` +
+      "https URL, or an http URL of a loopback host, without credentials and " +
+      "fragment",
   );
 }
 
@@ -819,8 +821,8 @@ function judgeRedirect(query: URLSearchParams, state: string): Judgement {
 function redirectOutcome(query: URLSearchParams): Outcome | undefined {
   const error = query.get("error");
   const code = query.get("code") || query.get("auth_code");
-  if (error !== null || code === "null") {
-    return { kind: "error", error: redirectError(error ?? "no code") };
+  if (error || code === "null") {
+    return { kind: "error", error: redirectError(error || "no code") };
   }
   return code ? { kind: "code", code } : undefined;
 }
@@ -986,8 +988,9 @@ function isPrefetch(headers: Headers): boolean {
 
 /** Every `host[:port]` that a request for us may name. */
 function ownHosts(port: number, redirectUrl: string): Set<string> {
-  const { host, protocol } = new URL(redirectUrl);
-  const standard = port === (protocol === "https:" ? 443 : 80);
+  const { host } = new URL(redirectUrl);
+  // Not by the redirect URL's scheme: behind a tunnel ours is another.
+  const standard = port === 80 || port === 443;
   const names = ["localhost", "127.0.0.1", "[::1]"];
   return new Set([
     host,
@@ -1303,16 +1306,19 @@ class LoopbackFlow implements AuthFlow {
       : `, ${this.#turnedAway} of other attempts turned away`;
     const waited = `Timed out after ${this.#timeout / 1000} s without a ` +
       `usable redirect${turned}`;
+    // On Deno nothing else tells of a browser that spoke https to us.
+    const plain = this.redirectUrl.startsWith("http:") ? " (not https)" : "";
     const hint = this.#held
       ? missingStateError("").hint
-      : `check that the app's redirect URL is ${this.redirectUrl}, or paste ` +
-        "the address that the browser was sent to";
+      : `check that the app's redirect URL is ${this.redirectUrl}${plain}, ` +
+        "or paste the address that the browser was sent to";
     return new TikTokShopError("timeout", waited, { hint });
   }
 }
 
 function checkCallback(options: StartAuthOptions): void {
   checkPlace(options);
+  if (options.tls) checkTls(options.tls);
   checkAppKey(options.appKey);
   checkAppSecret(options.appSecret);
   tokenUrl(options);
@@ -1334,6 +1340,24 @@ function checkPlace(options: Partial<StartAuthOptions>): void {
     );
   }
   if (redirectUrl !== undefined) endpointUrl(redirectUrl, "redirect URL");
+}
+
+/** Judged here: a key of another certificate only the browser would notice. */
+function checkTls(tls: { cert: string; key: string }): void {
+  const { createPrivateKey, X509Certificate } = node("node:crypto");
+  const read = <T>(what: string, parse: () => T): T => {
+    try {
+      return parse();
+    } catch {
+      throw new TypeError(
+        `Cannot read the ${what}: it must be PEM, without a password`,
+      );
+    }
+  };
+  const cert = read("TLS certificate", () => new X509Certificate(tls.cert));
+  const key = read("TLS key", () => createPrivateKey(tls.key));
+  if (cert.checkPrivateKey(key)) return;
+  throw new TypeError("The TLS key belongs to another certificate");
 }
 
 function checkAppSecret(appSecret: string): void {
@@ -2159,7 +2183,7 @@ function judgeEnvelope(
     throw strangeAnswer(answer, tried);
   }
   if (code === 0) return body;
-  const message = printable(redact(String(body.message ?? ""), secrets));
+  const message = printable(redact(textOf(body.message), secrets));
   const known = TIKTOK_CODES[code] ?? messageHint(message);
   const requestId = requestIdOf(body, secrets);
   throw new TikTokShopError(
@@ -2181,12 +2205,8 @@ function requestIdOf(
   body: Record<string, unknown>,
   secrets: readonly string[],
 ): string | undefined {
-  const { request_id: id } = body;
-  const plain = typeof id === "string" || typeof id === "bigint" ||
-    typeof id === "number";
-  return plain
-    ? printable(redact(String(id), secrets)).slice(0, 100)
-    : undefined;
+  const id = textOf(body.request_id);
+  return id ? printable(redact(id, secrets)).slice(0, 100) : undefined;
 }
 
 function messageHint(
@@ -2314,7 +2334,8 @@ async function readAnswer(
 }
 
 async function readBody(response: Response, tried: string): Promise<string> {
-  const chunks: Uint8Array[] = [];
+  const decoder = new TextDecoder();
+  let text = "";
   let size = 0;
   for await (const chunk of response.body ?? []) {
     size += chunk.length;
@@ -2325,11 +2346,9 @@ async function readBody(response: Response, tried: string): Promise<string> {
         { status: response.status, hint: "check the endpoint" },
       );
     }
-    chunks.push(chunk);
+    text += decoder.decode(chunk, { stream: true });
   }
-  return new TextDecoder().decode(
-    await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer(),
-  );
+  return text + decoder.decode();
 }
 
 /** `Retry-After` in seconds, given as such or as a date. */
@@ -2391,6 +2410,14 @@ function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * A foreign value as text: empty for an object, which may have a `toString`
+ * member that is no function.
+ */
+function textOf(value: unknown): string {
+  return typeof value === "object" ? "" : String(value ?? "");
 }
 
 /** An integer, also one that was sent as text. */
@@ -3148,7 +3175,8 @@ class FileStore implements TokenStore {
     const { mode } = await stat(this.#folder);
     // Not one that all users share, such as /tmp: it would break the system.
     const shared = mode & 0o1000;
-    if (mode & 0o077 && !shared) await chmod(this.#folder, 0o700);
+    // And nothing that the owner may not do himself: he made it read-only.
+    if (mode & 0o077 && !shared) await chmod(this.#folder, mode & 0o700);
   }
 }
 
@@ -3607,9 +3635,17 @@ function lockKey(key: string): string {
   return `${key}:lock`;
 }
 
+/**
+ * A pattern made at its first use: the literals of a file are read with it,
+ * and those with `\p{…}` alone would take Node's start 1 to 2 ms.
+ */
+function pattern(source: string, flags = "u"): RegExp {
+  return new RegExp(source, flags);
+}
+
 /** Names that are safe on every file system, and not one of our files. */
 function isProfile(name: string): boolean {
-  return /^[\p{L}\p{N}][\p{L}\p{N}._-]{0,63}$/u.test(name) &&
+  return pattern("^[\\p{L}\\p{N}][\\p{L}\\p{N}._-]{0,63}$").test(name) &&
     !/^(config|con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.$/i.test(name);
 }
 
@@ -3690,8 +3726,9 @@ function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
 /** A profile name made of the seller's. */
 function sellerSlug(data: TokenData): string {
   for (const name of [data.seller_name, data.open_id]) {
-    const slug = String(name ?? "").toLowerCase()
-      .replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 48);
+    const slug = textOf(name).toLowerCase()
+      .replace(pattern("[^\\p{L}\\p{N}]+", "gu"), "-").replace(/^-+|-+$/g, "")
+      .slice(0, 48);
     if (isProfile(slug)) return slug;
   }
   return "seller";
@@ -4092,6 +4129,7 @@ async function callWith(
 }
 
 const TOKEN_EXPIRED = 105002;
+const TOKEN_INVALID = [105001, 36009005];
 const SHOP_MISSING = 106013;
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -4139,10 +4177,16 @@ async function sendFresh(
   try {
     return await sendCall(call, app, tokens, options);
   } catch (error) {
-    if ((error as TikTokShopError).code !== TOKEN_EXPIRED) throw error;
+    const { code = 0 } = error as Partial<TikTokShopError>;
     const { store = defaultStore(), profile = "default" } = options;
-    const fresh = await refreshOnce(store, profile, tokens, options);
-    return await sendCall(call, app, fresh, options);
+    if (code === TOKEN_EXPIRED) {
+      const fresh = await refreshOnce(store, profile, tokens, options);
+      return await sendCall(call, app, fresh, options);
+    }
+    // Another process may have refreshed since these were read.
+    const now = TOKEN_INVALID.includes(code) && await store.load(profile);
+    if (!now || now.data.access_token === tokens.data.access_token) throw error;
+    return await sendCall(call, app, now, options);
   }
 }
 
@@ -4184,11 +4228,11 @@ async function shopCipher(
 /** A shop by cipher, id, code or name; two of the same name are refused. */
 function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
   const exact = shops.find(({ cipher, id, code }) =>
-    wanted === cipher || wanted === String(id) || wanted === code
+    wanted === cipher || wanted === textOf(id) || wanted === code
   );
   if (exact) return exact;
   const named = shops.filter(({ name }) =>
-    String(name).toLowerCase() === wanted.toLowerCase()
+    textOf(name).toLowerCase() === wanted.toLowerCase()
   );
   if (named.length > 1) {
     throw new TypeError(
@@ -4235,7 +4279,7 @@ async function sendCall(
     };
     const answer = await send(
       withParameters(new URL(url), query),
-      { method, headers, body: body as BodyInit | undefined },
+      { method, headers, body: body as RequestInit["body"] },
       { ...options, tried, secrets },
     );
     return judgeEnvelope(answer, tried, secrets) as ApiReply;
@@ -4286,7 +4330,7 @@ async function shopsWith(options: CallOptions): Promise<Shop[]> {
   const shops: Shop[] = [];
   for await (const { data } of apiPages({ path }, options)) {
     const found = isRecord(data) ? data.shops : undefined;
-    if (Array.isArray(found)) shops.push(...found);
+    if (Array.isArray(found)) shops.push(...found.filter(isRecord) as Shop[]);
   }
   await rememberShops(shops, options);
   return shops;
@@ -4408,8 +4452,8 @@ export function parseWebhook(rawBody: string | Uint8Array): WebhookEvent {
   const data = isRecord(body.data) ? body.data : {};
   const event: OtherWebhookEvent = {
     type,
-    notificationId: String(body.tts_notification_id ?? ""),
-    shopId: String(body.shop_id ?? ""),
+    notificationId: textOf(body.tts_notification_id),
+    shopId: textOf(body.shop_id),
     timestamp: integerOf(body.timestamp) ?? NaN,
     data,
   };
@@ -4723,6 +4767,7 @@ class Cli {
 
   /** What a person chose to keep at his first login. */
   #kept(flag: string): string | undefined {
+    if (!KEPT_FLAGS.includes(flag)) return undefined;
     this.#config ??= readConfig(this);
     const value = this.#config[flag.replaceAll("-", "_")];
     return typeof value === "string" ? value : undefined;
@@ -4880,20 +4925,18 @@ function configPath(cli: Cli): string {
 }
 
 function readConfig(cli: Cli): Record<string, unknown> {
+  let text: string;
   try {
-    const text = node("node:fs").readFileSync(configPath(cli), "utf8");
-    const config: unknown = JSON.parse(text);
-    if (!isRecord(config)) throw new TypeError("it is no JSON object");
-    return Object.fromEntries(
-      KEPT_FLAGS.map((flag) => flag.replaceAll("-", "_"))
-        .map((name) => [name, config[name]]),
-    );
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) return {};
-    throw new TypeError(
-      `Cannot read ${configPath(cli)}, which is no JSON: mend or remove it`,
-    );
+    text = node("node:fs").readFileSync(configPath(cli), "utf8");
+  } catch {
+    return {}; // nothing was kept
   }
+  const config = parseJson(text);
+  if (isRecord(config)) return config;
+  throw new TypeError(
+    `Cannot read ${configPath(cli)}, which is no JSON object: mend or ` +
+      "remove it",
+  );
 }
 
 function homeFolder(cli: Cli): string {
@@ -4902,7 +4945,7 @@ function homeFolder(cli: Cli): string {
 }
 
 function helpText(command: string): string {
-  const { help, flags } = COMMANDS[command]!;
+  const { help, flags, operands = [] } = COMMANDS[command]!;
   const lines = (table: Record<string, Flag>) =>
     Object.entries(table).map(([name, flag]) =>
       helpEntry(`--${name}${flag.value ? ` ${flag.value}` : ""}`, flag.help)
@@ -4916,7 +4959,7 @@ Usage: ${PROGRAM} [command] [options]
 Commands (login if none is given):
 ${commands}
 
-${command}: ${help}
+${[command, ...operands].join(" ")}: ${help}
 ${lines(flags)}
 
 All commands:
@@ -4929,14 +4972,22 @@ TIKTOK_SHOP_HOME is the folder of the profiles.`;
 
 /** A name and its text, wrapped at 80 columns. */
 function helpEntry(name: string, text: string): string {
-  const lines: string[] = text.match(/\S.{0,53}(?= |$)/g) ?? [];
+  const lines = wrapped(text, 54);
   if (name.length > 22) lines.unshift("");
   return `  ${name.padEnd(24)}${lines.join(`\n${" ".repeat(26)}`)}`;
 }
 
-/** One line for people. */
+/** A text in lines of so many columns; a longer word keeps its own line. */
+function wrapped(text: string, columns: number): string[] {
+  const line = `\\S{${columns},}|\\S.{0,${columns - 1}}(?= |$)`;
+  return text.match(new RegExp(line, "g")) ?? [];
+}
+
+/** One line for people, broken between words where a terminal would cut. */
 function tell(text: string): void {
-  put(`${text}\n`);
+  const { isTTY, columns } = RUNTIME.process.stderr;
+  const whole = !isTTY || !columns || text.length <= columns;
+  put(`${whole ? text : wrapped(text, columns).join("\n")}\n`);
 }
 
 /** Text for people; that it cannot be written is no reason to fail. */
@@ -4973,7 +5024,7 @@ async function loginCommand(cli: Cli): Promise<void> {
       ? await completeStep(cli, terminal)
       : await login(await loginOptions(cli, terminal));
     const { seller_name: seller, open_id: id } = reply.data;
-    cli.say(`Authorized by ${printable(String(seller ?? id))}`);
+    cli.say(`Authorized by ${printable(textOf(seller) || textOf(id))}`);
     cli.print(reply);
   });
 }
@@ -5090,14 +5141,11 @@ async function readTls(
     throw new TypeError("--tls-cert and --tls-key go together: give both");
   }
   const { readFile } = node("node:fs/promises");
-  try {
-    return {
-      cert: await readFile(cert, "utf8"),
-      key: await readFile(key, "utf8"),
-    };
-  } catch (error) {
-    throw new TypeError(`Cannot read the certificate: ${messageOf(error)}`);
-  }
+  const read = (path: string) =>
+    readFile(path, "utf8").catch((error) => {
+      throw new TypeError(`Cannot read ${path}: ${messageOf(error)}`);
+    });
+  return { cert: await read(cert), key: await read(key) };
 }
 
 function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
@@ -5150,17 +5198,22 @@ function remoteHint(
   port = String(DEFAULT_PORT),
 ): string | undefined {
   const first = port.split("-")[0];
-  const paste = "or paste here the address that the browser is sent to";
   if (env.SSH_CONNECTION || env.SSH_TTY) {
-    const server = env.SSH_CONNECTION?.split(" ")[2] ?? "THIS-MACHINE";
+    const [, , server = "THIS-MACHINE", sshPort = "22"] =
+      env.SSH_CONNECTION?.split(" ") ?? [];
     const user = env.USER ?? env.LOGNAME ?? "USER";
-    const line = `ssh -L ${first}:localhost:${first} ${user}@${server}`;
-    return "You are on a machine far away. Open the link in the browser in " +
-      `front of you;\nbefore that, run there: ${line}\n${paste}`;
+    const to = sshPort === "22" ? server : `-p ${sshPort} ${server}`;
+    return "You are on a remote machine. Open the link in the browser in " +
+      "front of you; first\nrun this there, so that the redirect comes " +
+      `here:\n\n  ssh -L ${first}:localhost:${first} -l ${user} ${to}\n\n` +
+      "Or approve without it, and paste here the address of the page that " +
+      "then\ncannot be opened.";
   }
   if (env.container || env.KUBERNETES_SERVICE_HOST) {
     return "You are in a container. Open the link in the browser in front " +
-      `of you;\npublish the port ${first} to it, ${paste}`;
+      "of you, approve,\nand paste here the address of the page that then " +
+      "cannot be opened. (A container\nwith the host's network needs no " +
+      "pasting.)";
   }
   return undefined;
 }
@@ -5195,13 +5248,11 @@ async function readApp(
 /** What each thing is, and where to find it. */
 const QUESTIONS: Record<string, [about: string, question: string]> = {
   "app-key": [
-    "The app key: Partner Center > App & Service > your app, about 12 letters " +
-    "and\ndigits.",
+    "The app key has about 12 letters and digits: see your app in Partner Center.",
     "App key: ",
   ],
   "service-id": [
-    "The service id: the number of about 19 digits at the end of the app's\n" +
-    '"Copy authorization link".',
+    'The service id has about 19 digits: it ends the "Copy authorization link".',
     "Service id: ",
   ],
   "app-secret-file": [
@@ -5810,12 +5861,16 @@ interface Finding {
   hint?: string;
 }
 
+const HOST_PATIENCE = 8; // seconds a host may take to answer
+
 async function doctorCommand(cli: Cli): Promise<void> {
   const findings = (await Promise.all([
-    checkConfiguration(cli),
+    checkApp(cli),
+    checkLink(cli),
     checkRedirect(cli),
     checkPorts(cli),
-    checkBrowser(cli),
+    checkBrowser(),
+    checkMachine(cli),
     checkStore(cli),
     checkHosts(cli),
     checkProxy(),
@@ -5825,61 +5880,84 @@ async function doctorCommand(cli: Cli): Promise<void> {
   if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
 }
 
+const FINDING_COLUMN = 23;
+
+/** A finding as lines of a table of 80 columns, the hint below it. */
 function findingText({ check, status, message, hint }: Finding): string {
   const style = { ok: "32", warning: "33", problem: "31;1" }[status];
   const mark = status.padEnd(8);
   const shown = RUNTIME.process.stdout.isTTY ? paint(style, mark) : mark;
-  const next = hint ? `\n${" ".repeat(9)}${printable(hint)}` : "";
-  return `${shown} ${check}: ${printable(message)}${next}`;
+  const lines = [message, ...(hint ? `> ${hint}`.split("\n") : [])]
+    .flatMap((text) => wrapped(printable(text), 80 - FINDING_COLUMN));
+  const indent = " ".repeat(FINDING_COLUMN);
+  return `${shown} ${check.padEnd(13)} ${lines.join(`\n${indent}`)}`;
 }
 
 /** A finding: ok, unless `judge` throws. */
-function finding(
+async function finding(
   check: string,
-  judge: () => string,
-  status: "warning" | "problem" = "problem",
-): Finding {
+  judge: () => string | Promise<string>,
+): Promise<Finding> {
   try {
-    return { check, status: "ok", message: judge() };
+    return { check, status: "ok", message: await judge() };
   } catch (error) {
-    const { hint } = error as Partial<TikTokShopError>;
-    return { check, status, message: messageOf(error), hint };
+    return problem(check, error);
   }
 }
 
-function checkConfiguration(cli: Cli): Finding[] {
-  const creator = cli.get("user-type")?.toLowerCase() === "creator";
-  const findings = [
-    finding("app key", () => checkAppKey(cli.get("app-key"))),
-    finding("app secret", () => {
-      checkAppSecret(readSecret(cli) ?? "");
-      return "is set";
-    }),
-    finding("endpoints", () => {
-      const link = { ...linkOptions(cli), appKey: "a", serviceId: "1" };
-      return new URL(authorizationUrl({ ...link, state: "-" })).host;
-    }),
-  ];
-  if (creator) return findings;
-  const serviceId = finding(
-    "service id",
-    () => checkServiceId(cli.get("service-id")),
-  );
-  return [...findings, serviceId];
+function problem(check: string, error: unknown): Finding {
+  const { hint } = error as Partial<TikTokShopError>;
+  return { check, status: "problem", message: messageOf(error), hint };
 }
 
-function checkRedirect(cli: Cli): Finding {
-  return finding("redirect URL", () => {
-    const options = callbackOptions(cli);
+/** App key, secret and service id, which are easily mixed up. */
+function checkApp(cli: Cli): Promise<Finding[]> {
+  const creator = cli.get("user-type")?.toLowerCase() === "creator";
+  return Promise.all([
+    finding("app key", () => {
+      const appKey = checkAppKey(cli.get("app-key"));
+      if (appKey.length < 30) return appKey;
+      // Not shown, for it may well be that.
+      throw new TypeError(
+        "This looks like the app secret: an app key has about 12 letters and " +
+          "digits",
+      );
+    }),
+    finding("app secret", () => {
+      const appSecret = readSecret(cli) ?? "";
+      checkAppSecret(appSecret);
+      if (![cli.get("app-key"), cli.get("service-id")].includes(appSecret)) {
+        return "is set";
+      }
+      throw new TypeError("This is the app key or the service id once more");
+    }),
+    ...(creator ? [] : [
+      finding("service id", () => checkServiceId(cli.get("service-id"))),
+    ]),
+  ]);
+}
+
+function checkLink(cli: Cli): Promise<Finding> {
+  return finding("link", () => {
+    const { region = "row", userType = "seller", ...link } = linkOptions(cli);
+    const options = { ...link, region, userType, appKey: "a", serviceId: "1" };
+    const { host } = new URL(authorizationUrl({ ...options, state: "-" }));
+    return `${userType}s of region ${region} authorize at ${host}`;
+  });
+}
+
+function checkRedirect(cli: Cli): Promise<Finding> {
+  return finding("redirect URL", async () => {
+    const options = { ...callbackOptions(cli), tls: await readTls(cli) };
+    checkPlace(options);
+    if (options.tls) checkTls(options.tls);
     const [port = DEFAULT_PORT] = portRange(options.port ?? DEFAULT_PORT);
-    const tls = cli.has("tls-cert") ? { cert: "", key: "" } : undefined;
-    const app = { appKey: "a", appSecret: "s", serviceId: "1" };
-    checkCallback({ ...app, ...options });
-    const url = callbackUrl({ ...options, tls }, port);
+    const url = callbackUrl(options, port);
     return `save ${url} as the app's redirect URL in Partner Center`;
   });
 }
 
+/** Whether a login would get its port; a range needs one that is free. */
 async function checkPorts(cli: Cli): Promise<Finding[]> {
   let ports: number[];
   try {
@@ -5887,46 +5965,46 @@ async function checkPorts(cli: Cli): Promise<Finding[]> {
   } catch {
     return []; // told by the redirect URL's finding
   }
-  const quiet = { tls: undefined, handler: () => plainAnswer(404) };
-  return await Promise.all(ports.map(async (port): Promise<Finding> => {
-    const check = `port ${port}`;
-    const warnings: string[] = [];
-    const onWarning = (message: string) => warnings.push(message);
-    try {
-      const server = await listenOnLoopback([port], { ...quiet, onWarning });
-      await server.close();
-      return warnings.length
-        ? { check, status: "warning", message: warnings[0]! }
-        : { check, status: "ok", message: "is free" };
-    } catch (error) {
-      const { hint } = error as Partial<TikTokShopError>;
-      const status = ports.length > 1 ? "warning" : "problem";
-      return { check, status, message: messageOf(error), hint };
-    }
-  }));
+  const findings = await Promise.all(ports.map(checkPort));
+  return findings.every(({ status }) => status === "problem")
+    ? findings
+    : findings.map((each) =>
+      each.status === "problem" ? { ...each, status: "warning" } : each
+    );
 }
 
-async function checkBrowser(cli: Cli): Promise<Finding> {
+async function checkPort(port: number): Promise<Finding> {
+  const check = `port ${port}`;
+  const warnings: string[] = [];
+  try {
+    const server = await listenOnLoopback([port], {
+      tls: undefined,
+      handler: () => plainAnswer(404),
+      onWarning: (message) => warnings.push(message),
+    });
+    await server.close();
+    const [warning] = warnings;
+    return warning
+      ? { check, status: "warning", message: warning }
+      : { check, status: "ok", message: "is free" };
+  } catch (error) {
+    return problem(check, error);
+  }
+}
+
+async function checkBrowser(): Promise<Finding> {
   const { env, platform } = RUNTIME.process;
   const check = "browser";
-  const browser = cli.get("browser");
-  const commands = browserCommands("", { env, platform, browser });
-  const remote = remoteHint(env, cli.get("port"));
+  const commands = browserCommands("-", { env, platform });
   for (const [command = ""] of commands) {
-    if (await isOnPath(command)) {
-      return { check, status: "ok", message: `opens with ${command}` };
-    }
+    if (!await isOnPath(command)) continue;
+    return { check, status: "ok", message: `opens with ${command}` };
   }
-  return {
-    check,
-    status: "warning",
-    message: commands.length
-      ? "no command to open a browser is installed"
-      : "there is no display to open a browser on",
-    hint: remote?.replaceAll("\n", " ") ??
-      "open the link yourself, on another machine if need be, and paste the " +
-        "address that the browser is sent to",
-  };
+  const message = "none can be opened here";
+  const hint = commands.length
+    ? `install ${commands.at(-1)![0]}, or open the link yourself`
+    : "open the link yourself, on any machine";
+  return { check, status: "warning", message, hint };
 }
 
 async function isOnPath(command: string): Promise<boolean> {
@@ -5943,43 +6021,97 @@ async function isOnPath(command: string): Promise<boolean> {
   return (await Promise.all(found)).includes(true);
 }
 
-async function checkStore(cli: Cli): Promise<Finding[]> {
+/** Whether the browser of a person reaches this machine's loopback. */
+function checkMachine(cli: Cli): Finding {
+  const { env, platform } = RUNTIME.process;
+  const check = "machine";
+  const hint = remoteHint(env, cli.get("port"));
+  if (hint) {
+    const message = "its browser is on another machine";
+    return { check, status: "warning", message, hint };
+  }
+  const message = env.WSL_DISTRO_NAME
+    ? "WSL: the browser of Windows reaches localhost here"
+    : ["darwin", "win32"].includes(platform) || env.DISPLAY ||
+        env.WAYLAND_DISPLAY
+    ? "has a display: its browser reaches localhost here"
+    : undefined;
+  return message ? { check, status: "ok", message } : {
+    check,
+    status: "warning",
+    message: "has no display",
+    hint: "paste the address that the browser is sent to into the terminal",
+  };
+}
+
+/** Whether the tokens can be kept, and by nobody else be read. */
+async function checkStore(cli: Cli): Promise<Finding> {
   const check = "store";
   try {
     const { store, profile } = tokenPlace(cli);
     const path = store.path(profile);
-    const lock = await store.lock(profile);
-    await lock[Symbol.asyncDispose]();
     const tokens = await store.load(profile);
-    const { mode = 0 } = await node("node:fs/promises").stat(path)
-      .catch(() => ({ mode: 0 }));
-    const open = RUNTIME.process.platform !== "win32" && (mode & 0o077) !== 0;
-    return [{
+    const folder = node("node:path").dirname(path);
+    await checkWritable(folder);
+    const places = cli.get("file") ? [path] : [path, folder];
+    const [open, mode] = await openToOthers(places) ?? [];
+    if (!open) {
+      const message = `${path} can be written${
+        tokens ? "" : "; there are no tokens yet"
+      }`;
+      return { check, status: "ok", message };
+    }
+    const hint = `run: chmod ${mode} ${shellWord(open)}`;
+    return {
       check,
-      status: open ? "warning" : "ok",
-      message: open
-        ? `others may read ${path}`
-        : `${path} can be written${tokens ? "" : "; no tokens yet"}`,
-      hint: open ? `chmod 600 '${path}'` : undefined,
-    }];
+      status: "warning",
+      message: `others may read ${open}`,
+      hint,
+    };
   } catch (error) {
-    const { hint } = error as Partial<TikTokShopError>;
-    return [{ check, status: "problem", message: messageOf(error), hint }];
+    return problem(check, error);
   }
 }
 
+/** Makes something in a folder, or in what is there of its path; removes it. */
+async function checkWritable(folder: string): Promise<void> {
+  const { mkdtemp, rmdir, stat } = node("node:fs/promises");
+  const { dirname, join } = node("node:path");
+  if (!await stat(folder).catch(() => undefined)) {
+    return await checkWritable(dirname(folder));
+  }
+  try {
+    await rmdir(await mkdtemp(join(folder, ".doctor-")));
+  } catch (error) {
+    throw storeError(`Cannot write to ${folder}`, error);
+  }
+}
+
+/** The first that others may look into, and the mode that it should have. */
+async function openToOthers(
+  paths: readonly string[],
+): Promise<[path: string, mode: string] | undefined> {
+  if (RUNTIME.process.platform === "win32") return undefined;
+  const { stat } = node("node:fs/promises");
+  for (const path of paths) {
+    const info = await stat(path).catch(() => undefined);
+    if (!info || (info.mode & 0o077) === 0) continue;
+    return [path, info.isDirectory() ? "700" : "600"];
+  }
+  return undefined;
+}
+
 async function checkHosts(cli: Cli): Promise<Finding[]> {
-  const hosts: [check: string, url: string][] = [
-    ["token host", cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT],
-    ["API host", cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT],
-  ];
-  const findings = await Promise.all(
-    hosts.map(([check, url]) => checkHost(cli, check, url)),
-  );
+  const tokenHost = cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT;
+  const apiHost = cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT;
+  const findings = await Promise.all([
+    checkHost(cli, "token host", tokenHost),
+    checkHost(cli, "API host", apiHost),
+  ]);
   return findings.flat();
 }
 
-/** Whether a host answers at all, and what its clock says. */
+/** Whether a host answers at all; the token host's clock is the one to use. */
 async function checkHost(
   cli: Cli,
   check: string,
@@ -5987,54 +6119,76 @@ async function checkHost(
 ): Promise<Finding[]> {
   try {
     const { origin } = endpointUrl(endpoint, check);
-    const tried = `Cannot reach ${origin}`;
-    const signal = AbortSignal.timeout(10_000);
-    const onTrace = cli.has("verbose") ? tell : undefined;
-    const options = { tried, secrets: [], signal, onTrace };
-    const { date } = await send(new URL(origin), {}, options);
-    const reached: Finding = {
-      check,
-      status: "ok",
-      message: `${origin} answers`,
-    };
-    return date === undefined ? [reached] : [reached, checkClock(check, date)];
+    const { date } = await reach(cli, origin);
+    const message = `${origin} answers`;
+    const found: Finding = { check, status: "ok", message };
+    const clock = check === "token host" && date !== undefined;
+    return clock ? [found, checkClock(date)] : [found];
   } catch (error) {
-    const { hint } = error as Partial<TikTokShopError>;
-    return [{ check, status: "problem", message: messageOf(error), hint }];
+    return [problem(check, error)];
   }
 }
 
-function checkClock(host: string, date: number): Finding {
+async function reach(cli: Cli, origin: string): Promise<HttpAnswer> {
+  const tried = `Cannot reach ${origin}`;
+  const signal = AbortSignal.timeout(HOST_PATIENCE * 1000);
+  const onTrace = cli.has("verbose") ? tell : undefined;
+  const options = { tried, secrets: [], signal, onTrace };
+  try {
+    return await send(new URL(origin), {}, options);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    throw new TikTokShopError(
+      "network",
+      `${tried}: no answer within ${HOST_PATIENCE} s`,
+      { hint: "check the connection and the proxy settings" },
+    );
+  }
+}
+
+function checkClock(date: number): Finding {
   const off = Math.round(Date.now() / 1000 - date);
-  const check = `clock (${host})`;
+  const check = "clock";
   if (Math.abs(off) <= 30) {
-    return { check, status: "ok", message: `differs by ${Math.abs(off)} s` };
+    return { check, status: "ok", message: "agrees with the token host's" };
   }
   return {
     check,
     status: "warning",
-    message: `this machine's clock is ${Math.abs(off)} s ` +
-      (off > 0 ? "ahead" : "behind"),
-    hint: "set the clock; until then the token host's own time is used",
+    message: `is ${timeLeft(Math.abs(off))} ${
+      off > 0 ? "ahead of" : "behind"
+    } the token host's`,
+    hint: "set this machine's clock; until then the host's time is used",
   };
 }
 
 /** Who heeds a proxy setting, and who does not. */
 function checkProxy(): Finding {
-  const { env, versions } = RUNTIME.process;
+  const { env, execArgv, versions } = RUNTIME.process;
+  const check = "proxy";
   const names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
   const set = names.find((name) => env[name]);
-  const check = "proxy";
   if (!set) return { check, status: "ok", message: "none is set" };
-  if (RUNTIME.Deno || env.NODE_USE_ENV_PROXY === "1") {
+  const options = [...execArgv, env.NODE_OPTIONS].join(" ");
+  const asked = env.NODE_USE_ENV_PROXY === "1" ||
+    options.includes("--use-env-proxy");
+  if (RUNTIME.Deno || (asked && /^https/i.test(set) && heedsProxies())) {
     return { check, status: "ok", message: `${set} is used` };
   }
   return {
     check,
     status: "warning",
     message: `${set} is set, but Node ${versions.node} does not use it`,
-    hint: "set NODE_USE_ENV_PROXY=1 (Node 22.21, 24 or later), or use Deno",
+    hint: heedsProxies()
+      ? `set ${/^https/i.test(set) ? "" : "HTTPS_PROXY and "}` +
+        "NODE_USE_ENV_PROXY=1"
+      : "use Deno, or Node 24 with NODE_USE_ENV_PROXY=1",
   };
+}
+
+/** Whether this Node can be told to use a proxy: from 22.21 and 24.5 on. */
+function heedsProxies(): boolean {
+  return RUNTIME.process.allowedNodeEnvironmentFlags.has("--use-env-proxy");
 }
 
 // --- the commands after the login
@@ -6172,7 +6326,7 @@ async function shopsCommand(cli: Cli): Promise<void> {
     if (cli.has("json")) return cli.print(shops);
     if (shops.length === 0) cli.say("The token may act for no shop");
     const rows = shops.map(({ id, name, region, seller_type, code }) =>
-      [id, name, region, seller_type, code].map(String)
+      [id, name, region, seller_type, code].map(textOf)
     );
     console.log(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
   });
@@ -6369,7 +6523,7 @@ async function profileStatus(
       open_id: data.open_id,
       app_key: meta.app_key,
       region: data.seller_base_region ?? meta.region,
-      user_type: USER_TYPES[data.user_type] ?? data.user_type,
+      user_type: USER_TYPES[integerOf(data.user_type) ?? -1] ?? data.user_type,
       scopes: data.granted_scopes,
       shops: plainShops(meta.shops),
       access_token_expire_in: integerOf(data.access_token_expire_in),
@@ -6386,9 +6540,9 @@ async function profileStatus(
 function plainShops(shops: unknown): ProfileStatus["shops"] {
   if (!Array.isArray(shops)) return undefined;
   return shops.filter(isRecord).map(({ id, name, region }) => ({
-    id: String(id),
-    name: String(name),
-    region: String(region),
+    id: textOf(id),
+    name: textOf(name),
+    region: textOf(region),
   }));
 }
 
@@ -6402,13 +6556,13 @@ function statusTable(list: readonly ProfileStatus[]): string {
   const rows = list.map((each) =>
     [
       each.profile,
-      each.error ? "unreadable" : each.seller_name ?? each.open_id ?? "",
-      each.region ?? "",
-      each.user_type ?? "",
-      `${each.scopes?.length ?? ""}`,
+      each.error ? "unreadable" : textOf(each.seller_name) || each.open_id,
+      each.region,
+      each.user_type,
+      each.scopes?.length,
       timeLeft(each.access_token_left),
       timeLeft(each.refresh_token_left),
-    ].map(String)
+    ].map(textOf)
   );
   const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
   return table([...head, "ACCESS", "REFRESH"], rows);
@@ -6462,17 +6616,14 @@ function table(head: string[], rows: string[][]): string {
  * Characters of two columns: East Asian wide ones and emoji, but not signs
  * such as ® that are emoji only when a variation selector follows.
  */
-const WIDE = new RegExp(
-  "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
-    "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
-    "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))",
-  "gu",
-);
+const WIDE = "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
+  "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
+  "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))";
 
 /** Columns that a text takes on a terminal. */
 function width(text: string): number {
-  const wide = text.match(WIDE)?.length ?? 0;
-  const marks = text.match(/\p{Mn}/gu)?.length ?? 0;
+  const wide = text.match(pattern(WIDE, "gu"))?.length ?? 0;
+  const marks = text.match(pattern("\\p{Mn}", "gu"))?.length ?? 0;
   return [...text].length + wide - marks;
 }
 

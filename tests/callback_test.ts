@@ -1,9 +1,8 @@
 /** The callback: its listeners, its gate, its answers and its end. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
+import { connect as connectHttp2 } from "node:http2";
 import { request as requestTls } from "node:https";
 import { Buffer } from "node:buffer";
 import { connect, createServer } from "node:net";
@@ -39,6 +38,7 @@ import {
   rawRequest,
   startLogin,
 } from "./callback_helpers.ts";
+import { makeCertificate } from "./certificate.ts";
 import {
   freePort,
   isListening,
@@ -587,6 +587,18 @@ loginTest(
   },
 );
 
+loginTest(
+  "startAuth() does not time out any more once the redirect came",
+  { timeout: 0.3 },
+  async (login) => {
+    const redirect = await login.redirect();
+    login.sandbox.fail("token", "slow:500");
+    assert.equal((await show(redirect)).status, 200);
+    assert.equal((await login.flow.reply).code, 0);
+    assert.deepEqual(login.states, [1, 2, 3]);
+  },
+);
+
 for (const query of ["", "?", "?utm_source=tiktok", "?locale=en", "?code="]) {
   loginTest(
     `startAuth() shows a friendly page for "/${query}", and waits on`,
@@ -1130,7 +1142,7 @@ async function assertDropped(held: HeldSocket[], ms: number): Promise<void> {
   assert.deepEqual([...open], []);
 }
 
-test("AuthFlow[asyncDispose] cancels, and returns with the port closed", async () => {
+test("AuthFlow[asyncDispose] cancels and closes the port", async () => {
   const login = await startLogin();
   const { flow } = login;
   let held: HeldSocket[] = [];
@@ -1182,7 +1194,8 @@ test("startAuth() rejects when its signal was aborted before", async () => {
 test("startAuth() heeds a signal that is aborted while it starts", async () => {
   const [port, sandbox] = [await freePort(), await startSandbox()];
   const abort = new AbortController();
-  const starting = startAuth({ ...appOf(sandbox), port, signal: abort.signal });
+  const { signal } = abort;
+  const starting = startAuth({ ...appOf(sandbox), port, signal, timeout: 2 });
   abort.abort("changed my mind");
   const error = await failure(starting.then(({ reply }) => reply));
   assert.equal(error.kind, "cancelled");
@@ -1224,7 +1237,7 @@ loginTest(
   },
 );
 
-test("AuthFlow.cancel() while tokens are kept tells the browser why", async () => {
+test("AuthFlow.cancel() while saving tells the browser why", async () => {
   let keeping = false;
   const onReply = () => (keeping = true, delay(100));
   const login = await startLogin({ onReply });
@@ -1334,6 +1347,7 @@ async function endProcess(
     held = await holdSockets(port);
     await end({ running, sandbox, link: link! });
     const began = performance.now();
+    setTimeout(() => running.child.kill("SIGKILL"), 5000).unref();
     const { code, stderr } = await running.ended;
     return { code, stderr, took: performance.now() - began };
   } finally {
@@ -1748,26 +1762,6 @@ loginTest(
 
 // === TLS
 
-/** A certificate for loopback hosts, made by openssl. */
-async function certificate(): Promise<{ cert: string; key: string }> {
-  const folder = await temporaryFolder();
-  try {
-    const [key, cert] = ["key.pem", "cert.pem"]
-      .map((name) => join(folder.path, name)) as [string, string];
-    const names = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1";
-    const args = "req -x509 -nodes -days 2 -newkey ec -subj /CN=localhost " +
-      `-pkeyopt ec_paramgen_curve:prime256v1 -addext ${names}`;
-    execFileSync(
-      "openssl",
-      [...args.split(" "), "-keyout", key, "-out", cert],
-      { stdio: "ignore" },
-    );
-    return { cert: readFileSync(cert, "utf8"), key: readFileSync(key, "utf8") };
-  } finally {
-    await folder[Symbol.asyncDispose]();
-  }
-}
-
 /** Opens an https URL at an address, like a browser that trusts `ca`. */
 function showTls(url: URL, host: string, ca: string): Promise<Shown> {
   return new Promise((resolve, reject) => {
@@ -1791,8 +1785,8 @@ function showTls(url: URL, host: string, ca: string): Promise<Shown> {
   });
 }
 
-test("startAuth() serves https on both families with a certificate", async () => {
-  const tls = await certificate();
+test("startAuth() serves https on both families", async () => {
+  const tls = makeCertificate();
   for (const host of LOOPBACKS) {
     const port = await freePort();
     const redirectUrl = `https://localhost:${port}/`;
@@ -1818,14 +1812,53 @@ test("startAuth() serves https on both families with a certificate", async () =>
   }
 });
 
+/** The status of an answer by HTTP/2, which browsers speak over TLS. */
+function showHttp2(url: URL, authority: string, ca: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const client = connectHttp2(`https://127.0.0.1:${url.port}`, {
+      ca,
+      servername: "localhost",
+    });
+    client.once("error", reject);
+    const request = client.request({
+      ":path": targetOf(url),
+      ":authority": authority,
+    });
+    request.once("error", reject);
+    request.once("response", (headers) => {
+      resolve(headers[":status"]);
+      client.destroy();
+    });
+    request.end();
+  });
+}
+
+test("startAuth() judges the host of HTTP/2 too", {
+  skip: !ON_DENO && "Node's https server speaks HTTP/1.1 only",
+}, async () => {
+  const [port, tls] = [await freePort(), makeCertificate()];
+  const redirectUrl = `https://localhost:${port}/`;
+  const login = await startLogin({ port, tls, sandbox: { redirectUrl } });
+  try {
+    const redirect = await login.redirect();
+    const answer = (host: string) => showHttp2(redirect, host, tls.cert);
+    assert.equal(await answer(`evil.example:${port}`), 421);
+    assert.equal(login.flow.state, 1);
+    assert.equal(await answer(redirect.host), 200);
+    await login.flow.reply;
+  } finally {
+    await login.end();
+  }
+});
+
 test("startAuth() lets its process end within 1 s over https too", async () => {
   const ended = await endLibrary(PROCESS_ENDINGS.timeout!, {
-    tls: await certificate(),
+    tls: makeCertificate(),
   });
   assert.ok(ended.took < 1000, `${ended.took} ms`);
 });
 
-test("startAuth() fails on a broken certificate, and leaves no port open", async () => {
+test("startAuth() fails on a broken certificate", async () => {
   const port = await freePort();
   const tls = { cert: "no certificate", key: "no key" };
   await assert.rejects(startLogin({ port, tls }));

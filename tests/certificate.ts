@@ -11,12 +11,15 @@ export interface Certificate {
 }
 
 /** A certificate for a host name and the loopback addresses, good for a day. */
-export function makeCertificate(name = "localhost"): Certificate {
+export function makeCertificate(
+  name = "localhost",
+  kind = "ec -pkeyopt ec_paramgen_curve:prime256v1",
+): Certificate {
   const folder = mkdtempSync(join(tmpdir(), "certificate "));
   const [key, cert] = ["key.pem", "cert.pem"].map((file) => join(folder, file));
   const names = `subjectAltName=DNS:${name},IP:127.0.0.1,IP:::1`;
-  const args = `req -x509 -nodes -days 1 -newkey ec -subj /CN=${name} ` +
-    `-pkeyopt ec_paramgen_curve:prime256v1 -addext ${names}`;
+  const args = `req -x509 -nodes -days 1 -newkey ${kind} -subj /CN=${name} ` +
+    `-addext ${names}`;
   try {
     execFileSync(
       "openssl",

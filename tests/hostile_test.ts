@@ -325,7 +325,9 @@ async function assertSucceeds(login: Login, redirect: URL): Promise<void> {
   assert.ok(await portClosed(login.flow.port) < 1000);
 }
 
-test(`startAuth() outlives ${COUNT} hostile requests, seed ${SEED}`, async () => {
+const NAME = `startAuth() outlives ${COUNT} hostile requests, seed ${SEED}`;
+
+test(NAME, async () => {
   const login = await startLogin();
   const held: Socket[] = [];
   try {

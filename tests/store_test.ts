@@ -453,7 +453,7 @@ test("fileStore() reads a file of TikTok's reply alone", () =>
 // === Names
 
 const GOOD_NAMES = [
-  ...["default", "a", "7", "Zoë", "店铺", "ร้าน".slice(0, 1), "a.b", "a-b_c"],
+  ...["default", "a", "7", "Zoë", "店铺", "ร", "a.b", "a-b_c"],
   ...["x".repeat(64), "configuration", "console", "com10", "null", "a..b"],
 ];
 

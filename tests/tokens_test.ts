@@ -256,39 +256,43 @@ test("exchangeCode() leaves the target of a redirect alone", () =>
     assert.deepEqual(paths, ["/api/v2/token/get"]);
   }));
 
-/** When a call is aborted, and how many requests there were by then. */
-const ABORTED: readonly [string, HostHandler, number, number][] = [
-  ["before the request", () => answer(), 0, 0],
-  ["before the answer", () => {}, 100, 1],
+/** When a call is aborted that was received 100 ms ago. */
+const ABORTED: readonly [string, HostHandler][] = [
+  ["before the answer", () => {}],
   [
     "amid the answer",
     (_, __, socket) => void socket.write(answer().subarray(0, 150)),
-    200,
-    1,
   ],
-  ["while backing off", () => answer("", { status: 503 }), 200, 1],
+  ["while backing off", () => answer("", { status: 503 })],
   [
     "while waiting as long as was asked for",
     () => answer("", { status: 429, headers: { "retry-after": 30 } }),
-    200,
-    1,
   ],
 ];
 
-for (const [when, handler, delay, requests] of ABORTED) {
-  test(`exchangeCode() can be aborted ${when}`, () =>
-    withHost(handler, async (host) => {
-      const abort = new AbortController();
-      if (delay === 0) abort.abort("enough");
-      else setTimeout(() => abort.abort("enough"), delay);
-      const started = performance.now();
+for (const [when, handler] of ABORTED) {
+  test(`exchangeCode() can be aborted ${when}`, () => {
+    const abort = new AbortController();
+    return withHost((...args) => {
+      setTimeout(() => abort.abort("enough"), 100);
+      return handler(...args);
+    }, async (host) => {
       const { signal } = abort;
       const error = await failure(exchange(host, { signal }), "cancelled");
       assert.match(error.message, /enough/);
-      assert.ok(performance.now() - started < 1500);
-      assert.equal(host.requests.length, requests);
-    }));
+      assert.ok(performance.now() - host.requests[0]!.time < 5000);
+      assert.equal(host.requests.length, 1);
+    });
+  });
 }
+
+test("exchangeCode() makes no request once it is aborted", () =>
+  withHost(() => answer(), async (host) => {
+    const signal = AbortSignal.abort("enough");
+    const error = await failure(exchange(host, { signal }), "cancelled");
+    assert.match(error.message, /enough/);
+    assert.equal(host.requests.length, 0);
+  }));
 
 test("exchangeCode() gives a call 30 seconds", {
   skip: process.env.SOAK ? false : "it takes 30 s: set SOAK=1",
@@ -436,11 +440,12 @@ test("exchangeCode() tries three times again what may pass", async () => {
     assert.equal(waits.length, 3, RETRIED[row]?.[0]);
     for (const [i, wait] of waits.entries()) {
       const least = 250 * 2 ** i;
-      assert.ok(wait > least - 20 && wait < least * 2 + 500, `${waits}`);
+      assert.ok(wait > least - 20 && wait < least * 2 + 2000, `${waits}`);
     }
   }
-  const firstWaits = all.map((requests) => Math.round(gaps(requests)[0]!));
-  assert.ok(new Set(firstWaits).size > 3, `no jitter: ${firstWaits}`);
+  const firstWaits = all.map((requests) => gaps(requests)[0]!);
+  const spread = Math.max(...firstWaits) - Math.min(...firstWaits);
+  assert.ok(spread > 50, `no jitter: ${firstWaits}`);
 });
 
 for (
@@ -467,29 +472,20 @@ test("exchangeCode() succeeds once the host has recovered", () =>
     },
   ));
 
-/** `Retry-After` and `Date`, and the shortest and longest wait in ms. */
+const retryAfter = (value: string | number) =>
+  answer("", { status: 503, headers: { "retry-after": value } });
+
+/** Answers that may ask for a wait, and the shortest and longest one in ms. */
 const RETRY_AFTERS: readonly [() => Uint8Array, number, number][] = [
-  [() => answer("", { status: 503, headers: { "retry-after": 1 } }), 990, 1600],
-  [() => answer("", { status: 503, headers: { "retry-after": 0 } }), 230, 990],
-  [
-    () => answer("", { status: 503, headers: { "retry-after": "x" } }),
-    230,
-    990,
-  ],
-  [() => refusal(36009003, "", { headers: { "retry-after": 1 } }), 990, 1600],
-  [() => busy(-60), 230, 990],
+  [() => retryAfter(1), 990, 4000],
+  [() => refusal(36009003, "", { headers: { "retry-after": 1 } }), 990, 4000],
+  [() => retryAfter(0), 230, 3000],
+  [() => retryAfter("soon"), 230, 3000],
+  [() => busy(-60), 230, 3000],
   // By the host's clock, however wrong.
-  [() => busy(1, Date.now() - 86_400_000), 990, 1600],
+  [() => busy(1, Date.now() - 86_400_000), 990, 4000],
   // By ours, where the host does not tell its own; fractions are lost.
-  [
-    () =>
-      answer("", {
-        status: 503,
-        headers: { "retry-after": httpDate(Date.now() + 2000) },
-      }),
-    900,
-    2500,
-  ],
+  [() => retryAfter(httpDate(Date.now() + 2000)), 900, 5000],
 ];
 
 test("exchangeCode() waits as long as Retry-After says", async () => {
@@ -504,7 +500,7 @@ test("exchangeCode() waits as long as Retry-After says", async () => {
   );
 });
 
-test("exchangeCode() tells a Retry-After that it does not wait for", async () => {
+test("exchangeCode() tells a Retry-After that it ignores", async () => {
   const headers = { "retry-after": 3600 };
   const call = exchangeFor(answer("", { status: 429, headers }));
   const error = await failure(call);
@@ -726,7 +722,7 @@ test("login() saves the digits of large integers", () =>
     assert.match(text, /\[\s+\[\s+7495540735365777507\s+\]\s+\]/);
   }));
 
-test("exchangeCode() is not harmed by __proto__ or toJSON members", async () => {
+test("exchangeCode() survives __proto__ and toJSON members", async () => {
   const members = '"__proto__":{"polluted":1},"constructor":{"polluted":1}';
   const body = `{${members},"toJSON":1,"code":0,"message":"","data":{` +
     `${members},"access_token":"GCP_a","id":7495540735365777507}}`;
@@ -904,7 +900,7 @@ async function assertNetworkError(
   assert.match(error.hint!, /connection and the proxy/);
 }
 
-test("exchangeCode() makes a network error of whatever goes wrong", async () => {
+test("exchangeCode() tells network errors of all sorts", async () => {
   const refused = `http://127.0.0.1:${await freePort()}/`;
   const tokenEndpoint = "https://example.com/get";
   await Promise.all([
@@ -984,7 +980,7 @@ test("exchangeCode() judges a megabyte of digits in bounded time", async () => {
     await exchangeFor(answer(body)).catch((error) => {
       assert.equal(error.kind, "invalid_response");
     });
-    assert.ok(performance.now() - started < 3000, text.slice(0, 9));
+    assert.ok(performance.now() - started < 5000, text.slice(0, 9));
   }
 });
 

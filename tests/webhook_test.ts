@@ -12,7 +12,6 @@ import {
   parseWebhook,
   TikTokShopError,
   verifyWebhook,
-  type WebhookEvent,
 } from "../mod.ts";
 
 // === Helpers
@@ -247,9 +246,9 @@ for (const [name, body] of GARBAGE) {
 
 // === A server
 
-const seen: WebhookEvent[] = [];
+const told: string[] = [];
 
-/** As the README shows it. */
+/** A whole server, as short as it can be. */
 function webhookServer(app: typeof APP): Server {
   return createServer(async (request, response) => {
     const chunks: Uint8Array[] = [];
@@ -259,7 +258,9 @@ function webhookServer(app: typeof APP): Server {
     response.writeHead(proven ? 200 : 401).end();
     if (!proven) return;
     const event = parseWebhook(body);
-    seen.push(event);
+    const { shopId, expirationTime } = event;
+    if (event.type === 6) told.push(`${shopId} has left`);
+    if (expirationTime) told.push(`${shopId} ends at ${expirationTime}`);
   });
 }
 
@@ -287,8 +288,10 @@ async function deliver(
 
 test("verifyWebhook() guards a node:http server by the raw body", async () => {
   const ending = event(7, '{"expiration_time":"1627587506","shop":"東京 é"}');
+  const leaving = event(6);
   const statuses = await deliver([
     [BODY, SIGNATURE],
+    [leaving, signed(leaving)],
     [ending, signed(ending)],
     [ending, SIGNATURE],
     [`${ending} `, signed(ending)],
@@ -296,6 +299,7 @@ test("verifyWebhook() guards a node:http server by the raw body", async () => {
     [ending],
     ["", signed(ending)],
   ]);
-  assert.deepEqual(statuses, [200, 200, 401, 401, 401, 401, 401]);
-  assert.deepEqual(seen.map(({ type }) => type), [1, 7]);
+  assert.deepEqual(statuses, [200, 200, 200, 401, 401, 401, 401, 401]);
+  const said = ["8600001 has left", "8600001 ends at 1627587506"];
+  assert.deepEqual(told, said);
 });

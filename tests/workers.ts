@@ -1,7 +1,10 @@
 /** Processes that keep tokens fresh, and what several tests do with them. */
 import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { pathToFileURL } from "node:url";
 import {
   type AccessTokenOptions,
   type AppCredentials,
@@ -11,7 +14,7 @@ import {
 } from "../mod.ts";
 import type { Sandbox } from "../scripts/sandbox.ts";
 import {
-  type Ended,
+  ON_DENO,
   ROOT,
   type Running,
   runtimeCommand,
@@ -23,19 +26,17 @@ export type Place =
   | { folder?: string; lease?: number }
   | { redis: "redis" | "ioredis"; port: number; lease?: number };
 
-/** What a worker does to itself before a call of the file system or Redis. */
-export interface Interruption {
-  /** Which call, counted from 1. */
-  call: number;
-  signal: "SIGKILL" | "SIGSTOP";
-}
-
-/** What a worker is to do. */
+/** What a worker is for. */
 export interface Job {
   place: Place;
   app: AppCredentials;
   /** Further options of `accessToken()`. */
-  options: Pick<AccessTokenOptions, "refreshEndpoint" | "minValid" | "profile">;
+  options: Pick<AccessTokenOptions, "refreshEndpoint" | "minValid">;
+}
+
+/** What a worker is to do. */
+export interface Order {
+  profile?: string;
   /** How many ask at once. @default {1} */
   callers?: number;
   /** Ask for ever. */
@@ -43,20 +44,25 @@ export interface Job {
   interruption?: Interruption;
 }
 
+/** What a worker does to itself before a call of the file system or Redis. */
+export interface Interruption {
+  /** Which call, counted from 1. */
+  call: number;
+  signal: "SIGKILL" | "SIGSTOP";
+}
+
 /** What came of it: the different tokens, and every error. */
 export interface Outcome {
   tokens: string[];
-  errors: { kind: string; message: string }[];
+  errors: string[];
 }
 
-/** A worker, waiting. */
+/** A worker, waiting for orders. */
 export interface Worker extends Running {
-  /** Lets it begin. */
-  go(): void;
-  /** Whether it came to its interruption; else it has ended. */
-  interrupted(): Promise<boolean>;
-  /** What it printed, once it has ended. */
-  outcome(): Promise<Outcome>;
+  /** Orders something; see {@linkcode Worker.next}. */
+  order(order?: Order): void;
+  /** What comes of an order; undefined if it is interrupted first. */
+  next(): Promise<Outcome | undefined>;
 }
 
 /** Starts a worker and waits until it is ready. */
@@ -65,25 +71,65 @@ export async function startWorker(
   env: Record<string, string> = {},
 ): Promise<Worker> {
   const command = runtimeCommand(join(ROOT, "tests", "worker.ts"));
-  const words = [...command, JSON.stringify(job)];
+  module ??= ON_DENO ? MODULE : withoutTypes(MODULE);
+  const words = [...command, JSON.stringify({ ...job, module })];
   const running = start(words, { env, input: "open" });
   await running.until(/^ready$/m);
-  return {
-    ...running,
-    go: () => void running.child.stdin!.write("go\n"),
-    interrupted: () =>
-      Promise.race([
-        running.until(/^interrupted$/m).then(() => true),
-        running.ended.then(({ stdout }) => /^interrupted$/m.test(stdout)),
-      ]),
-    outcome: async () => outcomeOf(await running.ended),
+  let read = 1;
+  const next = async () => {
+    const line = new RegExp(`^(?:.*\\n){${read++}}(.*)\\n`);
+    const [, text] = await untilPrinted(running, line);
+    return text === "interrupted" ? undefined : JSON.parse(text!);
   };
+  const order = (order: Order = {}) =>
+    void running.child.stdin!.write(`${JSON.stringify(order)}\n`);
+  return { ...running, order, next };
 }
 
-function outcomeOf({ stdout, stderr }: Ended): Outcome {
-  const line = stdout.trim().split("\n").at(-1)!;
-  assert.match(line, /^\{/, `${stdout}${stderr}`);
-  return JSON.parse(line);
+const MODULE = new URL("../mod.ts", import.meta.url).href;
+/** What the workers import. */
+let module: string | undefined;
+
+/**
+ * The same module as JavaScript: to remove the types, Node needs ten times as
+ * long as for all the rest of a start, and here are a hundred of them.
+ */
+function withoutTypes(module: string): string {
+  const { stripTypeScriptTypes } = process.getBuiltinModule(
+    "node:module",
+  ) as unknown as { stripTypeScriptTypes: (text: string) => string };
+  const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-worker-"));
+  process.once("exit", () => rmSync(folder, { recursive: true }));
+  const file = join(folder, "mod.mjs");
+  const text = readFileSync(new URL(module), "utf8");
+  writeFileSync(file, stripTypeScriptTypes(text));
+  return pathToFileURL(file).href;
+}
+
+async function untilPrinted(
+  { output, ended }: Running,
+  pattern: RegExp,
+): Promise<RegExpExecArray> {
+  let over = false;
+  ended.then(() => over = true);
+  await eventually(() => over || pattern.test(output.stdout), `${pattern}`);
+  const match = pattern.exec(output.stdout);
+  assert.ok(match, `No ${pattern} in ${output.stdout}${output.stderr}`);
+  return match;
+}
+
+/** Starts workers, and ends them whatever happens. */
+export async function withWorkers<T>(
+  starting: Promise<Worker>[],
+  run: (workers: [Worker, ...Worker[]]) => Promise<T>,
+): Promise<T> {
+  const workers = await Promise.all(starting);
+  try {
+    return await run(workers as [Worker, ...Worker[]]);
+  } finally {
+    for (const { child } of workers) child.kill("SIGKILL");
+    await Promise.all(workers.map(({ ended }) => ended));
+  }
 }
 
 /** Why no process can be stopped and continued here, or false. */
@@ -92,21 +138,21 @@ export const NO_STOPPING: string | false = process.platform === "win32"
   : false;
 
 /** More calls of the file system or of Redis than a refresh makes. */
-const MOST_CALLS = 32;
-const AT_ONCE = 8;
+const MOST_CALLS = 40;
 
 /**
- * Runs something at the first, second, third call and so on, until it says
- * that there is no such call any more.
+ * Runs something at the first, second, third call and so on, in several lanes
+ * at once, until it says that there is no such call any more.
  */
 export async function atEveryCall(
-  run: (call: number) => Promise<boolean>,
+  lanes: number,
+  run: (call: number, lane: number) => Promise<boolean>,
 ): Promise<void> {
   let [call, found] = [0, 0];
-  const lane = async () => {
-    while (call < MOST_CALLS && await run(++call)) found++;
+  const walk = async (_: unknown, lane: number) => {
+    while (call < MOST_CALLS && await run(++call, lane)) found++;
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, lane));
+  await Promise.all(Array.from({ length: lanes }, walk));
   assert.ok(found > 3 && found < MOST_CALLS, `${found} calls were found`);
 }
 

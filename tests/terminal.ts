@@ -1,0 +1,147 @@
+/**
+ * A terminal with a person in front of it: tmux(1), whose screen can be read
+ * as it would be seen. On it runs a shell, which knows the program by name.
+ */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Desk, deskCommand } from "./desk.ts";
+import { cleanEnv } from "./helpers.ts";
+
+/** Why there is no terminal; false if there is one. */
+export const NO_TERMINAL: string | false =
+  (process.platform === "win32" || spawnSync("tmux", ["-V"]).status !== 0) &&
+  "tmux is not installed";
+
+const PROMPT = "desk$ ";
+const LIMIT = 15_000; // ms to wait for what must appear
+
+/** See {@linkcode withTerminal}. */
+export class Terminal {
+  readonly #socket: string;
+  readonly #raw: string;
+
+  constructor(desk: Desk, env: Record<string, string | undefined>) {
+    this.#socket = desk.path("tmux");
+    this.#raw = desk.path("typescript");
+    const bin = desk.path("bin");
+    mkdirSync(bin, { recursive: true });
+    const line = deskCommand([]).map(quoted).join(" ");
+    writeFileSync(`${bin}/tiktok-shop-oauth2`, `#!/bin/sh\n${line} "$@"\n`, {
+      mode: 0o755,
+    });
+    const profile = desk.path("profile.sh");
+    writeFileSync(profile, `PS1='${PROMPT}'\n`);
+    const settings = desk.path("tmux.conf");
+    writeFileSync(settings, "set -g default-terminal xterm-256color\n");
+    const all = cleanEnv({
+      ...{ HOME: desk.folder, TIKTOK_SHOP_HOME: desk.store, ENV: profile },
+      ...{ NO_COLOR: undefined, LANG: "C.UTF-8", ...env },
+      PATH: `${bin}:${process.env.PATH}`,
+    });
+    const size = ["-x", "80", "-y", "50"];
+    const shell = "exec sh";
+    execFileSync(
+      "tmux",
+      [
+        "-u",
+        "-S",
+        this.#socket,
+        "-f",
+        settings,
+        "new-session",
+        "-d",
+        ...size,
+        shell,
+      ],
+      { env: all, cwd: desk.folder },
+    );
+    writeFileSync(this.#raw, "");
+    this.#tmux("pipe-pane", `cat >> ${quoted(this.#raw)}`);
+  }
+
+  #tmux(...args: string[]): string {
+    return execFileSync("tmux", ["-S", this.#socket, ...args], {
+      encoding: "utf8",
+    });
+  }
+
+  /** What stands on the screen, line by line as a person sees it. */
+  get screen(): string {
+    return this.#tmux("capture-pane", "-p").trimEnd();
+  }
+
+  /** Every byte that came to the terminal. */
+  get raw(): string {
+    return readFileSync(this.#raw, "utf8");
+  }
+
+  /** Types a text without Enter. */
+  type(text: string): void {
+    this.#tmux("send-keys", "-l", text);
+  }
+
+  /** Presses a key, such as `Enter` or `C-c`. */
+  press(key: string): void {
+    this.#tmux("send-keys", key);
+  }
+
+  /** Types a line. */
+  enter(text: string): void {
+    if (text) this.type(text);
+    this.press("Enter");
+  }
+
+  /** Starts a command, on a screen without anything else. */
+  async run(command: string): Promise<void> {
+    await this.until(/desk\$$/);
+    this.enter("clear");
+    await this.until(/^desk\$$/);
+    this.enter(command);
+  }
+
+  /** Waits until the screen matches. */
+  async until(pattern: RegExp): Promise<string> {
+    for (const limit = Date.now() + LIMIT; Date.now() < limit;) {
+      const { screen } = this;
+      if (pattern.test(screen)) return screen;
+      await delay(40);
+    }
+    throw new Error(`No ${pattern} on the screen:\n${this.screen}`);
+  }
+
+  /** Waits for the prompt; the screen, and how the command ended. */
+  async finish(): Promise<{ code: number; screen: string }> {
+    const screen = await this.until(/\ndesk\$$/);
+    this.enter(
+      'echo "[$?]"; stty -a | tr " " "\\n" | grep -cx -e echo -e icanon',
+    );
+    const after = await this.until(/^\[\d+\]\n\d\ndesk\$$/m);
+    assert.match(after, /\n2\ndesk\$$/, "the terminal is not as it was");
+    return { code: Number(/^\[(\d+)\]$/m.exec(after)![1]), screen };
+  }
+
+  close(): void {
+    this.#tmux("kill-server");
+  }
+}
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** Sits down at a terminal on a desk, and leaves it whatever comes of it. */
+export async function withTerminal(
+  desk: Desk,
+  env: Record<string, string | undefined>,
+  run: (terminal: Terminal) => Promise<unknown>,
+): Promise<void> {
+  const terminal = new Terminal(desk, env);
+  try {
+    await run(terminal);
+  } finally {
+    terminal.close();
+  }
+}
