@@ -1310,8 +1310,8 @@ class LoopbackFlow implements AuthFlow {
     const plain = this.redirectUrl.startsWith("http:") ? " (not https)" : "";
     const hint = this.#held
       ? missingStateError("").hint
-      : `check that the app's redirect URL is ${this.redirectUrl}${plain}, ` +
-        "or paste the address that the browser was sent to";
+      : `check that the app's redirect URL is ${this.redirectUrl}${plain}; ` +
+        "or log in again, and paste the address that the browser is sent to";
     return new TikTokShopError("timeout", waited, { hint });
   }
 }
@@ -1414,7 +1414,7 @@ function seconds(duration: Duration, least = Number.MIN_VALUE): number {
 
 function cancelledError(
   reason: unknown,
-  what: "call" | "login" = "call",
+  what: "call" | "command" | "login" = "call",
 ): TikTokShopError {
   const why = typeof reason === "string" ? reason : messageOf(reason);
   const message = `The ${what} was cancelled: ${why}`;
@@ -2271,11 +2271,14 @@ async function send(
   try {
     signal?.throwIfAborted();
     const request = { ...init, redirect: "manual", signal: abort.signal };
-    const response = await (options.fetch ?? fetch)(
-      url,
-      request as RequestInit,
-    );
-    const answer = await readAnswer(response, tried, secrets);
+    const call = async () => {
+      const make = options.fetch ?? fetch;
+      const response = await make(url, request as RequestInit);
+      return await readAnswer(response, tried, secrets);
+    };
+    // Raced, for Node's fetch can forget its signal once the head is in: a
+    // body that cannot be decoded would then be waited for without end.
+    const answer = await abortable(call(), abort.signal, (reason) => reason);
     trace(options, url, init, `HTTP ${answer.status}`, started);
     return answer;
   } catch (error) {
@@ -2976,11 +2979,12 @@ class LocalLocks {
 async function abortable<T>(
   promise: Promise<T>,
   signal?: AbortSignal,
+  errorOf: (reason: unknown) => unknown = cancelledError,
 ): Promise<T> {
   if (!signal) return await promise;
-  if (signal.aborted) throw cancelledError(signal.reason);
+  if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
-  const stop = () => aborted.reject(cancelledError(signal.reason));
+  const stop = () => aborted.reject(errorOf(signal.reason));
   signal.addEventListener("abort", stop);
   try {
     return await Promise.race([promise, aborted.promise]);
@@ -4484,12 +4488,12 @@ const COMMON_FLAGS: Record<string, Flag> = {
   },
   "app-secret-file": {
     value: "FILE",
-    help: "file with the app secret, - for stdin; or TIKTOK_SHOP_APP_SECRET",
+    help: "file with the app secret, - for stdin",
   },
   "service-id": {
     value: "ID",
     env: "TIKTOK_SHOP_SERVICE_ID",
-    help: "the service id, the number at the end of the app's link",
+    help: "the number at the end of the app's authorization link",
   },
   "region": {
     value: "row|us",
@@ -4552,7 +4556,7 @@ interface Command {
 
 const MIN_VALID: Flag = {
   value: "TIME",
-  help: "time that the access token must have left, such as 5m or 2h",
+  help: "time the access token must have left, as in 5m or 2h",
 };
 
 const SHOP: Flag = {
@@ -4568,7 +4572,7 @@ const LOGIN_FLAGS: Record<string, Flag> = {
   },
   "host": {
     value: "HOST",
-    help: "host of the redirect URL: localhost or 127.0.0.1 (localhost)",
+    help: "the redirect URL's host, or 127.0.0.1 (localhost)",
   },
   "path": { value: "PATH", help: "path of the redirect URL (/)" },
   "redirect-url": {
@@ -4602,7 +4606,7 @@ const COMMANDS: Record<string, Command> = {
         help: "command to open the link with, %s for the URL",
       },
       "paste": {
-        help: "read a redirect URL or code from stdin (always on a terminal)",
+        help: "take the redirect from stdin, as on a terminal",
       },
       "start": {
         help: "print the link as JSON and end; go on with --complete",
@@ -4672,7 +4676,7 @@ const COMMANDS: Record<string, Command> = {
     run: doctorCommand,
   },
   relay: {
-    help: "print a page that moves an https redirect on to localhost",
+    help: "print a web page that moves redirects on to localhost",
     flags: {},
     run: relayCommand,
   },
@@ -4699,12 +4703,16 @@ export async function main(args: string[]): Promise<number> {
     return 0;
   }
   // A reader that is gone, or a full disk, must not cost anybody a token.
-  RUNTIME.process.stderr.off("error", ignore).on("error", ignore);
+  const { stdout, stderr } = RUNTIME.process;
+  for (const stream of [stdout, stderr]) {
+    stream.off("error", ignore).on("error", ignore);
+  }
   try {
     const { command, cli } = readCommandLine(args);
-    if (cli.has("version")) console.log(VERSION);
-    else if (cli.has("help")) console.log(helpText(cli.commandName));
+    if (cli.has("version")) cli.write(VERSION);
+    else if (cli.has("help")) cli.write(helpText(cli.commandName));
     else await command.run(cli);
+    await cli.written;
     return cli.exitCode;
   } catch (error) {
     return report(error, args.includes("--verbose"));
@@ -4712,6 +4720,21 @@ export async function main(args: string[]): Promise<number> {
 }
 
 function ignore(): void {}
+
+/** Writes a line to stdout; that its reader has left is no failure. */
+function arrived(line: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const settle = (error?: unknown) => {
+      if (!error || codeOf(error) === "EPIPE") return resolve();
+      reject(new Error(`Cannot write to stdout: ${messageOf(error)}`));
+    };
+    try {
+      RUNTIME.process.stdout.write(`${line}\n`, settle);
+    } catch (error) {
+      settle(error); // Deno throws what Node hands over
+    }
+  });
+}
 
 /** Tells an error and its next step; returns its exit code. */
 function report(error: unknown, verbose: boolean): number {
@@ -4734,6 +4757,8 @@ function exitCodeOf(error: unknown): number {
 /** What was given on the command line, in the environment and in its file. */
 class Cli {
   exitCode = 0;
+  /** Rejects if data could not be written: a full disk is no success. */
+  written: Promise<void> = Promise.resolve();
   readonly commandName: string;
   readonly operands: readonly string[];
   readonly #flags: Map<string, string[]>;
@@ -4761,6 +4786,8 @@ class Cli {
   /** A flag's value, else the environment's, else the file's. */
   get(flag: string): string | undefined {
     const given = this.#flags.get(flag)?.[0];
+    // The flag --profile beats a file that the environment names.
+    if (flag === "file" && given === undefined && this.has("profile")) return;
     const { env } = flagOf(this.commandName, flag) ?? {};
     return given ?? (env ? this.env(env) ?? this.#kept(flag) : undefined);
   }
@@ -4786,7 +4813,15 @@ class Cli {
 
   /** Data on stdout. */
   print(value: unknown): void {
-    console.log(stringifyJson(value, this.has("json") ? 0 : 2));
+    this.write(stringifyJson(value, this.has("json") ? 0 : 2));
+  }
+
+  /** A line of data on stdout; whether it arrived, `written` tells. */
+  write(line: string): void {
+    const arrival = arrived(line);
+    arrival.catch(ignore); // judged at the end
+    this.written = this.written.then(() => arrival);
+    this.written.catch(ignore);
   }
 }
 
@@ -4967,7 +5002,8 @@ ${lines(COMMON_FLAGS)}
 
 Flags beat the environment, which beats the env file. The environment
 variables are TIKTOK_SHOP_ and the flag's name, such as TIKTOK_SHOP_APP_KEY;
-TIKTOK_SHOP_HOME is the folder of the profiles.`;
+TIKTOK_SHOP_APP_SECRET is the app secret, TIKTOK_SHOP_TOKEN_FILE means --file,
+and TIKTOK_SHOP_HOME is the folder of the profiles.`;
 }
 
 /** A name and its text, wrapped at 80 columns. */
@@ -5414,7 +5450,7 @@ class TerminalInput {
         this.#asked = resolve;
         const refuse = (reason: unknown) => {
           if (this.#asked === resolve) this.leave();
-          reject(cancelledError(reason));
+          reject(cancelledError(reason, "command"));
         };
         stop = () => refuse(signal.reason);
         this.#onEnd = () => refuse("the input has ended");
@@ -5551,6 +5587,9 @@ class Progress {
     this.#cli.say("Open this link to authorize the app:\n");
     tell(linkLine(flow.url));
     this.#cli.say(`\nWaiting for the redirect to ${flow.redirectUrl}`);
+    if (this.#input.isTerminal && !remoteHint(RUNTIME.process.env)) {
+      this.#cli.say("If the browser cannot open it, paste its address here");
+    }
     if (!isLively() || this.#cli.has("quiet")) return;
     const limit = seconds(this.#cli.get("timeout") ?? DEFAULT_TIMEOUT);
     this.#deadline = Date.now() + limit * 1000;
@@ -5847,8 +5886,8 @@ paste it into the terminal where the login waits.</p></noscript>
 }
 
 // deno-lint-ignore require-await -- a command is asynchronous
-async function relayCommand(): Promise<void> {
-  console.log(renderRelay());
+async function relayCommand(cli: Cli): Promise<void> {
+  cli.write(renderRelay());
 }
 
 // --- doctor
@@ -5876,7 +5915,7 @@ async function doctorCommand(cli: Cli): Promise<void> {
     checkProxy(),
   ])).flat();
   if (cli.has("json")) cli.print(findings);
-  else console.log(findings.map(findingText).join("\n"));
+  else cli.write(findings.map(findingText).join("\n"));
   if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
 }
 
@@ -6258,7 +6297,7 @@ async function refreshAll(
   let done = 0;
   await inParallel(profiles, 16, async (profile) => {
     const { line, code } = await refreshLine(keep, profile);
-    console.log(stringifyJson(line, 0));
+    cli.write(stringifyJson(line, 0));
     if (code) codes.push(code);
     showProgress(cli, `${++done} of ${profiles.length}`);
   });
@@ -6316,7 +6355,7 @@ function showProgress(cli: Cli, text: string): void {
 async function tokenCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const tokens = await validTokens(keepFor(cli, terminal));
-    console.log(tokens.data.access_token);
+    cli.write(tokens.data.access_token);
   });
 }
 
@@ -6328,7 +6367,7 @@ async function shopsCommand(cli: Cli): Promise<void> {
     const rows = shops.map(({ id, name, region, seller_type, code }) =>
       [id, name, region, seller_type, code].map(textOf)
     );
-    console.log(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
+    cli.write(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
   });
 }
 
@@ -6346,7 +6385,7 @@ async function apiCommand(cli: Cli): Promise<void> {
     if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
     const pages: ApiReply[] = [];
     for await (const page of apiPages(request, keep)) pages.push(page);
-    for (const page of pages) console.log(stringifyJson(page, 0));
+    for (const page of pages) cli.write(stringifyJson(page, 0));
   });
 }
 
@@ -6496,7 +6535,7 @@ async function statusCommand(cli: Cli): Promise<void> {
   });
   const list = profiles.map((name) => found.get(name)!);
   if (cli.has("json")) cli.print(list);
-  else if (list.length) console.log(statusTable(list));
+  else if (list.length) cli.write(statusTable(list));
   else tell(`There are no profiles yet, ${LOGIN_AGAIN}`);
   for (const each of list) warnOfEnd(each);
   const lacking = list.some((each) =>

@@ -31,6 +31,8 @@
  * await sandbox.stop();
  * ```
  *
+ * For a token store of one's own there is {@linkcode testTokenStore}.
+ *
  * Nothing runs on import. It listens on 127.0.0.1 only, and its default
  * credentials open nothing anywhere else.
  *

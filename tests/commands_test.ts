@@ -4,6 +4,7 @@
  * run may show a secret that it was not asked for; see `run`.
  */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import process from "node:process";
@@ -21,7 +22,7 @@ import {
   type RunOptions,
   withDesk,
 } from "./desk.ts";
-import { type Ended, runtimeCommand } from "./helpers.ts";
+import { type Ended, programCommand, runtimeCommand } from "./helpers.ts";
 import { REPLY } from "./token_host.ts";
 
 // === Helpers
@@ -35,6 +36,10 @@ const DAY = 86_400;
 
 /** Node runs this many tests of a group at once; Deno one after the other. */
 const TOGETHER = { concurrency: 4 };
+
+const FULL = existsSync("/dev/full")
+  ? {}
+  : { skip: "this system has no /dev/full" };
 
 const POSIX = process.platform === "win32"
   ? { skip: "Windows has no sh and no signals" }
@@ -454,6 +459,29 @@ const MIN_VALIDS: [flag: string[], left: number, refreshes: number][] = [
 ];
 
 describe("token", TOGETHER, () => {
+  it(
+    "fails when stdout takes no data, as on a full disk",
+    FULL,
+    () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        const shell = ["sh", "-c", '"$@" > /dev/full', "sh"];
+        const command = [...shell, ...programCommand(["token"])];
+        const ended = await desk.startCommand(command).ended;
+        assert.equal(ended.code, 1, ended.stderr);
+        assert.match(ended.stderr, /^error: Cannot write to stdout: .*space/);
+      }),
+  );
+
+  it("takes --profile before a file that the environment names", () =>
+    withDesk(async (desk) => {
+      const { data } = await seed(desk, "named");
+      const env = { TIKTOK_SHOP_TOKEN_FILE: desk.path("absent.json") };
+      const args = ["token", "--profile", "named"];
+      const { stdout } = await run(desk, args, { env, asked: "tokens" });
+      assert.equal(stdout, `${data.access_token}\n`);
+    }));
+
   it("prints the token without a request, a secret or a word", () =>
     withDesk(async (desk) => {
       const { data } = await seed(desk);
@@ -601,7 +629,8 @@ shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
         refresh_token_expire_in: String(inFuture(90 * DAY)),
       }, { shops: { none: true }, clock_offset: "x" });
       const { stdout, stderr, code } = await run(desk, ["status"]);
-      assert.match(stdout, /\nodd +x +GB +seller +unknown +90d\n$/);
+      // A name that is none: the open id stands in for it.
+      assert.match(stdout, /\nodd +7010\w+ +GB +seller +unknown +90d\n$/);
       assert.deepEqual([stderr, code], ["", 0]);
     }));
 
@@ -1296,7 +1325,7 @@ describe("the help of", TOGETHER, () => {
         const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
           .map(([, name]) => name!);
         assert.deepEqual(named.sort(), [...own, ...COMMON_FLAGS].sort());
-        assert.match(stdout, new RegExp(`^${command}: \\w`, "m"));
+        assert.match(stdout, new RegExp(`^${command}[ .A-Z-]*: \\w`, "m"));
       }));
   }
 });

@@ -83,7 +83,7 @@ function strippedProgram(): string {
   return file;
 }
 
-const RUN_LIMIT = 30_000; // ms; no run may hang a test
+const RUN_LIMIT = 20_000; // ms; no run may hang a test
 
 /** See {@linkcode withDesk}. */
 export class Desk {

@@ -1154,7 +1154,8 @@ describe("login's tokens", TOGETHER, () => {
 
 /** The program by a shell that redirects or closes its streams. */
 function throughShell(redirection: string, args: string[]): string[] {
-  const [command, ...rest] = deskCommand(args);
+  // A limit of its own, for it outlives a shell that is killed.
+  const [command, ...rest] = deskCommand([...args, "--timeout", "20"]);
   return ["sh", "-c", `"$0" "$@" ${redirection}`, command!, ...rest];
 }
 

@@ -18,14 +18,25 @@ export const NO_TERMINAL: string | false =
 const PROMPT = "desk$ ";
 const LIMIT = 15_000; // ms to wait for what must appear
 
+/** What stands on a screen. */
+export interface Shown {
+  /** As a person sees it. */
+  readonly screen: string;
+  /** Each line whole, those too that had to be cut at the edge. */
+  readonly lines: string[];
+}
+
+let terminals = 0;
+
 /** See {@linkcode withTerminal}. */
-export class Terminal {
+export class Terminal implements Shown {
   readonly #socket: string;
   readonly #raw: string;
 
   constructor(desk: Desk, env: Record<string, string | undefined>) {
-    this.#socket = desk.path("tmux");
-    this.#raw = desk.path("typescript");
+    const n = ++terminals;
+    this.#socket = desk.path(`tmux${n}`);
+    this.#raw = desk.path(`typescript${n}`);
     const bin = desk.path("bin");
     mkdirSync(bin, { recursive: true });
     const line = deskCommand([]).map(quoted).join(" ");
@@ -68,9 +79,13 @@ export class Terminal {
     });
   }
 
-  /** What stands on the screen, line by line as a person sees it. */
   get screen(): string {
     return this.#tmux("capture-pane", "-p").trimEnd();
+  }
+
+  get lines(): string[] {
+    return this.#tmux("capture-pane", "-p", "-J").trimEnd().split("\n")
+      .map((line) => line.trimEnd());
   }
 
   /** Every byte that came to the terminal. */
@@ -96,9 +111,10 @@ export class Terminal {
 
   /** Starts a command, on a screen without anything else. */
   async run(command: string): Promise<void> {
-    await this.until(/desk\$$/);
-    this.enter("clear");
-    await this.until(/^desk\$$/);
+    if (await this.until(/desk\$$/) !== "desk$") {
+      this.enter("clear");
+      await this.until(/^desk\$$/);
+    }
     this.enter(command);
   }
 
@@ -113,14 +129,15 @@ export class Terminal {
   }
 
   /** Waits for the prompt; the screen, and how the command ended. */
-  async finish(): Promise<{ code: number; screen: string }> {
-    const screen = await this.until(/\ndesk\$$/);
+  async finish(): Promise<Shown & { code: number }> {
+    await this.until(/\ndesk\$$/);
+    const { screen, lines } = this;
     this.enter(
       'echo "[$?]"; stty -a | tr " " "\\n" | grep -cx -e echo -e icanon',
     );
     const after = await this.until(/^\[\d+\]\n\d\ndesk\$$/m);
     assert.match(after, /\n2\ndesk\$$/, "the terminal is not as it was");
-    return { code: Number(/^\[(\d+)\]$/m.exec(after)![1]), screen };
+    return { code: Number(/^\[(\d+)\]$/m.exec(after)![1]), screen, lines };
   }
 
   close(): void {

@@ -9,7 +9,7 @@ import { connect } from "node:tls";
 import { describe, it } from "node:test";
 import { type Certificate, makeCertificate } from "./certificate.ts";
 import { type Desk, withDesk } from "./desk.ts";
-import { isListening, ON_DENO } from "./helpers.ts";
+import { freePort, isListening, ON_DENO } from "./helpers.ts";
 
 const TOGETHER = { concurrency: 4 };
 
@@ -51,10 +51,12 @@ function show(url: string, address: string): Promise<string> {
 }
 
 /** A desk whose app redirects to https. */
-function withTlsDesk(run: (desk: Desk) => Promise<unknown>): Promise<void> {
-  return withDesk((desk) =>
-    withDesk(run, { redirectUrl: `https://localhost:${desk.port}/` })
-  );
+async function withTlsDesk(
+  run: (desk: Desk) => Promise<unknown>,
+): Promise<void> {
+  await withDesk(run, {
+    redirectUrl: `https://localhost:${await freePort()}/`,
+  });
 }
 
 describe("login with --tls-cert and --tls-key", TOGETHER, () => {

@@ -10,6 +10,7 @@ import { describe, it } from "node:test";
 import type { SandboxDecision } from "../scripts/sandbox.ts";
 import { type Desk, NOTHING_SET, type RunOptions, withDesk } from "./desk.ts";
 import { type Ended, freePort, isListening, start } from "./helpers.ts";
+import { sharedDesk } from "./shared_desk.ts";
 
 /** Node runs this many tests of a group at once; Deno one after the other. */
 const TOGETHER = { concurrency: 4 };
@@ -569,12 +570,13 @@ const USAGE_ERRORS: [args: string[], message: RegExp][] = [
 ];
 
 describe("login in two steps", TOGETHER, () => {
+  const desk = sharedDesk();
+
   for (const [args, message] of USAGE_ERRORS) {
-    it(`refuses ${args.join(" ")}`, () =>
-      withDesk(async (desk) => {
-        assertFailed(await desk.run(["login", ...args]), 2, message);
-        assert.deepEqual(await readdir(desk.store).catch(() => []), []);
-      }));
+    it(`refuses ${args.join(" ")}`, async () => {
+      assertFailed(await desk().run(["login", ...args]), 2, message);
+      assert.deepEqual(await readdir(desk().store).catch(() => []), []);
+    });
   }
 
   it("says so if the state cannot be kept", () =>

@@ -6,12 +6,11 @@
 import { writeSync } from "node:fs";
 import process from "node:process";
 import type { TokenStore } from "../mod.ts";
-import { connectRedis } from "./redis_client.ts";
-import type { Interruption, Job, Order, Outcome } from "./workers.ts";
+import type { Interruption, Job, Modules, Order, Outcome } from "./workers.ts";
 
-const job: Job & { module: string } = JSON.parse(process.argv[2]!);
+const job: Job & { modules: Modules } = JSON.parse(process.argv[2]!);
 const { accessToken, fileStore, redisStore }: typeof import("../mod.ts") =
-  await import(job.module);
+  await import(job.modules.library);
 let interruption: Interruption | undefined;
 let calls = 0;
 
@@ -43,6 +42,9 @@ async function openStore(): Promise<
 > {
   const { place } = job;
   if ("redis" in place) {
+    const { connectRedis }: typeof import("./redis_client.ts") = await import(
+      job.modules.redis
+    );
     const { command, close } = await connectRedis(place.redis, place.port);
     const counted = (...words: string[]) => (count(), command(...words));
     return { store: redisStore(counted, { lease: place.lease }), close };

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import {
   type AccessTokenOptions,
   type AppCredentials,
@@ -13,13 +13,7 @@ import {
   type TokenStore,
 } from "../mod.ts";
 import type { Sandbox } from "../scripts/sandbox.ts";
-import {
-  ON_DENO,
-  ROOT,
-  type Running,
-  runtimeCommand,
-  start,
-} from "./helpers.ts";
+import { ON_DENO, type Running, runtimeCommand, start } from "./helpers.ts";
 
 /** Where a worker finds the tokens: by default in the library's own store. */
 export type Place =
@@ -70,9 +64,9 @@ export async function startWorker(
   job: Job,
   env: Record<string, string> = {},
 ): Promise<Worker> {
-  const command = runtimeCommand(join(ROOT, "tests", "worker.ts"));
-  module ??= ON_DENO ? MODULE : withoutTypes(MODULE);
-  const words = [...command, JSON.stringify({ ...job, module })];
+  modules ??= ON_DENO ? MODULES : withoutTypes(MODULES);
+  const words = runtimeCommand(fileURLToPath(modules.worker));
+  words.push(JSON.stringify({ ...job, modules }));
   const running = start(words, { env, input: "open" });
   await running.until(/^ready$/m);
   let read = 1;
@@ -86,24 +80,42 @@ export async function startWorker(
   return { ...running, order, next };
 }
 
-const MODULE = new URL("../mod.ts", import.meta.url).href;
-/** What the workers import. */
-let module: string | undefined;
+/** What a worker consists of, as URLs. */
+export interface Modules {
+  worker: string;
+  library: string;
+  redis: string;
+}
+
+const MODULES: Modules = {
+  worker: new URL("worker.ts", import.meta.url).href,
+  library: new URL("../mod.ts", import.meta.url).href,
+  redis: new URL("redis_client.ts", import.meta.url).href,
+};
+
+let modules: Modules | undefined;
 
 /**
- * The same module as JavaScript: to remove the types, Node needs ten times as
+ * The same modules as JavaScript: to remove the types, Node needs ten times as
  * long as for all the rest of a start, and here are a hundred of them.
  */
-function withoutTypes(module: string): string {
+function withoutTypes({ worker, library, redis }: Modules): Modules {
   const { stripTypeScriptTypes } = process.getBuiltinModule(
     "node:module",
   ) as unknown as { stripTypeScriptTypes: (text: string) => string };
   const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-worker-"));
   process.once("exit", () => rmSync(folder, { recursive: true }));
-  const file = join(folder, "mod.mjs");
-  const text = readFileSync(new URL(module), "utf8");
-  writeFileSync(file, stripTypeScriptTypes(text));
-  return pathToFileURL(file).href;
+  const strip = (module: string, name: string) => {
+    const file = join(folder, name);
+    const text = readFileSync(new URL(module), "utf8");
+    writeFileSync(file, stripTypeScriptTypes(text));
+    return pathToFileURL(file).href;
+  };
+  return {
+    worker: strip(worker, "worker.mjs"),
+    library: strip(library, "mod.mjs"),
+    redis,
+  };
 }
 
 async function untilPrinted(
@@ -130,6 +142,33 @@ export async function withWorkers<T>(
     for (const { child } of workers) child.kill("SIGKILL");
     await Promise.all(workers.map(({ ended }) => ended));
   }
+}
+
+/**
+ * Takes over the lock of a worker who has stopped, and lets him go on while it
+ * is held: he must not change anything. Then it saves newer tokens, which he
+ * must leave alone as well.
+ */
+export async function overtake(
+  store: TokenStore,
+  profile: string,
+  goOn: () => Promise<Outcome | undefined>,
+): Promise<Outcome | undefined> {
+  const lock = await store.lock(profile);
+  const tokens = (await store.load(profile))!;
+  const going = goOn();
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.deepEqual(await store.load(profile), tokens);
+  const now = Math.floor(Date.now() / 1000);
+  const data = {
+    ...tokens.data,
+    access_token: "ROW_newer",
+    access_token_expire_in: now + 7 * 86_400,
+  };
+  const meta = { ...tokens.meta, obtained_at: now + 60 };
+  await store.save(profile, { ...tokens, data, meta }, lock);
+  await lock[Symbol.asyncDispose]();
+  return await going;
 }
 
 /** Why no process can be stopped and continued here, or false. */

@@ -97,6 +97,8 @@ describe("the npm package", () => {
       "esm/scripts/npm_bin.js",
       "esm/scripts/sandbox.d.ts",
       "esm/scripts/sandbox.js",
+      "esm/scripts/store_conformance.d.ts",
+      "esm/scripts/store_conformance.js",
       "package.json",
     ]);
   });
