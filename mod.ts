@@ -2908,12 +2908,16 @@ export interface TokenLock extends AsyncDisposable {
 /** How long a holder may be silent before others take its lock over, in ms. */
 const LEASE = 5000;
 const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
+const LONGEST_LEASE = 3_600_000; // ms
+/** How often a file's lock is renewed: four times in any lease at least. */
+const LOCK_RENEWAL = SHORTEST_LEASE / 4;
 
 function checkLease(lease: number): number {
-  if (Number.isSafeInteger(lease) && lease >= SHORTEST_LEASE) return lease;
+  const fits = lease >= SHORTEST_LEASE && lease <= LONGEST_LEASE;
+  if (fits && Number.isInteger(lease)) return lease;
   throw new RangeError(
-    `Cannot use the lease ${lease}: give milliseconds, ${SHORTEST_LEASE} or ` +
-      "more",
+    `Cannot use the lease ${lease}: give whole milliseconds from ` +
+      `${SHORTEST_LEASE} to ${LONGEST_LEASE}`,
   );
 }
 
@@ -2965,10 +2969,9 @@ class LocalLocks {
     return { id, [Symbol.asyncDispose]: release };
   }
 
-  /** Forgotten once it is over, and no sooner: one who left the queue still
-   * stands for those before him. */
   #queue(profile: string, tail: Promise<void>): void {
     this.#tails.set(profile, tail);
+    // No sooner: one who has left the queue stands for those before him.
     void tail.then(() => {
       if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
     });
@@ -3002,9 +3005,15 @@ function structuredCopy<T>(value: T): T {
  * A store of one JSON file per profile, readable by its owner alone (0600 in
  * a 0700 folder) and replaced atomically.
  *
+ * The lock of a profile is a folder beside its file, whose holder renews it.
+ * Who was killed or stopped does not: after the lease the next one takes it
+ * over. A holder who comes to life after that can save nothing any more
+ * (`save` rejects with kind `lock_lost`), so newer tokens stay.
+ *
  * @param folder where the files are.
  * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
  * configuration folder}
+ * @throws {RangeError} if the lease is too short or too long.
  */
 export function fileStore(
   folder?: string,
@@ -3019,8 +3028,8 @@ export function fileStore(
 /** Options of {@linkcode fileStore}. */
 export interface FileStoreOptions {
   /**
-   * Milliseconds, 1000 or more, that the holder of a lock may be silent (it
-   * was killed or stopped) before this store takes the lock over.
+   * Milliseconds, from 1000 to an hour, that the holder of a lock may be
+   * silent (killed or stopped) before this store takes the lock over.
    * @default {5000}
    */
   lease?: number;
@@ -3333,9 +3342,6 @@ async function lockFile(
   });
 }
 
-/** How often a lock's entry is renewed: ms, a quarter of any lease at most. */
-const LOCK_RENEWAL = SHORTEST_LEASE / 4;
-
 /** A lock that is renewed until it is released; if that fails, it expires. */
 function heldLock(
   id: string,
@@ -3479,8 +3485,8 @@ export interface RedisStoreOptions {
    */
   prefix?: string;
   /**
-   * Milliseconds, 1000 or more, after which Redis forgets the lock of a holder
-   * that was killed or stopped; he renews it four times as often.
+   * Milliseconds, from 1000 to an hour, after which Redis forgets the lock of
+   * a holder who was killed or stopped; he renews it four times as often.
    * @default {5000}
    */
   lease?: number;
@@ -4029,18 +4035,21 @@ export interface SignedRequest {
  * Source: TikTok Shop Partner Center, "Sign your API request".
  */
 export function signature(appSecret: string, request: SignedRequest): string {
-  const { path, query = {}, body = "", contentType = "" } = request;
+  const { path, query = {}, contentType = "" } = request;
+  const isMultipart = contentType.toLowerCase()
+    .startsWith("multipart/form-data");
+  const body = isMultipart ? "" : request.body ?? "";
   const parameters = Object.keys(query)
     .filter((name) => name !== "sign" && name !== "access_token")
     .sort()
     .map((name) => name + query[name])
     .join("");
+  const head = appSecret + path + parameters;
   const hmac = node("node:crypto").createHmac("sha256", appSecret);
-  hmac.update(appSecret + path + parameters);
-  if (!contentType.toLowerCase().startsWith("multipart/form-data")) {
-    hmac.update(body);
-  }
-  return hmac.update(appSecret).digest("hex");
+  // Text in one piece: each update is one more call into native code.
+  return typeof body === "string"
+    ? hmac.update(head + body + appSecret).digest("hex")
+    : hmac.update(head).update(body).update(appSecret).digest("hex");
 }
 
 /** A call of TikTok Shop's API. */
@@ -5284,11 +5293,13 @@ async function readApp(
 /** What each thing is, and where to find it. */
 const QUESTIONS: Record<string, [about: string, question: string]> = {
   "app-key": [
-    "The app key has about 12 letters and digits: see your app in Partner Center.",
+    "The app key has about 12 letters and digits: see your app in Partner " +
+    "Center.",
     "App key: ",
   ],
   "service-id": [
-    'The service id has about 19 digits: it ends the "Copy authorization link".',
+    'The service id has about 19 digits: it ends the "Copy authorization ' +
+    'link".',
     "Service id: ",
   ],
   "app-secret-file": [
@@ -5619,7 +5630,7 @@ class Progress {
       String(left % 60).padStart(2, "0")
     }`;
     const line = paint("2", `${clock} left, Ctrl-C cancels`);
-    put(`\r\x1b[2K${line}`);
+    put(`\r\x1b[2K${line} `); // a paste is echoed behind it
   }
 
   #clear(): void {

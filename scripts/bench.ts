@@ -859,13 +859,20 @@ function largeBody(): { ids: string[] } {
   };
 }
 
-/** Ours, and the HMAC that all of them have to make. */
+/** The least that has to be done: sort, join, one HMAC. */
+function bareSignature(query: Record<string, string>, body: string): string {
+  const { appSecret } = APP;
+  const names = Object.keys(query).sort();
+  const text = names.map((name) => name + query[name]).join("");
+  return createHmac("sha256", appSecret)
+    .update(appSecret + SIGNED.path + text + body + appSecret).digest("hex");
+}
+
+/** Ours, and the least that has to be done. */
 async function ownSigners(body?: unknown): Promise<Record<string, Signer>> {
   const { signature } = await library();
-  const { path: route, query } = SIGNED;
+  const { query } = SIGNED;
   const json = body ? JSON.stringify(body) : "";
-  const text = Object.entries(query).map((pair) => pair.join("")).join("");
-  const signed = APP.appSecret + route + text + json + APP.appSecret;
   const { appSecret } = APP;
   return {
     "signature()": () => signature(appSecret, { ...SIGNED, body: json }),
@@ -874,8 +881,7 @@ async function ownSigners(body?: unknown): Promise<Record<string, Signer>> {
         ...SIGNED,
         body: body ? JSON.stringify(body) : "",
       }),
-    "node:crypto alone": () =>
-      createHmac("sha256", appSecret).update(signed).digest("hex"),
+    "bare node:crypto": () => bareSignature(query, json),
   };
 }
 
@@ -895,7 +901,8 @@ async function peerSigners(
     const signer = () => signByUrl(url, appSecret, body).signature;
     return { "tiktok-shop-sdk": sdk, "tiktok-shop": signer };
   } catch (error) {
-    bench.skip(`tiktok-shop cannot be loaded: ${(error as Error).message}`);
+    const [why] = `${(error as Error).message}`.split("\n");
+    bench.skip(`tiktok-shop cannot be loaded: ${why}`);
     return { "tiktok-shop-sdk": sdk };
   }
 }
@@ -936,7 +943,7 @@ async function signersRace(
   const object = "signature() of an object";
   const peers = ["tiktok-shop-sdk", "tiktok-shop"].filter((name) => all[name]);
   return [
-    figure(measured, ["signature()", "node:crypto alone"], {
+    figure(measured, ["signature()", "bare node:crypto"], {
       ...caption,
       aim: atLeast(0.8),
     }),

@@ -378,7 +378,7 @@ describe("login at a terminal", AT_TERMINAL, () => {
       const { screen } = await session.finish();
       const last = screen.slice(screen.lastIndexOf("1:29 left"));
       // deno-lint-ignore no-control-regex -- the end of a line, and wiping it
-      assert.match(last, /^1:29 left, Ctrl-C cancels\x1b\[0m\r\x1b\[2K[^\r]/);
+      assert.match(last, /^1:29 left, Ctrl-C cancels\x1b\[0m \r\x1b\[2K[^\r]/);
     }));
 
   it("makes the link one that can be clicked whole", () =>

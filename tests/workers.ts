@@ -144,6 +144,20 @@ export async function withWorkers<T>(
   }
 }
 
+/** Lets a worker go on who said that he would stop himself. */
+export async function goOn(worker: Worker): Promise<Outcome | undefined> {
+  // Not child.kill(), with which Deno closes the pipes as well; and more than
+  // once, for he may have said it and not have stopped yet.
+  const again = () => void process.kill(worker.child.pid!, "SIGCONT");
+  const timer = setInterval(again, 100);
+  try {
+    again();
+    return await worker.next();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /**
  * Takes over the lock of a worker who has stopped, and lets him go on while it
  * is held: he must not change anything. Then it saves newer tokens, which he
@@ -152,11 +166,11 @@ export async function withWorkers<T>(
 export async function overtake(
   store: TokenStore,
   profile: string,
-  goOn: () => Promise<Outcome | undefined>,
+  worker: Worker,
 ): Promise<Outcome | undefined> {
   const lock = await store.lock(profile);
   const tokens = (await store.load(profile))!;
-  const going = goOn();
+  const going = goOn(worker);
   await new Promise((resolve) => setTimeout(resolve, 150));
   assert.deepEqual(await store.load(profile), tokens);
   const now = Math.floor(Date.now() / 1000);

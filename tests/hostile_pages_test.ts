@@ -1,0 +1,340 @@
+/**
+ * Texts of strangers, which carry markup, terminal controls and characters
+ * that turn the writing round, in every value that comes to a page or to a
+ * terminal. They are shown, and do nothing, in a real Chromium and in tmux.
+ */
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { SandboxSeller } from "../scripts/sandbox.ts";
+import { type Login, startLogin } from "./callback_helpers.ts";
+import { launchChromium, NO_CHROMIUM, type Tab, withTab } from "./chromium.ts";
+import { type Desk, withDesk } from "./desk.ts";
+import { Dice, howOften, note, SEED } from "./hostile.ts";
+import { NO_TERMINAL, type Terminal, withTerminal } from "./terminal.ts";
+import { refusal, withHost } from "./token_host.ts";
+
+const COUNT = howOften(12);
+
+// === Texts
+
+const MARKUP = [
+  "<script>window.hostile=1;alert(1)</script>",
+  "<img src=x onerror=window.hostile=1>",
+  "<svg/onload=window.hostile=1>",
+  "<b>bold</b><style>*{display:none}</style>",
+  "</p></main></body></html><!--",
+  "]]>--><plaintext>",
+  "&lt;script&gt;&#60;b&#62;&amp;amp;&quot;",
+  '" onmouseover=window.hostile=1 x="',
+  "' autofocus onfocus=window.hostile=1 '",
+  "javascript:window.hostile=1//",
+  "<meta http-equiv=refresh content=0;url=http://evil.example/>",
+  "<base href=http://evil.example/><link rel=stylesheet href=/x>",
+  "<iframe src=http://evil.example/></iframe>",
+  "${window.hostile=1}{{hostile}}<%=1%>",
+  "<title>other</title><h1>other</h1>",
+];
+
+const CONTROLS = [
+  "\x1b[31;1m", // colour
+  "\x1b[2J\x1b[H", // clears all
+  "\x1b]0;hostile title\x07", // names the window
+  "\x1b]8;;http://evil.example/\x1b\\link\x1b]8;;\x1b\\",
+  "\x1b]52;c;aG9zdGlsZQ==\x07", // fills the clipboard
+  "\x1b[6n\x1b[c\x1b[>q", // lets the terminal type an answer
+  "\x1b[?1049h\x1b[?1000h", // another screen, the mouse
+  '\x1bP$q"p\x1b\\\x1bc', // asks, resets
+  "\x9b31m\x9d0;x\x9c", // the same in one byte each
+  "\r\x1b[Kerror: none\r",
+  "\b\b\b\b\b\x7f\x7f",
+  "\x00\x01\x02\x0e\x0f\x1a",
+  "\n\nhint: hostile line\n",
+  "\v\f\x85\u2028\u2029",
+];
+
+const TURNERS = [
+  "\u202egnp.exe\u202c",
+  "\u2066\u2067\u2068\u2069\u061c",
+  "\u200e\u200f\u202a\u202b",
+  "\u200b\u200c\u200d\u2060\ufeff",
+  "\u{e0001}\u{e0061}\ufff9\ufffb",
+];
+
+/** A text of all of these. */
+function hostileText(dice: Dice, parts = 6): string {
+  const tables = [MARKUP, CONTROLS, TURNERS, [
+    "Ünïcødé 店 👩‍💻",
+    "\ud800",
+    "%0a%1b",
+  ]];
+  const text = Array.from(
+    { length: 1 + dice.below(parts) },
+    () => dice.pick(dice.pick(tables)) + dice.word(3),
+  );
+  return text.join("");
+}
+
+// What is invisible or turns the writing, but for the joiner of emoji and
+// some scripts, which is harmless between letters.
+// deno-lint-ignore no-control-regex -- these are what is looked for
+const TURNING = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u202a-\u202e\u2066-\u2069]/;
+
+// === Pages
+
+/** A login whose page shows the text, and where its redirect goes. */
+type ShowText = (text: string) => Promise<{ login: Login; url: URL }>;
+
+function sellerOf(text: string): SandboxSeller {
+  const seller = { name: text, region: text, scopes: [text], shops: [] };
+  return { openId: "7010aHOSTILE", userType: 0, ...seller };
+}
+
+const SHOWN: Record<string, ShowText> = {
+  "the seller's name and region": async (text) => {
+    const login = await startLogin({ sandbox: { sellers: [sellerOf(text)] } });
+    return { login, url: await login.redirect() };
+  },
+  "the redirect's error and locale": async (text) => {
+    const login = await startLogin();
+    const url = await login.changed({ error: text, locale: text, code: null });
+    return { login, url };
+  },
+  "the state, the code and more": async (text) => {
+    const login = await startLogin();
+    const more = { state: text, code: text, locale: text, [text]: text };
+    return { login, url: await login.changed(more) };
+  },
+  "the state": async (text) => {
+    const login = await startLogin();
+    return { login, url: await login.changed({ state: text, locale: "de" }) };
+  },
+};
+
+/** The message of a token host, which the page of a failure tells. */
+async function withMessage(
+  text: string,
+  run: (shown: { login: Login; url: URL }) => Promise<void>,
+): Promise<void> {
+  await withHost(() => refusal(1, text), async ({ tokenEndpoint }) => {
+    const login = await startLogin({ tokenEndpoint });
+    await run({ login, url: await login.redirect() });
+  });
+}
+
+/** All elements of a page, as an outline. */
+const OUTLINE = `[...document.querySelectorAll("*")].map((element) =>
+  element.tagName + [...element.attributes].map(({ name }) => name)).join()`;
+
+/** Shows a page in the tab, and that nothing of it came to life. */
+async function assertInert(
+  tab: Tab,
+  { login, url }: { login: Login; url: URL },
+): Promise<void> {
+  const { page } = tab;
+  try {
+    await page.goto(url.href);
+    const outline = await page.evaluate<string>(OUTLINE);
+    assert.equal(withoutFacts(outline), EXPECTED, outline);
+    const text = await page.evaluate<string>("document.body.innerText");
+    assert.doesNotMatch(text, TURNING);
+    const title = await page.evaluate<string>("document.title");
+    assert.doesNotMatch(title, /hostile|other$/);
+    assert.equal(await page.evaluate("typeof window.hostile"), "undefined");
+    const { origin } = new URL(login.flow.redirectUrl);
+    for (const request of tab.requests.splice(0)) {
+      assert.equal(new URL(request).origin, origin);
+    }
+    assert.deepEqual([...tab.complaints, ...tab.failed], []);
+  } finally {
+    await login.end();
+    login.flow.reply.catch(() => {});
+  }
+}
+
+/** The outline without what only some pages have. */
+function withoutFacts(outline: string): string {
+  return outline
+    .replace(/,DLclass|,DL|,DT|,DD(dir)?|,BDI/g, "")
+    .replace(/,DIVclass,lang(,P)*/, "").replace(/,DIV[a-z,]*(,P)*/, "");
+}
+
+let EXPECTED = "";
+
+/** The outline of a page with harmless text. */
+async function learnOutline(tab: Tab): Promise<void> {
+  const { login, url } = await SHOWN["the seller's name and region"]!("Shop");
+  await tab.page.goto(url.href);
+  EXPECTED = withoutFacts(await tab.page.evaluate<string>(OUTLINE));
+  tab.requests.splice(0);
+  await login.end();
+}
+
+test(`${COUNT} hostile texts are inert on the pages, seed ${SEED}`, {
+  skip: NO_CHROMIUM,
+}, async () => {
+  const browser = await launchChromium();
+  const dice = new Dice();
+  try {
+    await withTab(browser, {}, async (tab) => {
+      await learnOutline(tab);
+      for (let round = 0; round < COUNT; round++) {
+        for (const show of Object.values(SHOWN)) {
+          await assertInert(tab, await show(hostileText(dice)));
+        }
+        await withMessage(
+          hostileText(dice),
+          (shown) => assertInert(tab, shown),
+        );
+      }
+    });
+    note("pages with hostile texts", COUNT * (Object.keys(SHOWN).length + 1));
+  } finally {
+    await browser.close();
+  }
+});
+
+// === Terminals
+
+/**
+ * What the program is made to say. `$H` is the text; each command ends as it
+ * likes, but says nothing that the terminal obeys.
+ */
+const COMMANDS = [
+  "status",
+  "status --json",
+  "shops",
+  "shops --json",
+  "api GET /authorization/202309/shops",
+  'api GET /order/202309/orders/search --shop "$H"',
+  'api GET "/$H"',
+  'api "$H" /x',
+  "refresh",
+  'refresh --verbose --refresh-endpoint "$REFUSING"',
+  'refresh --all --refresh-endpoint "$REFUSING"',
+  "token",
+  'doctor --port "$H"',
+  'logout --profile "$H"',
+  'status --profile "$H"',
+  'status --file "/$H"',
+  'status --env-file "$H"',
+  '"$H"',
+  '--"$H"',
+  '--port "$H"',
+  '--path "/$H"',
+  '--host "$H"',
+  '--region "$H"',
+  '--param "$H"',
+  '--timeout "$H"',
+  '--redirect-url "$H"',
+  '--tls-cert "$H" --tls-key "$H"',
+  '--complete "?error=$H&state=$S"',
+  '--complete "$H"',
+  'exec -- "$H"',
+];
+
+/** Values of the environment cannot hold a zero. */
+const withoutZeros = (text: string) => text.replaceAll("\0", "");
+
+async function writeScript(desk: Desk, commands: string[]): Promise<string> {
+  const lines = commands.map((command, i) =>
+    `echo; echo "mark ${i}"; tiktok-shop-oauth2 ${command} </dev/tty`
+  );
+  return await desk.write(
+    "run.sh",
+    [...lines, "echo; echo the end"].join("\n"),
+  );
+}
+
+/** What the shell and its echo bring to the terminal is not ours. */
+function assertObeysNobody(raw: string): void {
+  // deno-lint-ignore no-control-regex -- these are what is looked for
+  const bad =
+    /[^]{0,60}[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u061c][^]{0,60}/
+      .exec(raw);
+  assert.equal(bad, null, JSON.stringify(bad?.[0]));
+  // A bare return would write over what stands there.
+  assert.doesNotMatch(raw, /\r(?!\r*\n)/);
+}
+
+async function runScript(
+  desk: Desk,
+  terminal: Terminal,
+  commands: string[],
+): Promise<void> {
+  terminal.enter(`sh '${await writeScript(desk, commands)}'`);
+  const limit = Date.now() + 60_000;
+  while (!/^the end$/m.test(terminal.raw.replaceAll("\r", ""))) {
+    assert.ok(Date.now() < limit, terminal.raw);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assertObeysNobody(terminal.raw);
+  const [, last] = /mark (\d+)\r?\n(?![^]*mark)/.exec(terminal.raw) ?? [];
+  assert.equal(Number(last), commands.length - 1);
+}
+
+/** One hostile seller, one hostile host, and all that the program says. */
+async function sayAll(dice: Dice): Promise<void> {
+  const name = hostileText(dice, 3);
+  const shop = { cipher: name, code: name, id: "1", name, region: name };
+  const seller = {
+    ...sellerOf(name),
+    shops: [{ ...shop, seller_type: name }],
+    scopes: ["seller.authorization.info", name],
+  };
+  const H = withoutZeros(hostileText(dice));
+  await withHost(
+    () => refusal(1, H),
+    ({ refreshEndpoint }) =>
+      withDesk(async (desk) => {
+        await desk.login();
+        const S = await pendingState(desk);
+        const REFUSING = refreshEndpoint;
+        const env = { ...desk.sandbox.env, H, S, REFUSING, NO_COLOR: "1" };
+        await withTerminal(
+          desk,
+          env,
+          (terminal) => runScript(desk, terminal, COMMANDS),
+        );
+      }, { sellers: [seller] }),
+  );
+}
+
+async function pendingState(desk: Desk): Promise<string> {
+  const { stdout } = await desk.run(["login", "--start"]);
+  const link = new URL(JSON.parse(stdout).authorize_url);
+  return link.searchParams.get("state")!;
+}
+
+const SESSIONS = Math.ceil(COUNT / 12);
+
+test(`${SESSIONS} hostile texts are inert on a terminal, seed ${SEED}`, {
+  skip: NO_TERMINAL,
+}, async () => {
+  const dice = new Dice();
+  for (let round = 0; round < SESSIONS; round++) await sayAll(dice);
+  note("commands with hostile texts", SESSIONS * COMMANDS.length);
+});
+
+test(
+  "A hostile folder is inert on a terminal",
+  { skip: NO_TERMINAL },
+  () =>
+    withDesk(async (desk) => {
+      const home = join(desk.folder, withoutZeros(CONTROLS.join("")));
+      const file = join(home, TURNERS.join("") + ".json");
+      await desk.login(["--file", file]);
+      await writeFile(`${file}.bad`, "{");
+      const env = { ...desk.sandbox.env, NO_COLOR: "1", H: file };
+      await withTerminal(desk, env, (terminal) =>
+        runScript(desk, terminal, [
+          'status --file "$H"',
+          'refresh --file "$H"',
+          'refresh --file "$H.bad"',
+          'login --start --file "$H"',
+          'logout --file "$H"',
+          'doctor --file "$H"',
+        ]));
+    }),
+);
