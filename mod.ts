@@ -5571,14 +5571,16 @@ function tellSaved(
   profile: string,
 ): void {
   const path = store.path(profile);
-  cli.say(`Saved to ${path}`);
+  cli.say(`Saved to ${printable(path)}`);
   if (profile === wanted) return;
   const place = cli.get("file")
     ? `--file ${shellWord(path)}`
     : `--profile ${profile}`;
   tell(
-    `"${wanted}" holds another seller's tokens and was left alone: use ` +
-      `${place}, or --switch to replace it`,
+    `"${
+      printable(wanted)
+    }" holds another seller's tokens and was left alone: use ` +
+      `${printable(place)}, or --switch to replace it`,
   );
 }
 
@@ -5597,7 +5599,9 @@ class Progress {
   start(flow: AuthFlow): void {
     this.#cli.say("Open this link to authorize the app:\n");
     tell(linkLine(flow.url));
-    this.#cli.say(`\nWaiting for the redirect to ${flow.redirectUrl}`);
+    this.#cli.say(
+      `\nWaiting for the redirect to ${printable(flow.redirectUrl)}`,
+    );
     if (this.#input.isTerminal && !remoteHint(RUNTIME.process.env)) {
       this.#cli.say("If the browser cannot open it, paste its address here");
     }
@@ -6290,7 +6294,7 @@ async function refreshCommand(cli: Cli): Promise<void> {
     if (cli.has("all")) return await refreshAll(cli, keep);
     const seen = await loadTokens(keep.store, keep.profile);
     const tokens = await refreshOnce(keep.store, keep.profile, seen, keep);
-    cli.say(`Refreshed profile ${keep.profile}`);
+    cli.say(`Refreshed profile ${printable(keep.profile)}`);
     cli.print(withoutMeta(tokens));
   });
 }
@@ -6507,10 +6511,11 @@ async function logoutCommand(cli: Cli): Promise<void> {
   const lock = await store.lock(profile);
   try {
     const removed = await store.remove(profile);
+    const shown = printable(profile);
     cli.say(
       removed
-        ? `Removed profile ${profile}; the app stays authorized at TikTok`
-        : `There is no profile ${profile}: nothing to remove`,
+        ? `Removed profile ${shown}; the app stays authorized at TikTok`
+        : `There is no profile ${shown}: nothing to remove`,
     );
   } finally {
     await lock[Symbol.asyncDispose]();
@@ -6640,7 +6645,8 @@ function timeLeft(span: number | undefined): string {
 
 /** Tells what a person has to do something about. */
 function warnOfEnd(status: ProfileStatus): void {
-  const { profile, error, refresh_token_left: left } = status;
+  const { error, refresh_token_left: left } = status;
+  const profile = printable(status.profile);
   if (error) return tell(`${paint("33", "warning:")} ${error}`);
   if (left === undefined || left > 30 * 86400) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;

@@ -155,7 +155,8 @@ async function testOnNode(job: Job, major: number): Promise<Outcome> {
   const report = path.join(job.folder, `node${major}.xml`);
   const { stdout } = await run(node, ["--version"], { signal: job.signal });
   const outcome = await run(node, [
-    ...["--test", "--test-concurrency=2"],
+    // A file that hangs is ended and named, long before the step is.
+    ...["--test", "--test-concurrency=2", "--test-timeout=240000"],
     ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
     ...files,

@@ -7,22 +7,26 @@ import { test } from "node:test";
 import { accessToken, fileStore } from "../mod.ts";
 import type { Sandbox } from "../scripts/sandbox.ts";
 import { type Ended, runProgram } from "./helpers.ts";
+import { Dice, howOften, note, SEED } from "./hostile.ts";
 import {
-  answer,
-  APP,
+  ALWAYS,
+  assertKept,
+  assertUsable,
+  FILE,
+  jobOf,
+  type PairHost,
+  withPair,
+} from "./pairs.ts";
+import {
   failure,
   type Host,
-  type HostRequest,
-  refusal,
   REPLY,
   withFolder,
-  withHost,
   withSandbox,
 } from "./token_host.ts";
 import {
   askAt,
   atEveryCall,
-  type Job,
   keepExpired,
   refreshCount,
   startWorker,
@@ -30,87 +34,6 @@ import {
 } from "./workers.ts";
 
 // === Killed at any point
-
-const LEASE = 1000;
-const FILE = "default.json";
-
-/**
- * A token host that rotates, and takes a refresh token as long as the one that
- * it gave for it has not come back: its answer may have gone to a process that
- * was killed. It numbers the pairs, so that no two can be mixed up.
- */
-class PairHost {
-  /** The refresh tokens that it still takes: given last, and asked with. */
-  alive = ["refresh-0"];
-  #given = 0;
-
-  answer(request: HostRequest): Uint8Array {
-    const token = request.query.get("refresh_token")!;
-    if (!this.alive.includes(token)) {
-      return refusal(36004005, "can not find related auth record");
-    }
-    this.alive = [token, `refresh-${++this.#given}`];
-    return answer({ ...REPLY, data: pair(this.#given) });
-  }
-}
-
-function pair(number: number): typeof REPLY.data {
-  return {
-    ...REPLY.data,
-    access_token: `access-${number}`,
-    access_token_expire_in: Math.floor(Date.now() / 1000) + 7 * 86_400,
-    refresh_token: `refresh-${number}`,
-  };
-}
-
-/** Runs against a host and a file with its first pair. */
-function withPair<T>(
-  run: (folder: string, host: Host, pairs: PairHost) => Promise<T>,
-): Promise<T> {
-  return withFolder(async (folder) => {
-    const pairs = new PairHost();
-    const meta = { version: 1, app_key: APP.appKey, obtained_at: 1 };
-    await fileStore(folder).save("default", { ...REPLY, data: pair(0), meta });
-    return await withHost(
-      (request) => pairs.answer(request),
-      (host) => run(folder, host, pairs),
-    );
-  });
-}
-
-/** Each refreshes, whatever is left: the tokens live seven days. */
-const ALWAYS = { minValid: "8d" };
-
-function jobOf({ refreshEndpoint }: Host, folder: string): Job {
-  const place = { folder, lease: LEASE };
-  return { place, app: APP, options: { refreshEndpoint, ...ALWAYS } };
-}
-
-/** The file is whole, and holds the pair before the last one or the last. */
-async function assertKept(folder: string, { alive }: PairHost): Promise<void> {
-  const text = await readFile(join(folder, FILE), "utf8");
-  const { data, meta } = JSON.parse(text);
-  assert.ok(alive.includes(data.refresh_token), `${alive} ${text}`);
-  assert.equal(
-    data.access_token.replace("access", "refresh"),
-    data.refresh_token,
-  );
-  assert.equal(meta.app_key, APP.appKey);
-}
-
-/** The next refresh works, and tidies up. */
-async function assertUsable(
-  folder: string,
-  { refreshEndpoint }: Host,
-  pairs: PairHost,
-): Promise<void> {
-  const store = fileStore(folder, { lease: LEASE });
-  const ask = { ...APP, refreshEndpoint, store, ...ALWAYS };
-  const token = await accessToken(ask);
-  assert.equal(token.replace("access", "refresh"), pairs.alive[1]);
-  await assertKept(folder, pairs);
-  assert.deepEqual(await readdir(folder), [FILE]);
-}
 
 test("a process killed before any call of the file system loses no token", () =>
   atEveryCall(
@@ -128,21 +51,21 @@ test("a process killed before any call of the file system loses no token", () =>
       ),
   ));
 
-const ROUNDS = Number(process.env.NEVER_LOSE_ROUNDS ?? 40);
-const SEED = Number(process.env.NEVER_LOSE_SEED ?? 20_240_722);
+const ROUNDS = howOften(40);
 const LANES = 8;
 
-test(`a process killed at any time of ${ROUNDS} refreshes loses no token`, async () => {
+test(`a process killed at any time of ${ROUNDS} refreshes loses no token, seed ${SEED}`, async () => {
   const lanes = Array.from({ length: LANES }, (_, lane) => {
-    const random = randomNumbers(SEED + lane);
+    const dice = new Dice(SEED + lane);
     return withPair(async (folder, host, pairs) => {
       for (let round = lane; round < ROUNDS; round += LANES) {
-        await killOnce(folder, host, pairs, random() * 60);
+        await killOnce(folder, host, pairs, dice.below(60_000) / 1000);
       }
       await assertUsable(folder, host, pairs);
     });
   });
   await Promise.all(lanes);
+  note("kills at any time", ROUNDS);
 });
 
 /** Kills a process that refreshes for ever, some ms after it has begun. */
@@ -161,17 +84,6 @@ async function killOnce(
     await worker.ended;
   });
   await assertKept(folder, pairs);
-}
-
-/** The same numbers from 0 to 1 for the same seed (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 // === Files that are not ours to change

@@ -53,7 +53,12 @@ export class Terminal implements Shown {
       PATH: `${bin}:${process.env.PATH}`,
     });
     const size = ["-x", "80", "-y", "50"];
-    const shell = "exec sh";
+    // On Deno a child's environment is added to ours instead of replacing it.
+    const foreign = Object.keys(process.env)
+      .filter((name) => /^\w+$/.test(name) && !(name in all))
+      .filter((name) => !/^(TERM|TMUX)/.test(name)) // tmux's own, inside
+      .map((name) => `-u ${name}`);
+    const shell = ["exec env", ...foreign, "sh"].join(" ");
     execFileSync(
       "tmux",
       [

@@ -28,12 +28,16 @@ await close();
 async function work({ callers = 1, profile }: Order): Promise<Outcome> {
   const ask = () => accessToken({ ...job.options, ...job.app, store, profile });
   const asked = await Promise.allSettled(Array.from({ length: callers }, ask));
-  const outcome: Outcome = { tokens: [], errors: [] };
+  const outcome: Outcome = { tokens: [], errors: [], unsaved: [], calls };
   for (const each of asked) {
     if (each.status === "fulfilled") outcome.tokens.push(each.value);
-    else outcome.errors.push(`${each.reason.kind}: ${each.reason.message}`);
+    else {
+      const { kind, message, reply } = each.reason;
+      outcome.errors.push(`${kind}: ${message}`);
+      if (reply) outcome.unsaved.push(reply.data.refresh_token);
+    }
   }
-  return { ...outcome, tokens: [...new Set(outcome.tokens)] };
+  return { ...outcome, calls, tokens: [...new Set(outcome.tokens)] };
 }
 
 /** Opens the store; none at all for the library's own. */
@@ -55,11 +59,13 @@ async function openStore(): Promise<
   return { store, close: () => Promise.resolve() };
 }
 
-/** Stops or kills this process before the call that was ordered. */
+/** Stops or kills this process before the call that was ordered, or fails. */
 function count(): void {
   if (++calls !== interruption?.call) return;
+  const { error: code, signal } = interruption;
+  if (code) throw Object.assign(new Error(`${code}: as ordered`), { code });
   print("interrupted");
-  process.kill(process.pid, interruption.signal);
+  process.kill(process.pid, signal);
 }
 
 /** Not by process.stdout, which might write it later. */
@@ -88,6 +94,7 @@ function countNamed(target: object, names: readonly string[]): void {
   const functions = target as Record<string, (...args: unknown[]) => unknown>;
   for (const name of names) {
     const original = functions[name]!.bind(target);
-    functions[name] = (...args) => (count(), original(...args));
+    // A call that fails rejects: it does not throw.
+    functions[name] = async (...args) => (count(), await original(...args));
   }
 }

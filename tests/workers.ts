@@ -42,13 +42,19 @@ export interface Order {
 export interface Interruption {
   /** Which call, counted from 1. */
   call: number;
-  signal: "SIGKILL" | "SIGSTOP";
+  signal?: "SIGKILL" | "SIGSTOP";
+  /** Or how the call fails, such as `ENOSPC`. */
+  error?: string;
 }
 
 /** What came of it: the different tokens, and every error. */
 export interface Outcome {
   tokens: string[];
   errors: string[];
+  /** The refresh tokens that errors handed over, as they could not be kept. */
+  unsaved: string[];
+  /** How many calls of the file system or Redis it took. */
+  calls: number;
 }
 
 /** A worker, waiting for orders. */

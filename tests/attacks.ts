@@ -1,62 +1,20 @@
 /**
- * A thousand hostile requests during one wait: none ends it, none spends the
- * code. The generator is seeded; HOSTILE_SEED and HOSTILE_COUNT change it.
+ * Everything that may come to a waiting login besides its redirect: wrong,
+ * huge, broken, half-sent and foreign requests, drawn by dice.
  */
-import assert from "node:assert/strict";
 import { connect, type Socket } from "node:net";
-import process from "node:process";
-import { test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import {
   exchangeRaw,
-  type Login,
   LOOPBACKS,
-  portClosed,
   type RawRequest,
   rawRequest,
-  startLogin,
 } from "./callback_helpers.ts";
+import type { Dice } from "./hostile.ts";
 
-const SEED = Number(process.env.HOSTILE_SEED ?? 3017);
-const COUNT = Number(process.env.HOSTILE_COUNT ?? 1000);
 const AT_ONCE = 40;
 
-/** Random numbers that are the same for the same seed (mulberry32). */
-class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-
-  /** From 0 to below `end`. */
-  below(end: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return Math.floor(((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * end);
-  }
-
-  pick<T>(items: readonly T[]): T {
-    return items[this.below(items.length)]!;
-  }
-
-  /** Any bytes, as latin1. */
-  bytes(length: number): string {
-    return Array.from(
-      { length },
-      () => String.fromCharCode(this.below(256)),
-    ).join("");
-  }
-
-  word(length = 1 + this.below(60)): string {
-    const letters = "abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_";
-    return Array.from({ length }, () => this.pick([...letters])).join("");
-  }
-}
-
 /** What an attacker sees; he even holds the good redirect. */
-interface Scene {
+export interface Scene {
   dice: Dice;
   port: number;
   target: string;
@@ -268,6 +226,9 @@ async function attack(
   return answer?.status ?? 0;
 }
 
+/** Sockets that are held open at once. */
+const MOST_HELD = 500;
+
 /** Sends what is no whole request, and keeps or drops the socket. */
 async function trickle(
   address: { port: number; host: string },
@@ -276,7 +237,7 @@ async function trickle(
   held: Socket[],
 ): Promise<void> {
   const socket = connect({ ...address, allowHalfOpen: true });
-  held.push(socket);
+  if (held.push(socket) > MOST_HELD) held.shift()!.destroy();
   await new Promise<void>((resolve) => {
     socket.once("connect", resolve);
     socket.on("error", () => resolve());
@@ -294,13 +255,21 @@ function drip(socket: Socket, bytes: string): void {
   }, 20);
 }
 
-/** Runs all attacks, some at a time; those that were answered wrongly. */
-async function attackAll(scene: Scene, held: Socket[]): Promise<string[]> {
+/**
+ * Runs as many attacks, some at a time; those that were answered wrongly.
+ * Sockets that are still open are left in `held`.
+ */
+export async function attackAll(
+  scene: Scene,
+  count: number,
+  held: Socket[],
+): Promise<string[]> {
   const wrong: string[] = [];
-  let left = COUNT;
+  const kinds = Object.keys(ATTACKS);
+  let left = count;
   const work = async () => {
     while (left-- > 0) {
-      const kind = scene.dice.pick(Object.keys(ATTACKS));
+      const kind = scene.dice.pick(kinds);
       const one = ATTACKS[kind]!(scene);
       const status = await attack(scene, one, held);
       if (status === undefined || one.statuses.includes(status)) continue;
@@ -311,43 +280,3 @@ async function attackAll(scene: Scene, held: Socket[]): Promise<string[]> {
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   return wrong;
 }
-
-/** The good callback, with the hostile sockets still there. */
-async function assertSucceeds(login: Login, redirect: URL): Promise<void> {
-  const began = performance.now();
-  const answer = await fetch(redirect);
-  assert.match(await answer.text(), /<main class="success">/);
-  await login.flow.reply;
-  const took = performance.now() - began;
-  assert.ok(took < 1000, `the good callback took ${took} ms`);
-  assert.equal(login.exchanges(), 1);
-  assert.deepEqual(login.states, [1, 2, 3]);
-  assert.ok(await portClosed(login.flow.port) < 1000);
-}
-
-const NAME = `startAuth() outlives ${COUNT} hostile requests, seed ${SEED}`;
-
-test(NAME, async () => {
-  const login = await startLogin();
-  const held: Socket[] = [];
-  try {
-    const redirect = await login.redirect();
-    const scene = {
-      dice: new Dice(SEED),
-      port: login.flow.port,
-      target: redirect.pathname + redirect.search,
-      state: redirect.searchParams.get("state")!,
-    };
-    const wrong = await attackAll(scene, held);
-    await delay(50); // whatever is on its way
-    assert.deepEqual(wrong, []);
-    assert.deepEqual([login.flow.state, ...login.states], [1, 1]);
-    assert.equal(login.exchanges(), 0);
-    // One of a state that is missing, one of https; no flood of them.
-    assert.ok(login.warnings.length <= 2, login.warnings.join());
-    await assertSucceeds(login, redirect);
-  } finally {
-    for (const socket of held) socket.destroy();
-    await login.end();
-  }
-});
