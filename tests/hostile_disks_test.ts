@@ -79,7 +79,7 @@ async function failAt(
   const before = pairs.last;
   worker.order({ interruption: { call, error } });
   const outcome = (await worker.next())!;
-  const found = outcome.calls >= call;
+  const found = (outcome.calls ?? 0) >= call;
   const at = `call ${call}, ${JSON.stringify(outcome)}`;
   if (!found) assert.deepEqual(outcome.errors, [], at);
   await assertNothingLost(outcome, folder, pairs, before, at);
@@ -105,7 +105,7 @@ async function assertNothingLost(
   }
   assert.match(errors.join(), /^(store|lock_lost): /, at);
   const asked = pairs.last !== before;
-  if (asked) assert.ok([...unsaved, kept].includes(pairs.last), at);
+  if (asked) assert.ok([...unsaved ?? [], kept].includes(pairs.last), at);
   else assert.equal(kept, before, at);
 }
 
@@ -162,7 +162,7 @@ async function fillDisk(
   for (const file of filled) await rm(file, { force: true });
   await assertUsable(folder, host, pairs);
   if (outcome.tokens.length > 0) return "kept";
-  return outcome.unsaved.length > 0 ? "handed" : "refused";
+  return outcome.unsaved!.length > 0 ? "handed" : "refused";
 }
 
 const PAGE = 4096; // bytes

@@ -28,7 +28,11 @@ await close();
 async function work({ callers = 1, profile }: Order): Promise<Outcome> {
   const ask = () => accessToken({ ...job.options, ...job.app, store, profile });
   const asked = await Promise.allSettled(Array.from({ length: callers }, ask));
-  const outcome: Outcome = { tokens: [], errors: [], unsaved: [], calls };
+  const outcome = {
+    tokens: [] as string[],
+    errors: [] as string[],
+    unsaved: [] as string[],
+  };
   for (const each of asked) {
     if (each.status === "fulfilled") outcome.tokens.push(each.value);
     else {
@@ -37,7 +41,10 @@ async function work({ callers = 1, profile }: Order): Promise<Outcome> {
       if (reply) outcome.unsaved.push(reply.data.refresh_token);
     }
   }
-  return { ...outcome, calls, tokens: [...new Set(outcome.tokens)] };
+  const tokens = [...new Set(outcome.tokens)];
+  // Only who ordered calls to fail asks how many there were.
+  if (interruption?.error) return { ...outcome, calls, tokens };
+  return { tokens, errors: outcome.errors };
 }
 
 /** Opens the store; none at all for the library's own. */

@@ -52,9 +52,9 @@ export interface Outcome {
   tokens: string[];
   errors: string[];
   /** The refresh tokens that errors handed over, as they could not be kept. */
-  unsaved: string[];
+  unsaved?: string[];
   /** How many calls of the file system or Redis it took. */
-  calls: number;
+  calls?: number;
 }
 
 /** A worker, waiting for orders. */
