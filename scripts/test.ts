@@ -262,7 +262,9 @@ export const NODES: readonly number[] = [20, 22, 24];
 const PACKAGES: string = path.join(ROOT, "tests", "node_modules");
 
 /** Installs what `tests/package.json` names, unless that has been done. */
-async function installDevelopmentPackages(signal: AbortSignal): Promise<void> {
+export async function installDevelopmentPackages(
+  signal?: AbortSignal,
+): Promise<void> {
   const folder = path.dirname(PACKAGES);
   const hash = createHash("sha256");
   for (const name of ["package.json", "package-lock.json"]) {

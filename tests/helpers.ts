@@ -98,7 +98,8 @@ export interface Running {
 export function cleanEnv(
   extra: Record<string, string | undefined> = {},
 ): Record<string, string> {
-  const kept = ["PATH", "DENO_DIR", "SystemRoot", "TEMP", "TMP", "TMPDIR"];
+  const kept = ["PATH", "DENO_DIR", "SystemRoot", "TEMP", "TMP", "TMPDIR"]
+    .concat("DENO_COVERAGE_DIR");
   const env: Record<string, string> = {
     HOME: tmpdir(),
     NO_COLOR: "1",

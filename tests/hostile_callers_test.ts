@@ -6,13 +6,22 @@ import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
+import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { inspect } from "node:util";
 import type { Sandbox } from "../scripts/sandbox.ts";
 import { attackAll, type Scene } from "./attacks.ts";
 import { type Login, portClosed, startLogin } from "./callback_helpers.ts";
-import { freePort, type Running, startProgram } from "./helpers.ts";
+import {
+  freePort,
+  ROOT,
+  type Running,
+  runtimeCommand,
+  start,
+  startProgram,
+} from "./helpers.ts";
 import { Dice, howOften, note, SEED, SOAKING } from "./hostile.ts";
 import { withFolder, withSandbox } from "./token_host.ts";
 
@@ -69,9 +78,9 @@ test(`startAuth() outlives ${FEW} hostile requests, seed ${SEED}`, async () => {
 const GROWTH = 32; // MiB
 const MANY = SOAKING ? COUNT : 500;
 
-/** What a process holds in RAM, in MiB; undefined where it cannot be known. */
-async function memoryOf({ pid }: ChildProcess): Promise<number | undefined> {
-  if (process.platform !== "linux") return undefined;
+/** What a process holds in RAM, in MiB; NaN where that cannot be known. */
+async function memoryOf({ pid }: ChildProcess): Promise<number> {
+  if (process.platform !== "linux") return NaN;
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) / 1024;
 }
@@ -102,23 +111,54 @@ async function assertEnds(running: Running, redirect: URL): Promise<void> {
   note("ms from the good callback to the end", Math.round(took));
 }
 
-/** Attacks a waiting program, and how much that made it grow, in MiB. */
-async function growthBy(
-  { child }: Running,
-  redirect: URL,
-): Promise<number | undefined> {
+/** How a process has grown, in MiB: by the first half of all, and by all. */
+interface Growth {
+  half: number;
+  whole: number;
+  wrong: string[];
+}
+
+/** Attacks a process, and how much that made it grow. */
+async function growthBy({ child }: Running, scene: Scene): Promise<Growth> {
   const held: Socket[] = [];
   try {
     const before = await memoryOf(child);
-    const wrong = await attackAll(sceneOf(redirect), MANY, held);
-    assert.deepEqual(wrong, []);
+    const half = Math.ceil(MANY / 2);
+    const wrong = await attackAll(scene, half, held);
+    const between = await memoryOf(child);
+    wrong.push(...await attackAll(scene, MANY - half, held));
     if (SOAKING) await delay(2000); // for what is collected late
     const after = await memoryOf(child);
     note("sockets held open at the end", held.length);
-    return before === undefined ? undefined : after! - before;
+    return { half: between - before, whole: after - before, wrong };
   } finally {
     for (const socket of held) socket.destroy();
   }
+}
+
+/** What a bare server grows by: a soak's numbers make any server grow. */
+async function bareGrowth(redirect: URL): Promise<number> {
+  const port = await freePort();
+  const file = join(ROOT, "tests", "bare_server.ts");
+  const bare = start([...runtimeCommand(file), String(port)]);
+  try {
+    await bare.until(/listening/);
+    const growth = await growthBy(bare, { ...sceneOf(redirect), port });
+    note("MiB of growth of a bare server", growth.whole.toFixed(1));
+    return growth.whole;
+  } finally {
+    bare.child.kill("SIGKILL");
+  }
+}
+
+/** It does not grow by much, and not for ever. */
+async function assertSmall(growth: Growth, redirect: URL): Promise<void> {
+  if (Number.isNaN(growth.whole)) return;
+  note("MiB of growth by the first half", growth.half.toFixed(1));
+  note("MiB of growth", growth.whole.toFixed(1));
+  assert.ok(growth.whole - growth.half < GROWTH / 4, inspect(growth));
+  const own = SOAKING ? await bareGrowth(redirect) : 0;
+  assert.ok(growth.whole - own < GROWTH, `${inspect(growth)}, bare ${own}`);
 }
 
 test(`The program outlives ${MANY} hostile requests and stays small, seed ${SEED}`, () =>
@@ -128,14 +168,14 @@ test(`The program outlives ${MANY} hostile requests and stays small, seed ${SEED
       const { running, redirect } = await waitingLogin(sandbox, folder);
       try {
         const began = performance.now();
-        const growth = await growthBy(running, redirect);
+        const growth = await growthBy(running, sceneOf(redirect));
         note("hostile requests", MANY);
         note("seconds", Math.round((performance.now() - began) / 1000));
-        note("MiB of growth", growth?.toFixed(1) ?? "unknown");
+        assert.deepEqual(growth.wrong, []);
         assert.equal(sandbox.count("/api/v2/token/get"), 0);
-        assert.ok((growth ?? 0) < GROWTH, `it grew by ${growth} MiB`);
         await assertEnds(running, redirect);
         assert.equal(sandbox.count("/api/v2/token/get"), 1);
+        await assertSmall(growth, redirect);
       } finally {
         running.child.kill("SIGKILL");
       }

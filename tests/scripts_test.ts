@@ -4,12 +4,21 @@ import * as path from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import {
+  chooseRows,
+  type Figure,
+  isMet,
+  median,
+  table as figureTable,
+} from "../scripts/bench.ts";
+import {
   compilerFlag,
   importBuilt,
   npmTool,
   packageJson,
   ROOT,
 } from "../scripts/build_npm.ts";
+import { ranges, readLcov } from "../scripts/coverage.ts";
+import { readSettings, SOAKS, table as noteTable } from "../scripts/soak.ts";
 import {
   childEnvironment,
   chooseSteps,
@@ -20,6 +29,7 @@ import {
   table,
   total,
 } from "../scripts/test.ts";
+import { ON_DENO, runtimeCommand, start } from "./helpers.ts";
 
 // === scripts/build_npm.ts
 
@@ -94,7 +104,8 @@ test("npmTool() goes through a shell on Windows only, quoting for it", () => {
 
 test("the scripts of the proof import nothing that only JSR has", async () => {
   const folder = path.join(ROOT, "scripts");
-  for (const name of ["build_npm.ts", "npm_bin.ts", "test.ts"]) {
+  const proof = ["bench.ts", "coverage.ts", "soak.ts", "test.ts"];
+  for (const name of ["build_npm.ts", "npm_bin.ts", ...proof]) {
     const text = await fs.readFile(path.join(folder, name), "utf8");
     assert.doesNotMatch(text, /from "(@|jsr:)|import\("/, name);
   }
@@ -254,4 +265,128 @@ test("run() does not wait for what a command left behind", {
   const { ok } = await run("sh", ["-c", "sleep 60 & exit 0"]);
   assert.ok(ok);
   assert.ok(performance.now() - started < 10_000);
+});
+
+// === scripts/bench.ts
+
+const FIGURE: Figure = {
+  row: "start",
+  runtime: "Deno 2",
+  what: "start, --version",
+  ours: 25,
+  against: "an empty module",
+  theirs: 20,
+  unit: "ms",
+  ratio: 1.254,
+  rounds: 41,
+};
+
+test("median() is the middle, or between the two in the middle", () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 3, 2]), 2.5);
+});
+
+test("isMet() judges the ratio, or our own value, as it is printed", () => {
+  const met = (bound: "at most" | "at least", value: number) =>
+    isMet({ ...FIGURE, aim: { of: "ratio", bound, value } });
+  assert.equal(isMet(FIGURE), undefined);
+  assert.equal(met("at most", 1.25), true);
+  assert.equal(met("at most", 1.24), false);
+  assert.equal(met("at least", 1.25), true);
+  assert.equal(met("at least", 1.26), false);
+  const aim = { of: "ours", bound: "at most", value: 20 } as const;
+  assert.equal(isMet({ ...FIGURE, aim }), false);
+});
+
+test("chooseRows() takes all rows, or the named ones in their order", () => {
+  assert.ok(chooseRows([]).length > 10);
+  const names = chooseRows(["token", "start"]).map((row) => row.name);
+  assert.deepEqual(names, ["start", "token"]);
+  assert.throws(() => chooseRows(["speed"]), {
+    name: "RangeError",
+    message: /"speed": there are start, import, .*, status/,
+  });
+});
+
+test("figureTable() has a line for each figure", () => {
+  const aim = { of: "ratio", bound: "at most", value: 1.25 } as const;
+  const fast = { ...FIGURE, unit: "/s", ours: 123456, theirs: 2e6 };
+  const [head, first, second] = figureTable([{ ...FIGURE, aim }, fast])
+    .split("\n");
+  assert.match(head!, /^row +on +what +ours +against +theirs +ratio +aim$/);
+  assert.match(
+    first!,
+    / 25\.0 ms +an empty module +20\.0 ms +1\.25 +≤ 1\.25 +met$/,
+  );
+  assert.match(second!, / 123k\/s +an empty module +2\.00M\/s +1\.25$/);
+});
+
+test("The bench measures a row and prints it as JSON", {
+  skip: !ON_DENO && "on Node the bench measures the installed package",
+}, async () => {
+  const bench = runtimeCommand(path.join(ROOT, "scripts", "bench.ts"));
+  const args = ["--here", "--quick", "--json", "token"];
+  const { code, stdout, stderr } = await start([...bench, ...args]).ended;
+  assert.equal(code, 0, stderr);
+  const { figures, skipped } = JSON.parse(stdout);
+  assert.deepEqual(skipped, []);
+  assert.equal(figures.length, 2);
+  for (const { ours, theirs, ratio, rounds } of figures) {
+    assert.ok(ours > 0 && theirs > 0 && ratio > 0);
+    assert.equal(rounds, 3);
+  }
+});
+
+// === scripts/soak.ts
+
+test("readSettings() takes all soaks, or those that are named", () => {
+  const { soaks, seed, runtimes } = readSettings([]);
+  assert.deepEqual(soaks, SOAKS);
+  assert.ok(Number.isInteger(seed));
+  assert.deepEqual(runtimes, ["deno", "node"]);
+  const some = ["--", "kills", "--seed", "7", "--count", "9", "--on", "node"];
+  assert.deepEqual(readSettings(some), {
+    soaks: [{ name: "kills", file: "never_lose_test.ts", count: 9 }],
+    seed: 7,
+    runtimes: ["node"],
+  });
+});
+
+test("readSettings() rejects what it does not know", () => {
+  assert.throws(() => readSettings(["floods"]), /"floods": there are callers/);
+  assert.throws(() => readSettings(["--on", "bun"]), /use deno or node/);
+  assert.throws(() => readSettings(["--seed", "x"]), RangeError);
+  assert.throws(() => readSettings(["--forever"]), TypeError);
+});
+
+test("The soaks are files of tests that heed their count", async () => {
+  for (const { file } of SOAKS) {
+    const text = await fs.readFile(path.join(ROOT, "tests", file), "utf8");
+    assert.match(text, /howOften\(/, file);
+  }
+});
+
+test("noteTable() has a line for each note and a column for each runtime", () => {
+  const rows = [
+    { name: "kills", runtime: "deno", notes: [{ what: "kills", value: 9 }] },
+    { name: "kills", runtime: "node", notes: [{ what: "kills", value: 8 }] },
+  ];
+  assert.deepEqual(noteTable(rows).split("\n"), [
+    "soak                 deno      node",
+    "kills     kills         9         8",
+  ]);
+});
+
+// === scripts/coverage.ts
+
+test("readLcov() adds up what was reached", () => {
+  const lcov = "SF:mod.ts\nFNF:4\nFNH:3\nBRF:6\nBRH:5\n" +
+    "DA:1,2\nDA:2,0\nDA:3,0\nDA:7,0\nLH:1\nLF:4\nend_of_record\n";
+  const { missed, ...rest } = readLcov(lcov);
+  assert.deepEqual(rest, {
+    lines: [1, 4],
+    branches: [5, 6],
+    functions: [3, 4],
+  });
+  assert.deepEqual(ranges(missed), [[2, 3], [7, 7]]);
 });

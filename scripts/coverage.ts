@@ -1,0 +1,124 @@
+/**
+ * Runs all tests on Deno and prints how much of `mod.ts` they cover, by lines
+ * and by branches, and the lines that no test has reached. The processes that
+ * the tests start count too; those that are killed cannot tell.
+ *
+ * ```sh
+ * deno task coverage
+ * deno task coverage tests/tokens_test.ts
+ * ```
+ *
+ * @module
+ */
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+import { ROOT } from "./build_npm.ts";
+import { installDevelopmentPackages, run } from "./test.ts";
+
+const FOLDER: string = path.join(ROOT, ".cache", "coverage");
+
+/** What was reached of a file, and how much there is. */
+export interface Coverage {
+  readonly lines: readonly [reached: number, all: number];
+  readonly branches: readonly [reached: number, all: number];
+  readonly functions: readonly [reached: number, all: number];
+  /** The numbers of the lines that were not reached. */
+  readonly missed: readonly number[];
+}
+
+/** Reads a report in the format of lcov. */
+export function readLcov(text: string): Coverage {
+  const sum = (name: string) =>
+    [...text.matchAll(new RegExp(`^${name}:(\\d+)$`, "gm"))]
+      .reduce((total, [, count]) => total + Number(count), 0);
+  const missed = [...text.matchAll(/^DA:(\d+),0$/gm)]
+    .map(([, line]) => Number(line));
+  return {
+    lines: [sum("LH"), sum("LF")],
+    branches: [sum("BRH"), sum("BRF")],
+    functions: [sum("FNH"), sum("FNF")],
+    missed: [...new Set(missed)].sort((a, b) => a - b),
+  };
+}
+
+/** Line numbers as ranges, such as `3-5`. */
+export function ranges(numbers: readonly number[]): [number, number][] {
+  const found: [number, number][] = [];
+  for (const number of numbers) {
+    const last = found.at(-1);
+    if (last?.[1] === number - 1) last[1] = number;
+    else found.push([number, number]);
+  }
+  return found;
+}
+
+function percent([reached, all]: readonly [number, number]): string {
+  const share = all === 0 ? 100 : 100 * reached / all;
+  return `${share.toFixed(1)} % (${reached} of ${all})`;
+}
+
+/** Runs the tests; what they printed if they failed. */
+async function collect(files: readonly string[]): Promise<string | undefined> {
+  await fs.rm(FOLDER, { recursive: true, force: true });
+  const coverage = [`--coverage=${FOLDER}`, "--coverage-raw-data-only"];
+  const { ok, output } = await run(process.execPath, [
+    ...["test", "-A", "--no-check", "--parallel", ...coverage],
+    ...files,
+    // Where the processes that the tests start put theirs.
+  ], { env: { DENO_COVERAGE_DIR: FOLDER } });
+  return ok ? undefined : output;
+}
+
+/** Removes what processes left that were killed while they wrote it. */
+async function dropTorn(): Promise<void> {
+  for (const name of await fs.readdir(FOLDER)) {
+    const file = path.join(FOLDER, name);
+    try {
+      JSON.parse(await fs.readFile(file, "utf8"));
+    } catch {
+      await fs.rm(file, { recursive: true });
+    }
+  }
+}
+
+async function report(): Promise<Coverage> {
+  await dropTorn();
+  const module = pathToFileURL(path.join(ROOT, "mod.ts")).href;
+  const only = `--include=^${module.replaceAll(".", "\\.")}$`;
+  const { ok, stdout, output } = await run(process.execPath, [
+    "coverage",
+    FOLDER,
+    only,
+    "--lcov",
+  ]);
+  if (ok) return readLcov(stdout);
+  throw new Error(`Cannot report the coverage: ${output}`);
+}
+
+async function print(coverage: Coverage): Promise<void> {
+  const text = await fs.readFile(path.join(ROOT, "mod.ts"), "utf8");
+  const source = text.split("\n");
+  console.log(`lines      ${percent(coverage.lines)}`);
+  console.log(`branches   ${percent(coverage.branches)}`);
+  console.log(`functions  ${percent(coverage.functions)}`);
+  for (const [first, last] of ranges(coverage.missed)) {
+    console.log(`\nNot reached, mod.ts:${first}`);
+    console.log(source.slice(first - 1, last).join("\n"));
+  }
+}
+
+async function main(args: string[]): Promise<number> {
+  await installDevelopmentPackages();
+  const names = await fs.readdir(path.join(ROOT, "tests"));
+  const all = names.filter((name) => name.endsWith("_test.ts")).sort()
+    .map((name) => `tests/${name}`);
+  const files = args.filter((arg) => arg !== "--");
+  const problem = await collect(files.length ? files : all);
+  if (problem) console.log(problem);
+  await print(await report());
+  return problem ? 1 : 0;
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

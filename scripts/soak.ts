@@ -1,0 +1,187 @@
+/**
+ * The hostile tests in full: `deno task test` tries some hundred of each, this
+ * tries as many as a day of bad luck. Each runs on Deno and on Node, with the
+ * same seed; what was counted and measured is told in a table.
+ *
+ * ```sh
+ * deno task soak                          # all of them, for half an hour
+ * deno task soak callers kills            # some, by name
+ * deno task soak hosts --seed 7 --count 500 --on deno
+ * ```
+ *
+ * Exit codes: 0 all passed, 1 one failed, 2 no such soak.
+ *
+ * @module
+ */
+import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
+import * as path from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { installDevelopmentPackages, nodeBinary, run } from "./test.ts";
+
+/** One kind of bad luck. */
+export interface Soak {
+  readonly name: string;
+  readonly file: string;
+  /** How often it strikes. */
+  readonly count: number;
+}
+
+/** The soaks in their order. */
+export const SOAKS: readonly Soak[] = [
+  { name: "callers", file: "hostile_callers_test.ts", count: 100_000 },
+  { name: "hosts", file: "hostile_hosts_test.ts", count: 20_000 },
+  { name: "disks", file: "hostile_disks_test.ts", count: 1000 },
+  { name: "kills", file: "never_lose_test.ts", count: 1000 },
+  { name: "pages", file: "hostile_pages_test.ts", count: 200 },
+];
+
+/** What the command line asks for. */
+export interface Settings {
+  readonly soaks: readonly Soak[];
+  readonly seed: number;
+  readonly runtimes: readonly string[];
+}
+
+const RUNTIMES = ["deno", "node"];
+
+/**
+ * Reads the command line.
+ *
+ * @throws {TypeError | RangeError} On what it does not know.
+ */
+export function readSettings(args: readonly string[]): Settings {
+  const { values, positionals } = parseArgs({
+    args: args[0] === "--" ? args.slice(1) : [...args],
+    allowPositionals: true,
+    options: {
+      seed: { type: "string" },
+      count: { type: "string" },
+      on: { type: "string" },
+    },
+  });
+  const { on } = values;
+  if (on !== undefined && !RUNTIMES.includes(on)) {
+    throw new RangeError(`Cannot run on "${on}": use ${RUNTIMES.join(" or ")}`);
+  }
+  const seed = values.seed ?? String(Math.floor(Math.random() * 1e9));
+  const count = values.count === undefined ? undefined : integer(values.count);
+  return {
+    soaks: chooseSoaks(positionals)
+      .map((soak) => ({ ...soak, count: count ?? soak.count })),
+    seed: integer(seed),
+    runtimes: on === undefined ? RUNTIMES : [on],
+  };
+}
+
+function integer(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new RangeError(`Cannot use "${text}": give a number`);
+}
+
+function chooseSoaks(names: readonly string[]): readonly Soak[] {
+  const unknown = names.find((name) => !SOAKS.some((s) => s.name === name));
+  if (unknown !== undefined) {
+    const known = SOAKS.map((soak) => soak.name).join(", ");
+    throw new RangeError(`No soak is called "${unknown}": there are ${known}`);
+  }
+  if (names.length === 0) return SOAKS;
+  return SOAKS.filter((soak) => names.includes(soak.name));
+}
+
+/** What a soak told while it ran. */
+interface Note {
+  readonly what: string;
+  readonly value: number | string;
+}
+
+async function commandOf(runtime: string, file: string): Promise<string[]> {
+  const test = path.join("tests", file);
+  return runtime === "deno"
+    ? [process.execPath, "test", "-A", "--no-check", test]
+    : [await nodeBinary(22), "--test", test];
+}
+
+/** Runs one soak on one runtime. */
+async function runSoak(
+  { name, file, count }: Soak,
+  runtime: string,
+  seed: number,
+): Promise<{ ok: boolean; notes: Note[] }> {
+  const folder = await fs.mkdtemp(path.join(tmpdir(), "tiktok-shop-soak-"));
+  const notes = path.join(folder, "notes");
+  const began = performance.now();
+  const [command = "", ...args] = await commandOf(runtime, file);
+  const { ok, output } = await run(command, args, {
+    env: {
+      HOSTILE_SEED: String(seed),
+      HOSTILE_COUNT: String(count),
+      HOSTILE_NOTES: notes,
+    },
+  });
+  const seconds = `${((performance.now() - began) / 1000).toFixed(0)} s`;
+  const verdict = ok ? "ok    " : "FAILED";
+  console.log(
+    `${verdict}  ${name.padEnd(8)}${runtime.padEnd(6)}${seconds.padStart(6)}`,
+  );
+  if (!ok) console.log(`\n${output.trimEnd()}\n`);
+  const text = await fs.readFile(notes, "utf8").catch(() => "");
+  await fs.rm(folder, { recursive: true, force: true });
+  const lines = text.split("\n").filter((line) => line !== "");
+  return { ok, notes: lines.map((line) => JSON.parse(line)) };
+}
+
+/** The notes as a table: a line for each, a column for each runtime. */
+export function table(
+  rows: readonly { name: string; runtime: string; notes: readonly Note[] }[],
+): string {
+  const cells = new Map<string, Map<string, string>>();
+  for (const { name, runtime, notes } of rows) {
+    for (const { what, value } of notes) {
+      const key = `${name.padEnd(10)}${what}`;
+      const line = cells.get(key) ?? new Map<string, string>();
+      cells.set(key, line.set(runtime, String(value)));
+    }
+  }
+  const width = Math.max(0, ...[...cells.keys()].map((key) => key.length));
+  const columns = RUNTIMES.filter((each) =>
+    rows.some(({ runtime }) => runtime === each)
+  );
+  const lineOf = (key: string, values: string[]) =>
+    [key.padEnd(width), ...values.map((value) => value.padStart(10))].join("");
+  return [
+    lineOf("soak", columns),
+    ...[...cells].map(([key, values]) =>
+      lineOf(key, columns.map((each) => values.get(each) ?? ""))
+    ),
+  ].join("\n");
+}
+
+async function soakAll(settings: Settings): Promise<number> {
+  await installDevelopmentPackages();
+  const { soaks, seed, runtimes } = settings;
+  console.log(`Seed ${seed}; again with --seed ${seed}`);
+  const rows: Parameters<typeof table>[0][number][] = [];
+  let failed = 0;
+  for (const soak of soaks) {
+    for (const runtime of runtimes) {
+      const { ok, notes } = await runSoak(soak, runtime, seed);
+      rows.push({ name: soak.name, runtime, notes });
+      if (!ok) failed++;
+    }
+  }
+  console.log(`\n${table(rows)}`);
+  return failed === 0 ? 0 : 1;
+}
+
+async function main(args: string[]): Promise<number> {
+  try {
+    return await soakAll(readSettings(args));
+  } catch (error) {
+    console.error((error as Error).message);
+    return 2;
+  }
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
