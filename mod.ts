@@ -1049,6 +1049,7 @@ class LoopbackFlow implements AuthFlow {
   readonly #abort = new AbortController();
   readonly #settle = deferred<TokenReply>();
   #server: LoopbackServer | undefined;
+  #expected: Expected | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: FlowState = FlowState.IDLE;
   #redirectParams: Readonly<Record<string, string>> = Object.freeze({});
@@ -1097,7 +1098,7 @@ class LoopbackFlow implements AuthFlow {
     });
     this.port = this.#server.port;
     this.redirectUrl = callbackUrl(this.#options, this.port);
-    const state = this.#stateOf(this.port);
+    const { state } = this.#expectedOn(this.port);
     this.url = authorizationUrl({ ...this.#options, state });
     this.#timer = setTimeout(() => this.#fail(this.#late()), this.#timeout);
     signal?.addEventListener("abort", this.#aborted, { once: true });
@@ -1144,38 +1145,43 @@ class LoopbackFlow implements AuthFlow {
   }
 
   #handle(request: Request, port: number): Response | Promise<Response> {
-    const redirectUrl = callbackUrl(this.#options, port);
-    const verdict = judgeRequest(request, {
-      hosts: ownHosts(port, redirectUrl),
-      paths: ownPaths(this.#options, redirectUrl),
-      state: this.#stateOf(port),
-    });
+    const verdict = judgeRequest(request, this.#expectedOn(port));
     if (verdict.kind === "refuse") {
       return plainAnswer(verdict.status, verdict.headers);
     }
     const { judgement, query } = verdict;
-    const lang = pageLanguage(query.get("locale"), request.headers);
-    return this.#redirected(judgement, query, lang);
+    const reader = { locale: query.get("locale"), headers: request.headers };
+    return this.#redirected(judgement, query, reader);
+  }
+
+  /** What the gate asks for; only one port ever listens. */
+  #expectedOn(port: number): Expected {
+    const redirectUrl = callbackUrl(this.#options, port);
+    return this.#expected ??= {
+      hosts: ownHosts(port, redirectUrl),
+      paths: ownPaths(this.#options, redirectUrl),
+      state: this.#stateOf(port),
+    };
   }
 
   #redirected(
     judgement: Judgement,
     query: URLSearchParams,
-    lang: Language,
+    reader: Reader,
   ): Response | Promise<Response> {
     switch (judgement.kind) {
       case "empty":
-        return pageAnswer(200, "waiting", lang);
+        return pageAnswer(200, "waiting", reader);
       case "duplicate":
         this.#turnedAway++;
         return plainAnswer(400);
       case "mismatch":
         this.#turnedAway++;
-        return pageAnswer(400, "other", lang);
+        return pageAnswer(400, "other", reader);
       case "missing_state":
-        return this.#stateless(judgement, query, lang);
+        return this.#stateless(judgement, query, reader);
       default:
-        return this.#arrived(judgement, query, lang);
+        return this.#arrived(judgement, query, reader);
     }
   }
 
@@ -1183,15 +1189,15 @@ class LoopbackFlow implements AuthFlow {
   #stateless(
     judgement: Extract<Judgement, { kind: "missing_state" }>,
     query: URLSearchParams,
-    lang: Language,
+    reader: Reader,
   ): Response | Promise<Response> {
     const { outcome } = judgement;
     if (this.#options.allowMissingState) {
-      return this.#arrived(outcome, query, lang);
+      return this.#arrived(outcome, query, reader);
     }
     this.#turnedAway++;
     if (outcome.kind === "error" || this.#accepted) {
-      return pageAnswer(400, "other", lang);
+      return pageAnswer(400, "other", reader);
     }
     if (!this.#held) {
       this.#held = true;
@@ -1205,7 +1211,7 @@ class LoopbackFlow implements AuthFlow {
         () => {}, // refused, or nobody to ask: the timeout tells of it
       );
     }
-    return pageAnswer(202, "held", lang);
+    return pageAnswer(202, "held", reader);
   }
 
   async #confirmed(
@@ -1221,13 +1227,13 @@ class LoopbackFlow implements AuthFlow {
   async #arrived(
     outcome: Outcome,
     query: URLSearchParams,
-    lang: Language,
+    reader: Reader,
   ): Promise<Response> {
-    if (!this.#take(query)) return pageAnswer(409, "other", lang);
+    if (!this.#take(query)) return pageAnswer(409, "other", reader);
     const end = this.#conclude(outcome);
     const answer = await within(end, PAGE_PATIENCE);
-    if (!answer) return pageAnswer(202, "received", lang);
-    return pageAnswer(answer.status, answer.page, lang, answer.facts);
+    if (!answer) return pageAnswer(202, "received", reader);
+    return pageAnswer(answer.status, answer.page, reader, answer.facts);
   }
 
   /** The single use of the login: true for the first redirect only. */
@@ -1798,8 +1804,14 @@ const TEXTS = {
 
 type Language = keyof typeof TEXTS;
 
+/** Who a page is for: what TikTok says of the person, and what the browser. */
+interface Reader {
+  locale: string | null;
+  headers: Headers;
+}
+
 /** TikTok's `locale`, else what the browser likes best, else English. */
-function pageLanguage(locale: string | null, headers: Headers): Language {
+function pageLanguage({ locale, headers }: Reader): Language {
   const accepted = (headers.get("accept-language") ?? "").slice(0, 1000)
     .split(",").map((item) => {
       const [tag = "", quality] = item.split(/\s*;\s*q=/i);
@@ -1906,9 +1918,19 @@ svg{color:CanvasText;background:none;border-color:CanvasText}
 }
 `;
 
-/** Takes the code out of the address bar and the history. */
-const PAGE_SCRIPT =
-  "history.replaceState(null,'',location.origin+location.pathname)";
+/**
+ * Takes the code out of the address bar and the history, and names the region:
+ * here that would cost every login 15 ms, and the browser knows it as well.
+ */
+const PAGE_SCRIPT = `
+history.replaceState(null,'',location.origin+location.pathname);
+for(const region of document.querySelectorAll('data')){
+  const names=new Intl.DisplayNames(document.documentElement.lang,
+    {type:'region',fallback:'none'});
+  const name=names.of(region.value);
+  if(name)region.textContent=name+' ('+region.value+')'
+}
+`;
 
 /** Signs of 24 by 24, so that no page is told by its colour alone. */
 const ICONS: Record<Page, string> = {
@@ -1924,12 +1946,10 @@ const ICONS: Record<Page, string> = {
 /** A page: self-contained, escaped, readable without script. Pure. */
 function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
   const { title, text, next, ...labels } = textsOf(page, lang);
-  const region = regionName(facts.region, lang);
-  const rows = [[labels.shop, facts.seller], [labels.region, region]]
-    .filter(([, value]) => typeof value === "string" && value)
-    .map(([label, value]) =>
-      `<dt>${label}</dt><dd><bdi>${escapeHtml(value!, 120)}</bdi></dd>`
-    );
+  const seller = factMarkup(facts.seller);
+  const rows = [[labels.shop, seller], [labels.region, regionMarkup(facts)]]
+    .filter(([, markup]) => markup)
+    .map(([label, markup]) => `<dt>${label}</dt><dd><bdi>${markup}</bdi></dd>`);
   const reason = [facts.reason, facts.hint].filter(Boolean)
     .map((line) => `<p>${escapeHtml(capitalized(line!))}</p>`);
   return `<!doctype html>
@@ -1956,14 +1976,15 @@ ${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
 `;
 }
 
-/** `GB` with its name in the language of the page. */
-function regionName(
-  code: string | undefined,
-  lang: Language,
-): string | undefined {
-  if (typeof code !== "string" || !/^[A-Z]{2}$/.test(code)) return code;
-  const name = new Intl.DisplayNames([lang], { type: "region" }).of(code);
-  return name && name !== code ? `${name} (${code})` : code;
+function factMarkup(value: unknown): string {
+  return typeof value === "string" ? escapeHtml(value, 120) : "";
+}
+
+/** `GB`, left to the page's script to be named in its language. */
+function regionMarkup({ region }: PageFacts): string {
+  const shown = factMarkup(region);
+  const isCode = /^[A-Z]{2}$/.test(shown);
+  return isCode ? `<data value="${shown}">${shown}</data>` : shown;
 }
 
 function capitalized(text: string): string {
@@ -2010,9 +2031,10 @@ function sourceHash(source: string): string {
 function pageAnswer(
   status: number,
   page: Page,
-  lang: Language,
+  reader: Reader,
   facts?: PageFacts,
 ): Response {
+  const lang = pageLanguage(reader);
   return new Response(renderPage(page, lang, facts), {
     status,
     headers: {
@@ -2099,9 +2121,10 @@ function refreshRequest(
 }
 
 function withParameters(url: URL, params: Record<string, string>): URL {
-  for (const [name, value] of Object.entries(params)) {
-    url.searchParams.set(name, value);
-  }
+  // Not those of `url`, each change of which would make it anew.
+  const query = new URLSearchParams(url.search);
+  for (const [name, value] of Object.entries(params)) query.set(name, value);
+  url.search = String(query);
   return url;
 }
 
@@ -2633,7 +2656,8 @@ async function listenOnDeno(
       await within(Promise.all(open), FLUSH_PATIENCE);
       // "Completed" comes a turn before the bytes leave.
       await sleep(20);
-      // Not shutdown(): it waits for idle and half-open sockets.
+      // Not shutdown(): it waits for idle and half-open sockets, and after it
+      // there is no abort.
       abort.abort();
       await within(server.finished, FLUSH_PATIENCE);
     },
@@ -2675,6 +2699,7 @@ async function listenOnNode(
     server.once("error", reject);
     server.listen({ host: hostname, port, ipv6Only: true }, resolve);
   });
+  loadFetch();
   return {
     async close() {
       server.close();
@@ -2684,6 +2709,11 @@ async function listenOnNode(
       for (const socket of sockets) socket.destroy();
     },
   };
+}
+
+/** Node loads its `fetch` at the first use, and the browser would wait. */
+function loadFetch(): void {
+  setTimeout(() => void new Request("http://localhost"), 20).unref();
 }
 
 const TLS_WARNING = "The browser spoke https to the plain http callback: the " +

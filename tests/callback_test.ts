@@ -994,7 +994,8 @@ loginTest(
     const replaceState = (_: unknown, __: unknown, url: string) => {
       shown = new URL(url, redirect).href;
     };
-    const world = { history: { replaceState }, location: redirect };
+    const document = { querySelectorAll: () => [] };
+    const world = { history: { replaceState }, location: redirect, document };
     runInNewContext(script!, world);
     assert.equal(shown, login.flow.redirectUrl);
   },

@@ -276,6 +276,27 @@ function checkPage(browser: Browser, name: PageName): Promise<void> {
   );
 }
 
+const REGIONS: [language: Language, region: string, shown: string][] = [
+  ["en", "GB", "United Kingdom (GB)"],
+  ["de", "GB", "Vereinigtes Königreich (GB)"],
+  ["ja", "ID", "インドネシア (ID)"],
+  ["en", "QM", "QM"], // nobody's
+  ["en", "gb", "gb"],
+];
+
+/** The browser names the region, and never a seller who is called like one. */
+async function checkRegions(tab: Tab): Promise<void> {
+  for (const [locale, region, shown] of REGIONS) {
+    const sandbox = { sellers: [sellerNamed("GB", region)] };
+    await withPage(tab, "success", { locale, sandbox }, async () => {
+      const fact = (n: number) =>
+        tab.page.locator(`dd >> nth=${n}`).innerText();
+      assert.deepEqual([await fact(0), await fact(1)], ["GB", shown]);
+    });
+  }
+  assert.deepEqual(tab.complaints, []);
+}
+
 /** Every page once more without script: nothing is missing. */
 async function checkWithoutScript(tab: Tab): Promise<void> {
   for (const name of PAGE_NAMES) {
@@ -285,6 +306,8 @@ async function checkWithoutScript(tab: Tab): Promise<void> {
         const shown = await tab.page.locator(part).isVisible();
         assert.ok(shown, `${name} ${part}`);
       }
+      if (name !== "success") return;
+      assert.equal(await tab.page.locator("dd >> nth=1").innerText(), "GB");
     });
   }
   assert.deepEqual(tab.complaints, []);
@@ -426,6 +449,7 @@ test("The pages in Chromium", { skip: NO_CHROMIUM }, async (t) => {
     const script = { javaScriptEnabled: false };
     await inTab("without script", checkWithoutScript, script);
     await inTab("in every language", checkLanguages);
+    await inTab("naming the region", checkRegions);
     await inTab("large, printed, in forced colours", checkCircumstances);
     await inTab("with any seller's name", checkSellers);
     await inTab("with a hostile redirect", checkRedirectsText);
