@@ -4315,27 +4315,49 @@ async function sendCall(
   const tried = `Cannot call ${method} ${url.pathname}`;
   // A multipart body is not signed, and fetch alone knows its bytes.
   const signed = body instanceof FormData ? undefined : body;
-  return await withRetries(options.signal, async () => {
-    const { now = Date.now } = options;
+  const headers = {
+    "x-tts-access-token": token,
+    ...(contentType ? { "content-type": contentType } : {}),
+  };
+  const sendAt = async (time: number) => {
     const query: Record<string, string> = {
       ...call.query,
       ...(cipher ? { shop_cipher: cipher } : {}),
       app_key: app.appKey,
-      timestamp: String(Math.floor(hostTime(tokens.meta, now))),
+      timestamp: String(time),
     };
     const { pathname: path } = url;
     query.sign = signature(app.appSecret, { path, query, body: signed });
-    const headers = {
-      "x-tts-access-token": token,
-      ...(contentType ? { "content-type": contentType } : {}),
-    };
-    const answer = await send(
+    return await send(
       withParameters(new URL(url), query),
       { method, headers, body: body as RequestInit["body"] },
       { ...options, tried, secrets },
     );
-    return judgeEnvelope(answer, tried, secrets) as ApiReply;
+  };
+  return await withRetries(options.signal, async () => {
+    const time = Math.floor(hostTime(tokens.meta, options.now ?? Date.now));
+    const answer = await sendAt(time);
+    const right = timeWanted(answer, time);
+    const final = right === undefined ? answer : await sendAt(right);
+    return judgeEnvelope(final, tried, secrets) as ApiReply;
   });
+}
+
+const TIMESTAMP_REFUSED = 36009004; // among other reasons
+
+/**
+ * The host's time, if it may have refused a call because ours is another: a
+ * clock may have been set since the tokens came. Pure.
+ */
+function timeWanted(
+  { text, date }: HttpAnswer,
+  time: number,
+): number | undefined {
+  if (date === undefined || Math.abs(date - time) <= 20) return undefined;
+  const body = parseJson(text);
+  const isRefused = isRecord(body) &&
+    integerOf(body.code) === TIMESTAMP_REFUSED;
+  return isRefused ? date : undefined;
 }
 
 function apiUrl(options: CallOptions, path: string): URL {
