@@ -6635,6 +6635,7 @@ async function statusCommand(cli: Cli): Promise<void> {
   const least = seconds(cli.get("min-valid") ?? 0, 0);
   const { store, profile } = tokenPlace(cli);
   const one = cli.get("file") ?? cli.get("profile");
+  if (one) await loadTokens(store, profile); // what is asked for must be there
   const profiles = one ? [profile] : await store.list();
   const found = new Map<string, ProfileStatus>();
   await inParallel(profiles, 32, async (name) => {
