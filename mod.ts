@@ -1062,12 +1062,7 @@ class LoopbackFlow implements AuthFlow {
   constructor(options: StartAuthOptions) {
     this.#options = options;
     this.#ports = portRange(options.port ?? DEFAULT_PORT);
-    this.#timeout = seconds(options.timeout ?? DEFAULT_TIMEOUT) * 1000;
-    if (this.#timeout > 2 ** 31 - 1) {
-      throw new RangeError(
-        "Cannot wait longer than 24 days: lower the timeout",
-      );
-    }
+    this.#timeout = waitingTime(options.timeout);
     checkCallback(options);
     this.onState = options.onState;
     this.reply = this.#settle.promise;
@@ -1327,12 +1322,26 @@ class LoopbackFlow implements AuthFlow {
 }
 
 function checkCallback(options: StartAuthOptions): void {
-  checkPlace(options);
-  if (options.tls) checkTls(options.tls);
+  checkWait(options);
   checkAppKey(options.appKey);
   checkAppSecret(options.appSecret);
-  tokenUrl(options);
   authorizationUrl({ ...options, state: "-" });
+}
+
+/** Checks all of a login that is not the app's. */
+function checkWait(options: Partial<StartAuthOptions>): void {
+  portRange(options.port ?? DEFAULT_PORT);
+  waitingTime(options.timeout);
+  checkPlace(options);
+  if (options.tls) checkTls(options.tls);
+  tokenUrl(options);
+}
+
+/** How many ms to wait for the redirect. */
+function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
+  const time = seconds(timeout) * 1000;
+  if (time <= 2 ** 31 - 1) return time;
+  throw new RangeError("Cannot wait longer than 24 days: lower the timeout");
 }
 
 /** Checks where the redirect is to come in. */
@@ -5175,16 +5184,20 @@ async function loginOptions(
   cli: Cli,
   { input, signal }: Terminal,
 ): Promise<LoginOptions> {
-  const app = await readApp(cli, input, signal);
   const { store, profile } = tokenPlace(cli);
-  const progress = new Progress(cli, input);
-  return {
-    ...app,
+  const wait = {
     ...linkOptions(cli),
     ...callbackOptions(cli),
     tls: await readTls(cli),
-    timeout: cli.get("timeout") ?? DEFAULT_TIMEOUT,
+    timeout: cli.get("timeout"),
     tokenEndpoint: cli.get("token-endpoint"),
+  };
+  checkWait(wait); // before a person is asked for the rest
+  const app = await readApp(cli, input, signal);
+  const progress = new Progress(cli, input);
+  return {
+    ...app,
+    ...wait,
     allowMissingState: cli.has("allow-missing-state"),
     switch: cli.has("switch"),
     requireScopes: requiredScopes(cli),

@@ -106,6 +106,24 @@ describe("login at its first run", AT_TERMINAL, () => {
       assert.deepEqual(JSON.parse(text), kept);
     }));
 
+  const wrong = [
+    "--timeout soon",
+    "--path x",
+    "--host a.example",
+    "--region eu",
+  ]
+    .concat("--tls-cert a.pem", "--redirect-url x", "--token-endpoint x");
+  it("refuses a wrong flag before it asks for anything", () =>
+    atFirst(async (_, terminal) => {
+      for (const flags of ["--port abc", ...wrong]) {
+        await terminal.run(`tiktok-shop-oauth2 login --no-browser ${flags}`);
+        const { code, screen } = await terminal.finish();
+        assert.equal(code, 2, flags);
+        assert.match(screen, /^error: [^]*\n/m);
+        assert.doesNotMatch(screen, /App key/);
+      }
+    }));
+
   it("keeps nothing after n", () =>
     atFirst(async (desk, terminal) => {
       const { appKey, appSecret, serviceId } = desk.sandbox;
