@@ -407,14 +407,14 @@ function numberOf({ target }: HostRequest): number {
   return Number(index);
 }
 
-/** What was sent last by each answer's number. */
-const sent = new Map<number, Planned>();
+/** What was sent last by each answer's number, without its bytes. */
+const sent = new Map<number, Omit<Planned, "bytes">>();
 
 const sendPlanned: HostHandler = (request, _, socket) => {
   const index = numberOf(request);
-  const planned = plan(index, request);
-  sent.set(index, planned);
-  const { bytes, pace } = planned;
+  const { bytes, ...rest } = plan(index, request);
+  sent.set(index, rest);
+  const { pace } = rest;
   if (pace === "at once") return bytes;
   if (pace === "never") return;
   void (async () => {
@@ -503,7 +503,10 @@ async function logIn(index: number, host: Host, options: HttpOptions) {
 }
 
 /** The verdicts that a call allows; the API needs no token in its reply. */
-function allowed(call: string, { verdicts }: Planned): Verdict[] {
+function allowed(
+  call: string,
+  { verdicts }: Pick<Planned, "verdicts">,
+): Verdict[] {
   if (call !== "callApi()" || !verdicts.includes("invalid_response")) {
     return verdicts;
   }
