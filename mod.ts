@@ -2473,7 +2473,8 @@ function integerOf(value: unknown): number | undefined {
 const JSON_TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
-function parseJson(text: string): unknown {
+function parseJson(source: string): unknown {
+  const text = source.replace(/^\ufeff/, ""); // as some editors save it
   try {
     const plain = JSON.parse(text);
     if (!/\d{16}/.test(text)) return plain;

@@ -424,6 +424,13 @@ for (const [name, text] of FOREIGN) {
     }));
 }
 
+test("fileStore() reads a file that an editor put a byte order mark into", () =>
+  withFolder(async (folder) => {
+    const text = `\ufeff${JSON_OF(TOKENS)}`;
+    await fs.writeFile(join(folder, "default.json"), text);
+    assert.deepEqual(await fileStore(folder).load("default"), TOKENS);
+  }));
+
 test("fileStore() refuses the file of a newer version", () =>
   withFolder(async (folder) => {
     const path = join(folder, "default.json");
