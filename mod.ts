@@ -2292,10 +2292,17 @@ interface SendOptions extends HttpOptions {
   secrets: readonly string[];
 }
 
+/**
+ * Asks for a body as it is: of a large one that is compressed, and whose
+ * connection is then closed, Node's fetch ends the process by an assertion
+ * that nobody can catch (nodejs/undici#5360).
+ */
+const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
+
 /** Makes one call: bounded in time and size, redirects not followed. */
 async function send(
   url: URL,
-  init: RequestInit,
+  init: RequestInit & { headers?: Record<string, string> },
   options: SendOptions,
 ): Promise<HttpAnswer> {
   const { signal, tried, secrets } = options;
@@ -2306,7 +2313,9 @@ async function send(
   const started = performance.now();
   try {
     signal?.throwIfAborted();
-    const request = { ...init, redirect: "manual", signal: abort.signal };
+    const headers = { ...PLAIN_BODY, ...init.headers };
+    const bounds = { redirect: "manual", signal: abort.signal };
+    const request = { ...init, headers, ...bounds };
     const call = async () => {
       const make = options.fetch ?? fetch;
       const response = await make(url, request as RequestInit);

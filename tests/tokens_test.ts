@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
@@ -311,6 +312,19 @@ const LIMIT = 1024 * 1024;
 test("exchangeCode() reads a reply of 1 MiB", async () => {
   const reply = await exchangeFor(answer(JSON.stringify(REPLY).padEnd(LIMIT)));
   assert.deepEqual(reply, REPLY);
+});
+
+test("exchangeCode() outlives a host that compresses a large reply", () => {
+  const more = randomBytes(400_000).toString("hex");
+  const body = JSON.stringify({ ...REPLY, more });
+  const gzip = { headers: { "content-encoding": "gzip" } };
+  return withHost(
+    ({ headers }) =>
+      /gzip/.test(headers["accept-encoding"] ?? "")
+        ? answer(gzipSync(body), gzip)
+        : answer(body),
+    async (host) => assert.equal((await exchange(host)).more, more),
+  );
 });
 
 test("exchangeCode() refuses a reply of more than 1 MiB", async () => {
