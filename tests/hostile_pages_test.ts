@@ -11,6 +11,7 @@ import type { SandboxSeller } from "../scripts/sandbox.ts";
 import { type Login, startLogin } from "./callback_helpers.ts";
 import { launchChromium, NO_CHROMIUM, type Tab, withTab } from "./chromium.ts";
 import { type Desk, withDesk } from "./desk.ts";
+import { ON_DENO } from "./helpers.ts";
 import { Dice, howOften, note, SEED } from "./hostile.ts";
 import { NO_TERMINAL, type Terminal, withTerminal } from "./terminal.ts";
 import { refusal, withHost } from "./token_host.ts";
@@ -211,7 +212,8 @@ const COMMANDS = [
   'logout --profile "$H"',
   'status --profile "$H"',
   'status --file "/$H"',
-  'status --env-file "$H"',
+  // Node reads that file itself, and speaks for itself.
+  ...(ON_DENO ? ['status --env-file "$H"'] : []),
   '"$H"',
   '--"$H"',
   'login --no-browser --timeout 1 --port "$H"',
