@@ -885,12 +885,12 @@ export function parseRedirect(input: string, state: string): RedirectResult {
 
 /** The parameters of a URL or query string, or else the bare code. */
 function redirectQuery(input: string): URLSearchParams | string {
-  const text = input.trim();
+  const text = input.trim().replace(/^["'<](.*)["'>]$/s, "$1");
   if (/^https?:\/\//i.test(text) && URL.canParse(text)) {
     return new URL(text).searchParams;
   }
   if (/(^|[?&])(code|auth_code|state|error)=/.test(text)) {
-    return new URLSearchParams(text.replace(/^[^?]*\?/, ""));
+    return new URLSearchParams(text.replace(/^[^?]*\?/, "").split("#")[0]);
   }
   // A person copies the code out of the address bar, where it is encoded.
   const code = /%[0-9a-f]{2}/i.test(text) ? decodeOnce(text) : text;
@@ -4861,6 +4861,7 @@ class Cli {
   readonly #flags: Map<string, string[]>;
   #envFile: Record<string, string | undefined> | undefined;
   #config: Record<string, unknown> | undefined;
+  readonly #learnt = new Map<string, unknown>();
 
   constructor(
     commandName: string,
@@ -4878,6 +4879,12 @@ class Cli {
 
   all(flag: string): string[] {
     return this.#flags.get(flag) ?? [];
+  }
+
+  /** What a command reads or asks once, however often it needs it. */
+  once<T>(what: string, learn: () => T): T {
+    if (!this.#learnt.has(what)) this.#learnt.set(what, learn());
+    return this.#learnt.get(what) as T;
   }
 
   /** A flag's value, else the environment's, else the file's. */
@@ -5040,7 +5047,7 @@ function unknownFlag(command: string, rawName: string): TypeError {
 function readEnvFile(file?: string): Record<string, string | undefined> {
   try {
     const text = node("node:fs").readFileSync(file ?? ".env", "utf8");
-    return node("node:util").parseEnv(text);
+    return node("node:util").parseEnv(text.replace(/^\ufeff/, ""));
   } catch (error) {
     if (file === undefined) return {};
     throw new TypeError(
@@ -5321,7 +5328,7 @@ async function openForPerson(
   url: string,
   progress: Progress,
 ): Promise<void> {
-  const hint = remoteHint(RUNTIME.process.env, cli.get("port"));
+  const hint = remoteHint(RUNTIME.process.env, progress.port);
   if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
   if (await tryBrowsers(url, { browser: cli.get("browser") }, false)) return;
   progress.interrupt(
@@ -5474,9 +5481,10 @@ function readSecret(cli: Cli): string | undefined {
   const file = cli.get("app-secret-file");
   if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
   if (isTyped(file)) return undefined;
+  const from = file === "-" ? 0 : file;
+  const read = () => node("node:fs").readFileSync(from, "utf8").trim();
   try {
-    const from = file === "-" ? 0 : file;
-    return node("node:fs").readFileSync(from, "utf8").trim();
+    return cli.once("app secret", read);
   } catch (error) {
     throw new TypeError(
       `Cannot read the app secret from ${file}: ${messageOf(error)}`,
@@ -5682,6 +5690,8 @@ class Progress {
   readonly #input: TerminalInput;
   #timer: ReturnType<typeof setInterval> | undefined;
   #deadline = 0;
+  /** The port that is listened on, once it is. */
+  port: string | undefined;
 
   constructor(cli: Cli, input: TerminalInput) {
     this.#cli = cli;
@@ -5689,6 +5699,7 @@ class Progress {
   }
 
   start(flow: AuthFlow): void {
+    this.port = String(flow.port);
     this.#cli.say("Open this link to authorize the app:\n");
     tell(linkLine(flow.url));
     this.#cli.say(
@@ -6344,6 +6355,7 @@ function keepFor(
   cli: Cli,
   { input, signal }: Terminal,
 ): CallOptions & { store: TokenStore; profile: string } {
+  const inTurn = turns(1); // one question at a time
   return {
     ...tokenPlace(cli),
     minValid: cli.get("min-valid"),
@@ -6351,7 +6363,8 @@ function keepFor(
     apiEndpoint: cli.get("api-endpoint"),
     signal,
     onTrace: cli.has("verbose") ? tell : undefined,
-    credentials: ({ meta }) => readCredentials(cli, meta, input, signal),
+    credentials: ({ meta }) =>
+      inTurn(() => readCredentials(cli, meta, input, signal)),
   };
 }
 
@@ -6369,10 +6382,11 @@ async function readCredentials(
     ...(appSecret ? [] : ["app-secret-file"]),
   ];
   if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  const ask = (question: string, hidden = false) =>
+    cli.once(question, () => input.ask(question, { signal, hidden }));
   return {
-    appKey: appKey ?? await input.ask("App key: ", { signal }),
-    appSecret: appSecret ??
-      await input.ask("App secret (hidden): ", { signal, hidden: true }),
+    appKey: appKey ?? await ask("App key: "),
+    appSecret: appSecret ?? await ask("App secret (hidden): ", true),
   };
 }
 
@@ -6502,6 +6516,11 @@ async function shopsCommand(cli: Cli): Promise<void> {
 
 async function apiCommand(cli: Cli): Promise<void> {
   const [method = "GET", path = "/"] = cli.operands;
+  if (cli.get("body") === "-" && cli.get("app-secret-file") === "-") {
+    throw new TypeError(
+      "--body and --app-secret-file cannot both be read from stdin",
+    );
+  }
   const request: ApiRequest = {
     method: method.toUpperCase(),
     path,
@@ -6562,6 +6581,8 @@ async function execCommand(cli: Cli): Promise<void> {
     env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
     const request = { path: "/", shop: cli.get("shop") };
     const cipher = await shopCipher(request, tokens, keep);
+    // Another shop's would go with the wrong token.
+    delete RUNTIME.process.env.TIKTOK_SHOP_SHOP_CIPHER;
     if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
   });
   cli.exitCode = await runChild(command, args, env);

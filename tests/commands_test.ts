@@ -984,6 +984,31 @@ describe("api", TOGETHER, () => {
       assert.equal(desk.sandbox.count(SEARCH), 2);
     }));
 
+  it("reads the secret from stdin once, for every page", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["api", "POST", SEARCH, "--shop", "8600001", "--paginate"];
+      const { code, stdout } = await run(
+        desk,
+        [...args, "--app-secret-file", "-"],
+        {
+          env: { TIKTOK_SHOP_APP_SECRET: undefined },
+          input: `${desk.sandbox.appSecret}\n`,
+        },
+      );
+      assert.equal(code, 0);
+      assert.ok(stdout.trimEnd().split("\n").length > 1);
+    }));
+
+  it("does not read both its body and the secret from stdin", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const args = ["api", "POST", SEARCH, "--body", "-"];
+      const both = [...args, "--app-secret-file", "-"];
+      const says = /--body and --app-secret-file cannot both be read from/;
+      assertFailed(await run(desk, both, { input: "{}" }), 2, says);
+    }));
+
   it("exits 6 with TikTok's code, message and request id", () =>
     withDesk(async (desk) => {
       await seed(desk);
@@ -1093,6 +1118,15 @@ describe("exec", TOGETHER, () => {
       assert.deepEqual(JSON.parse(ended.stdout), given);
       assert.equal(ended.stderr, "to stderr\n");
       assert.equal(ended.code, 0);
+    }));
+
+  it("passes no cipher on that may be another shop's", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const env = { KEPT: undefined, TIKTOK_SHOP_SHOP_CIPHER: "stale" };
+      const args = ["exec", ...await childOf(desk)];
+      const { stdout } = await desk.run(args, { env });
+      assert.equal(JSON.parse(stdout).cipher, undefined);
     }));
 
   it("sets the cipher of --shop, and that of the only shop", () =>

@@ -124,6 +124,22 @@ describe("login at its first run", AT_TERMINAL, () => {
       }
     }));
 
+  it("asks for the secret once, however many profiles are refreshed", () =>
+    atFirst(async (desk, terminal) => {
+      for (const name of ["a", "b", "c"]) {
+        await desk.login(["--profile", name], { env: desk.sandbox.env });
+      }
+      await terminal.run("tiktok-shop-oauth2 refresh --all");
+      await answer(
+        terminal,
+        [/App secret \(hidden\):$/, desk.sandbox.appSecret],
+      );
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 0);
+      assert.equal(screen.match(/"ok":true/g)?.length, 3);
+      assert.equal(screen.match(/App secret/g)?.length, 1);
+    }));
+
   it("keeps nothing after n", () =>
     atFirst(async (desk, terminal) => {
       const { appKey, appSecret, serviceId } = desk.sandbox;

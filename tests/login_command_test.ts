@@ -259,8 +259,10 @@ describe("a flag of login", TOGETHER, () => {
       const [first, second] = await twoPorts();
       const taken = createServer().listen(first, "127.0.0.1");
       const args = ["--port", `${first}-${second}`];
-      const { link, until, ended } = await desk.open(args);
+      const env = { SSH_CONNECTION: "203.0.113.7 50000 198.51.100.4 22" };
+      const { link, until, ended } = await desk.open(args, { env });
       await until(new RegExp(`redirect to http://localhost:${second}/$`, "m"));
+      await until(new RegExp(`ssh -L ${second}:localhost:${second} `));
       const redirect = new URL(await desk.decide(link));
       redirect.port = `${second}`;
       assert.equal((await fetch(redirect)).status, 200);
