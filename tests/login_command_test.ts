@@ -516,6 +516,14 @@ describe("a setting of login", TOGETHER, () => {
       assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
     }));
 
+  it("is read from a ./.env that begins with a byte order mark", () =>
+    withDesk(async (desk) => {
+      const lines = Object.entries(desk.sandbox.env)
+        .map(([name, value]) => `${name}=${value}\n`);
+      await desk.write(".env", `\ufeff${lines.join("")}`);
+      assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
+    }));
+
   const sources: [name: string, args: string[], env: string, id: string][] = [
     ["the file if nothing else sets it", [], "", "11"],
     ["the environment before the file", [], "22", "22"],
