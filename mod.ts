@@ -1105,7 +1105,7 @@ class LoopbackFlow implements AuthFlow {
   async submit(urlOrCode: string): Promise<void> {
     const query = redirectQuery(urlOrCode);
     const judgement: Judgement = typeof query !== "string"
-      ? judgeRedirect(query, this.#stateOf(this.port))
+      ? judgeRedirect(query, this.#expectedOn(this.port).state)
       : { kind: "missing_state", outcome: { kind: "code", code: query } };
     const outcome = judgement.kind === "missing_state"
       ? await this.#confirmed(judgement)
@@ -1134,11 +1134,6 @@ class LoopbackFlow implements AuthFlow {
   readonly #aborted = () =>
     this.#fail(cancelledError(this.#options.signal?.reason, "login"));
 
-  /** The state; with a relay it names the port to move the redirect on to. */
-  #stateOf(port: number): string {
-    return stateFor(this.#random, callbackUrl(this.#options, port), port);
-  }
-
   #handle(request: Request, port: number): Response | Promise<Response> {
     const verdict = judgeRequest(request, this.#expectedOn(port));
     if (verdict.kind === "refuse") {
@@ -1149,13 +1144,15 @@ class LoopbackFlow implements AuthFlow {
     return this.#redirected(judgement, query, reader);
   }
 
-  /** What the gate asks for; only one port ever listens. */
+  /** What the gate asks for, made once: only one port ever listens. */
   #expectedOn(port: number): Expected {
+    if (this.#expected) return this.#expected;
     const redirectUrl = callbackUrl(this.#options, port);
-    return this.#expected ??= {
+    return this.#expected = {
       hosts: ownHosts(port, redirectUrl),
       paths: ownPaths(this.#options, redirectUrl),
-      state: this.#stateOf(port),
+      // With a relay it names the port to move the redirect on to.
+      state: stateFor(this.#random, redirectUrl, port),
     };
   }
 

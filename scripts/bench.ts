@@ -35,7 +35,13 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import type * as Library from "../mod.ts";
 import { npmTool, PACKAGE_NAME, ROOT } from "./build_npm.ts";
-import { childEnvironment, nodeBinary, run, runTool } from "./test.ts";
+import {
+  childEnvironment,
+  chooseNamed,
+  nodeBinary,
+  run,
+  runTool,
+} from "./test.ts";
 
 // === Figures
 
@@ -1212,13 +1218,7 @@ const QUICK_ROUNDS = 3;
  * @throws {RangeError} On a name that no row has.
  */
 export function chooseRows(names: readonly string[]): readonly Row[] {
-  const unknown = names.find((name) => !ROWS.some((row) => row.name === name));
-  if (unknown !== undefined) {
-    const known = ROWS.map((row) => row.name).join(", ");
-    throw new RangeError(`No row is called "${unknown}": there are ${known}`);
-  }
-  if (names.length === 0) return ROWS;
-  return ROWS.filter((row) => names.includes(row.name));
+  return chooseNamed("row", ROWS, names);
 }
 
 // === Packages

@@ -18,7 +18,12 @@ import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { installDevelopmentPackages, nodeBinary, run } from "./test.ts";
+import {
+  chooseNamed,
+  installDevelopmentPackages,
+  nodeBinary,
+  run,
+} from "./test.ts";
 
 /** One kind of bad luck. */
 export interface Soak {
@@ -68,7 +73,7 @@ export function readSettings(args: readonly string[]): Settings {
   const seed = values.seed ?? String(Math.floor(Math.random() * 1e9));
   const count = values.count === undefined ? undefined : integer(values.count);
   return {
-    soaks: chooseSoaks(positionals)
+    soaks: chooseNamed("soak", SOAKS, positionals)
       .map((soak) => ({ ...soak, count: count ?? soak.count })),
     seed: integer(seed),
     runtimes: on === undefined ? RUNTIMES : [on],
@@ -78,16 +83,6 @@ export function readSettings(args: readonly string[]): Settings {
 function integer(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new RangeError(`Cannot use "${text}": give a number`);
-}
-
-function chooseSoaks(names: readonly string[]): readonly Soak[] {
-  const unknown = names.find((name) => !SOAKS.some((s) => s.name === name));
-  if (unknown !== undefined) {
-    const known = SOAKS.map((soak) => soak.name).join(", ");
-    throw new RangeError(`No soak is called "${unknown}": there are ${known}`);
-  }
-  if (names.length === 0) return SOAKS;
-  return SOAKS.filter((soak) => names.includes(soak.name));
 }
 
 /** What a soak told while it ran. */

@@ -97,13 +97,28 @@ export const STEPS: readonly Step[] = [
  */
 export function chooseSteps(args: readonly string[]): readonly Step[] {
   const names = args[0] === "--" ? args.slice(1) : args;
-  const unknown = names.find((name) => !STEPS.some((s) => s.name === name));
+  return chooseNamed("step", STEPS, names);
+}
+
+/**
+ * Those of a table that are named, in its order, or all of them.
+ *
+ * @throws {RangeError} On a name that is not in it.
+ */
+export function chooseNamed<T extends { readonly name: string }>(
+  kind: string,
+  table: readonly T[],
+  names: readonly string[],
+): readonly T[] {
+  const known = table.map(({ name }) => name);
+  const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    const known = STEPS.map((step) => step.name).join(", ");
-    throw new RangeError(`No step is called "${unknown}": there are ${known}`);
+    throw new RangeError(
+      `No ${kind} is called "${unknown}": there are ${known.join(", ")}`,
+    );
   }
-  if (names.length === 0) return STEPS;
-  return STEPS.filter((step) => names.includes(step.name));
+  if (names.length === 0) return table;
+  return table.filter(({ name }) => names.includes(name));
 }
 
 function deno(job: Job, args: string[]): Promise<Outcome> {
