@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -228,10 +228,23 @@ export class Desk {
 
   /** The text of every token file under this desk's folder. */
   async #files(): Promise<string> {
-    const names = await readdir(this.folder, { recursive: true });
+    const names = await this.#names();
     const texts = names.filter((name) => name.endsWith(".json"))
       .map((name) => readFile(this.path(name), "utf8").catch(() => ""));
     return (await Promise.all(texts)).join();
+  }
+
+  /** Every path below this desk's folder. */
+  async #names(): Promise<string[]> {
+    for (;;) {
+      try {
+        return await readdir(this.folder, { recursive: true });
+      } catch (error) {
+        // Another run at this desk takes folders away while they are read.
+        if (!existsSync(this.folder)) throw error;
+        if ((error as { code?: string }).code !== "ENOENT") throw error;
+      }
+    }
   }
 }
 
@@ -271,8 +284,10 @@ export async function withDesk(
     // The test's own failure tells more than what comes of it.
     await desk.close().catch((error) => {
       if (!failed) throw error;
+    }).finally(async () => {
+      // Left behind, it would keep the process from its end.
+      await sandbox.stop();
+      await folder[Symbol.asyncDispose]();
     });
-    await sandbox.stop();
-    await folder[Symbol.asyncDispose]();
   }
 }
