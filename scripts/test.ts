@@ -464,7 +464,16 @@ function report(name: string, outcome: Outcome, time: number): void {
   const counts = outcome.counts ? `  ${summary(outcome.counts)}` : "";
   const verdict = outcome.ok ? "ok    " : "FAILED";
   console.log(`${verdict}  ${name.padEnd(8)}${seconds}${counts}`);
-  if (!outcome.ok) console.log(`\n${outcome.output.trimEnd()}\n`);
+  if (!outcome.ok) console.log(`\n${withoutPassed(outcome.output).trim()}\n`);
+}
+
+/**
+ * What a failed step printed, without the lines of tests that passed: a log
+ * that is cut short would show nothing else.
+ */
+export function withoutPassed(output: string): string {
+  const passed = /^(\s*[✔﹣] .* \(\S+ms\).*|.* \.\.\. (ok|ignored) \(\S+\))$/;
+  return output.split("\n").filter((line) => !passed.test(line)).join("\n");
 }
 
 async function prove(

@@ -28,6 +28,7 @@ import {
   summary,
   table,
   total,
+  withoutPassed,
 } from "../scripts/test.ts";
 import { ON_DENO, runtimeCommand, start } from "./helpers.ts";
 
@@ -201,6 +202,30 @@ test("summary() is the line that CI reads", () => {
   assert.equal(
     summary({ ...counts, skipped: 3 }),
     "12 passed, 0 failed, 3 skipped",
+  );
+});
+
+test("withoutPassed() leaves of a failed run what says why", () => {
+  const node = `▶ doctor
+  ✔ finds port: ok (210.5ms)
+  ✖ finds port: problem (12.1ms)
+  ﹣ is for Windows (0.1ms) # SKIP
+▶ doctor
+✔ signature() signs an empty query (0.4ms)
+  Error: 1 !== 2`;
+  assert.equal(
+    withoutPassed(node),
+    "▶ doctor\n  ✖ finds port: problem (12.1ms)\n▶ doctor\n  Error: 1 !== 2",
+  );
+  const deno = `running 3 tests from ./tests/a_test.ts
+a ... ok (42µs)
+./tests/a_test.ts => b ... FAILED (1s)
+./tests/a_test.ts => c ... ignored (0ms)
+error: Error: 1 !== 2`;
+  assert.equal(
+    withoutPassed(deno),
+    "running 3 tests from ./tests/a_test.ts\n" +
+      "./tests/a_test.ts => b ... FAILED (1s)\nerror: Error: 1 !== 2",
   );
 });
 
