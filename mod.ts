@@ -4789,15 +4789,17 @@ export async function main(args: string[]): Promise<number> {
   for (const stream of [stdout, stderr]) {
     stream.off("error", ignore).on("error", ignore);
   }
+  let given: Cli | undefined;
   try {
     const { command, cli } = readCommandLine(args);
+    given = cli;
     if (cli.has("version")) cli.write(VERSION);
     else if (cli.has("help")) cli.write(helpText(cli.commandName));
     else await command.run(cli);
     await cli.written;
     return cli.exitCode;
   } catch (error) {
-    return report(error, args.includes("--verbose"));
+    return report(error, args.includes("--verbose"), given);
   }
 }
 
@@ -4831,16 +4833,32 @@ function tellVersion(): number {
 }
 
 /** Tells an error and its next step; returns its exit code. */
-function report(error: unknown, verbose: boolean): number {
+function report(error: unknown, verbose: boolean, cli?: Cli): number {
   const { hint, cause } = (error ?? {}) as Partial<TikTokShopError>;
+  const next = hintFor(hint, {
+    profile: cli?.all("profile")[0],
+    file: cli?.all("file")[0],
+  });
   const misuse = error instanceof TypeError || error instanceof RangeError;
   tell(`${paint("31;1", "error:")} ${messageOf(error)}`);
-  if (hint) tell(`${paint("36", "hint:")} ${printable(hint)}`);
+  if (next) tell(`${paint("36", "hint:")} ${printable(next)}`);
   if (misuse) tell(`${paint("36", "hint:")} see ${PROGRAM} --help`);
   for (let at = verbose ? cause : undefined; at; at = (at as Error).cause) {
     tell(`cause: ${messageOf(at)}`);
   }
   return exitCodeOf(error);
+}
+
+/** A hint whose login is for the profile or file that the error is about. */
+function hintFor(
+  hint: string | undefined,
+  flags: Record<string, string | undefined>,
+): string | undefined {
+  const words = Object.entries(flags).flatMap(([flag, value]) =>
+    value === undefined ? [] : [`--${flag}`, shellWord(value)]
+  );
+  const login = `${PROGRAM} login`;
+  return hint?.replaceAll(login, () => [login, ...words].join(" "));
 }
 
 function exitCodeOf(error: unknown): number {
@@ -6450,8 +6468,9 @@ async function refreshLine(
   } catch (error) {
     const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
     const message = messageOf(error);
+    const next = hintFor(hint, { profile });
     return {
-      line: { profile, ok: false, kind, code, message, hint, reply },
+      line: { profile, ok: false, kind, code, message, hint: next, reply },
       code: exitCodeOf(error),
     };
   }
@@ -6783,9 +6802,10 @@ function warnOfEnd(status: ProfileStatus): void {
   if (error) return tell(`${paint("33", "warning:")} ${error}`);
   if (left === undefined || left > 30 * 86400) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
+  const hint = hintFor(LOGIN_AGAIN, { profile });
   tell(
     `${paint("33", "warning:")} the seller's grant of profile ${profile} ` +
-      `${when}, ${LOGIN_AGAIN} --profile ${profile}`,
+      `${when}, ${hint}`,
   );
 }
 

@@ -187,6 +187,22 @@ describe("a command that needs tokens", TOGETHER, () => {
         assert.deepEqual(desk.sandbox.requests, []);
       }));
 
+    it(`names the profile of the login that is needed: ${name}`, () =>
+      withDesk(async (desk) => {
+        const [command, ...rest] = args;
+        const says = /under profile "eu"\n.* login --profile eu\n$/;
+        const named = [command!, "--profile", "eu", ...rest];
+        assertFailed(await run(desk, named), 5, says);
+      }));
+
+    it(`names the file of the login that is needed: ${name}`, () =>
+      withDesk(async (desk) => {
+        const [command, ...rest] = args;
+        const named = [command!, "--file", "a shop.json", ...rest];
+        const says = /\n.* login --file 'a shop\.json'\n$/;
+        assertFailed(await run(desk, named), 5, says);
+      }));
+
     it(`exits 5 when the grant is gone: ${name}`, () =>
       withDesk(async (desk) => {
         const { data } = await seed(desk, "default", { left: -1 });
@@ -440,6 +456,10 @@ function assertMixedLines(stdout: string): void {
     assert.deepEqual(types, ok ? good : failed);
   }
   assert.equal(lines[1]!.code, 36004005);
+  for (const i of [0, 1]) {
+    const { hint, profile } = lines[i]!;
+    assert.match(String(hint), new RegExp(` login --profile ${profile}$`));
+  }
 }
 
 // === token
