@@ -348,6 +348,21 @@ function messageOf(error: unknown, secrets: readonly string[] = []): string {
   return printable(redact(`${message || error}`, secrets));
 }
 
+/** A caller's mistake. The runtime's own TypeErrors are faults of ours. */
+function misuse(
+  message: string,
+  Kind: typeof TypeError | typeof RangeError = TypeError,
+): TypeError | RangeError {
+  return Object.assign(new Kind(message), { code: MISUSE });
+}
+
+/** The `code` of every error that {@linkcode misuse} makes. */
+const MISUSE = "ERR_MISUSE";
+
+function isMisuse(error: unknown): boolean {
+  return codeOf(error) === MISUSE;
+}
+
 /** A redacted copy of an error, to be the `cause` of another. */
 function evidence(
   error: unknown,
@@ -707,7 +722,7 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
   const endpoint = options.authorizationEndpoint ??
     AUTHORIZATION_ENDPOINTS[region]?.[userType];
   if (!endpoint) {
-    throw new TypeError(
+    throw misuse(
       `Cannot build the authorization link for region "${region}" and user ` +
         `type "${userType}": use row or us, and seller, partner or creator`,
     );
@@ -715,7 +730,7 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
   const url = endpointUrl(endpoint, "authorization endpoint");
   const identity = linkIdentity(url, options);
   if (!options.state) {
-    throw new TypeError(
+    throw misuse(
       "The state is missing: make one of random bytes for each login, and " +
         "accept no redirect without it",
     );
@@ -723,7 +738,7 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
   const own = { ...identity, state: options.state };
   for (const [name, value] of Object.entries(options.params ?? {})) {
     if (Object.hasOwn(own, name)) {
-      throw new TypeError(`Cannot set "${name}": the link sets it itself`);
+      throw misuse(`Cannot set "${name}": the link sets it itself`);
     }
     url.searchParams.set(name, value);
   }
@@ -746,13 +761,13 @@ function linkIdentity(
 
 function checkAppKey(appKey: string | undefined): string {
   if (!appKey || /\s/.test(appKey)) {
-    throw new TypeError(
+    throw misuse(
       "The app key is missing or has white space in it: copy it from your " +
         "app in Partner Center",
     );
   }
   if (/^\d{15,}$/.test(appKey)) {
-    throw new TypeError(
+    throw misuse(
       `"${appKey}" looks like a service id: an app key has about 12 letters ` +
         "and digits",
     );
@@ -767,7 +782,7 @@ function checkServiceId(serviceId: string | undefined): string {
   const what = serviceId
     ? `The service id${printable(shown)} is not a number`
     : "The service id is missing";
-  throw new TypeError(
+  throw misuse(
     `${what}: it has about 19 digits and stands at the end of the ` +
       "authorization link in Partner Center; the app key is something else",
   );
@@ -779,7 +794,7 @@ function endpointUrl(text: string, what: string): URL {
   const secure = url?.protocol === "https:" ||
     (url?.protocol === "http:" && isLoopback(url.hostname));
   if (url && secure && !url.username && !url.password && !url.hash) return url;
-  throw new TypeError(
+  throw misuse(
     `Cannot use the ${what} "${printable(redact(text))}": it must be an ` +
       "https URL, or an http URL of a loopback host, without credentials and " +
       "fragment",
@@ -1338,19 +1353,22 @@ function checkWait(options: Partial<StartAuthOptions>): void {
 function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
   const time = seconds(timeout) * 1000;
   if (time <= 2 ** 31 - 1) return time;
-  throw new RangeError("Cannot wait longer than 24 days: lower the timeout");
+  throw misuse(
+    "Cannot wait longer than 24 days: lower the timeout",
+    RangeError,
+  );
 }
 
 /** Checks where the redirect is to come in. */
 function checkPlace(options: Partial<StartAuthOptions>): void {
   const { host = "localhost", path = "/", redirectUrl } = options;
   if (host !== "localhost" && host !== "127.0.0.1") {
-    throw new TypeError(
+    throw misuse(
       `Cannot use the host "${printable(host)}": it is localhost or 127.0.0.1`,
     );
   }
   if (!path.startsWith("/") || /[?#\s]/.test(path)) {
-    throw new TypeError(
+    throw misuse(
       `Cannot use the path "${printable(path)}": it starts with "/" and has ` +
         'no "?" or "#"',
     );
@@ -1365,7 +1383,7 @@ function checkTls(tls: { cert: string; key: string }): void {
     try {
       return parse();
     } catch {
-      throw new TypeError(
+      throw misuse(
         `Cannot read the ${what}: it must be PEM, without a password`,
       );
     }
@@ -1373,12 +1391,12 @@ function checkTls(tls: { cert: string; key: string }): void {
   const cert = read("TLS certificate", () => new X509Certificate(tls.cert));
   const key = read("TLS key", () => createPrivateKey(tls.key));
   if (cert.checkPrivateKey(key)) return;
-  throw new TypeError("The TLS key belongs to another certificate");
+  throw misuse("The TLS key belongs to another certificate");
 }
 
 function checkAppSecret(appSecret: string): void {
   if (appSecret && !/\s/.test(appSecret)) return;
-  throw new TypeError(
+  throw misuse(
     "The app secret is missing or has white space in it: copy it from your " +
       "app in Partner Center",
   );
@@ -1406,11 +1424,12 @@ function portRange(port: number | string): number[] {
   const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
   const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
   if (!(first >= 1 && first <= last && last <= 65535)) {
-    throw new RangeError(
+    throw misuse(
       `Cannot listen on port "${
         printable(String(port))
       }": give a port from 1 ` +
         "to 65535, or a range such as 3017-3020",
+      RangeError,
     );
   }
   return Array.from({ length: last - first + 1 }, (_, i) => first + i);
@@ -1422,9 +1441,10 @@ function seconds(duration: Duration, least = Number.MIN_VALUE): number {
   const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
   const value = Number(match?.[1]) * (units[match?.[2] || "s"] ?? NaN);
   if (value >= least) return value;
-  throw new RangeError(
+  throw misuse(
     `Cannot read the duration "${printable(String(duration))}": give seconds ` +
       "such as 90, or 5m, 2h, 7d",
+    RangeError,
   );
 }
 
@@ -2965,9 +2985,10 @@ const LOCK_RENEWAL = SHORTEST_LEASE / 4;
 function checkLease(lease: number): number {
   const fits = lease >= SHORTEST_LEASE && lease <= LONGEST_LEASE;
   if (fits && Number.isInteger(lease)) return lease;
-  throw new RangeError(
+  throw misuse(
     `Cannot use the lease ${lease}: give whole milliseconds from ` +
       `${SHORTEST_LEASE} to ${LONGEST_LEASE}`,
+    RangeError,
   );
 }
 
@@ -3109,7 +3130,7 @@ function storeFolder(
     ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
     : env.XDG_CONFIG_HOME || (home && join(home, ".config"));
   if (base) return join(base, PROGRAM);
-  throw new TypeError(
+  throw misuse(
     "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
   );
 }
@@ -3599,7 +3620,7 @@ class RedisStore implements TokenStore {
     { prefix = `${PROGRAM}:`, lease = LEASE }: RedisStoreOptions,
   ) {
     if (/[{}]/.test(prefix)) {
-      throw new TypeError(
+      throw misuse(
         `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
           "stand around the profile",
       );
@@ -3711,7 +3732,7 @@ function isProfile(name: string): boolean {
 
 function checkProfile(name: string): void {
   if (isProfile(name)) return;
-  throw new TypeError(
+  throw misuse(
     `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
       "digits, dots, hyphens and underscores; config is reserved",
   );
@@ -3983,7 +4004,7 @@ async function credentialsOf(
   const app = await options.credentials(tokens);
   const owner = tokens.meta.app_key;
   if (!owner || owner === app.appKey) return app;
-  throw new TypeError(
+  throw misuse(
     `Profile "${printable(profile)}" belongs to the app key ` +
       `"${printable(owner)}", not to "${printable(app.appKey)}"`,
   );
@@ -4218,7 +4239,7 @@ interface PreparedCall {
 function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
   const method = (request.method ?? "GET").toUpperCase();
   if (!METHODS.includes(method)) {
-    throw new TypeError(
+    throw misuse(
       `Cannot call with the method "${printable(method)}": use ` +
         METHODS.join(", "),
     );
@@ -4228,7 +4249,7 @@ function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) {
     // The signature could cover only one of them.
-    throw new TypeError(`Cannot send "${printable(twice)}" twice in the query`);
+    throw misuse(`Cannot send "${printable(twice)}" twice in the query`);
   }
   const query = { ...Object.fromEntries(url.searchParams), ...request.query };
   url.search = "";
@@ -4303,7 +4324,7 @@ function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
     textOf(name).toLowerCase() === wanted.toLowerCase()
   );
   if (named.length > 1) {
-    throw new TypeError(
+    throw misuse(
       `Several shops are named "${printable(wanted)}": give the id, one of ` +
         named.map(({ id }) => id).join(", "),
     );
@@ -4312,7 +4333,7 @@ function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
 }
 
 function unknownShop(wanted: string): never {
-  throw new TypeError(
+  throw misuse(
     `There is no shop "${printable(wanted)}": see the ids and names that ` +
       `${PROGRAM} shops prints`,
   );
@@ -4382,7 +4403,7 @@ function apiUrl(options: CallOptions, path: string): URL {
   if (/^\/[^/\\]/.test(path) && !/[#\s]/.test(path)) {
     return new URL(base.pathname.replace(/\/$/, "") + path, base);
   }
-  throw new TypeError(
+  throw misuse(
     `Cannot call the path "${printable(path)}": it starts with "/", such as ` +
       "/authorization/202309/shops",
   );
@@ -4396,7 +4417,7 @@ function requestBody(
   const json = "application/json";
   if (body === undefined || body === "") return { contentType: json };
   if (method === "GET") {
-    throw new TypeError("Cannot send a body with GET: use the query");
+    throw misuse("Cannot send a body with GET: use the query");
   }
   if (body instanceof FormData) return { body };
   const raw = typeof body === "string" || body instanceof Uint8Array;
@@ -4839,10 +4860,11 @@ function report(error: unknown, verbose: boolean, cli?: Cli): number {
     profile: cli?.all("profile")[0],
     file: cli?.all("file")[0],
   });
-  const misuse = error instanceof TypeError || error instanceof RangeError;
-  tell(`${paint("31;1", "error:")} ${messageOf(error)}`);
+  const isBug = !isMisuse(error) && !(error instanceof TikTokShopError);
+  const what = isBug ? "a fault of this program: " : "";
+  tell(`${paint("31;1", "error:")} ${what}${messageOf(error)}`);
   if (next) tell(`${paint("36", "hint:")} ${printable(next)}`);
-  if (misuse) tell(`${paint("36", "hint:")} see ${PROGRAM} --help`);
+  if (isMisuse(error)) tell(`${paint("36", "hint:")} see ${PROGRAM} --help`);
   for (let at = verbose ? cause : undefined; at; at = (at as Error).cause) {
     tell(`cause: ${messageOf(at)}`);
   }
@@ -4862,7 +4884,7 @@ function hintFor(
 }
 
 function exitCodeOf(error: unknown): number {
-  if (error instanceof TypeError || error instanceof RangeError) return 2;
+  if (isMisuse(error)) return 2;
   return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
 }
 
@@ -4957,7 +4979,7 @@ function readCommandLine(args: string[]): { command: Command; cli: Cli } {
   const named = args[0] !== undefined && !args[0].startsWith("-");
   const name = named ? args[0]! : "login";
   if (!Object.hasOwn(COMMANDS, name)) {
-    throw new TypeError(
+    throw misuse(
       `Unknown command "${printable(name)}": use one of ` +
         Object.keys(COMMANDS).join(", "),
     );
@@ -4966,7 +4988,7 @@ function readCommandLine(args: string[]): { command: Command; cli: Cli } {
   const { flags, operands } = readFlags(name, args.slice(named ? 1 : 0));
   const { operands: wanted = [] } = command;
   if (operands.length < Math.min(wanted.length, 2) && !flags.has("help")) {
-    throw new TypeError(
+    throw misuse(
       `Missing arguments: write ${PROGRAM} ${name} ${wanted.join(" ")}`,
     );
   }
@@ -5007,7 +5029,7 @@ function checkOperand(command: string, operands: string[]): void {
   const misplaced = wanted[0] === "--" && operands[0] !== undefined &&
     operands[0] !== "--";
   if (!misplaced && (endless || operands.length <= wanted.length)) return;
-  throw new TypeError(
+  throw misuse(
     `Unexpected argument "${printable(last!)}" for ${command}: write ` +
       [PROGRAM, command, ...wanted].join(" "),
   );
@@ -5030,13 +5052,13 @@ function addFlag(
   const missing = value === undefined || value === "" ||
     (!inlineValue && /^-./.test(value));
   if (flag.value && missing) {
-    throw new TypeError(`Missing the value of --${name}: give ${flag.value}`);
+    throw misuse(`Missing the value of --${name}: give ${flag.value}`);
   }
   if (!flag.value && value !== undefined) {
-    throw new TypeError(`--${name} takes no value`);
+    throw misuse(`--${name} takes no value`);
   }
   if (flags.has(name) && !flag.many) {
-    throw new TypeError(`--${name} is given twice: give it once`);
+    throw misuse(`--${name} is given twice: give it once`);
   }
   flags.set(name, [...flags.get(name) ?? [], value ?? ""]);
 }
@@ -5044,14 +5066,14 @@ function addFlag(
 function unknownFlag(command: string, rawName: string): TypeError {
   // Whoever tries this has the secret on the command line already.
   if (/^--(app[-_]?)?secret$/i.test(rawName)) {
-    return new TypeError(
+    return misuse(
       "Cannot take the app secret as a flag, for all users can see it: set " +
         "TIKTOK_SHOP_APP_SECRET or pass --app-secret-file FILE",
     );
   }
   const owner = Object.keys(COMMANDS)
     .find((name) => Object.hasOwn(COMMANDS[name]!.flags, rawName.slice(2)));
-  return new TypeError(
+  return misuse(
     owner
       ? `${rawName} belongs to ${owner}, not to ${command}`
       : `Unknown flag ${printable(rawName)} for ${command}`,
@@ -5065,7 +5087,7 @@ function readEnvFile(file?: string): Record<string, string | undefined> {
     return node("node:util").parseEnv(text.replace(/^\ufeff/, ""));
   } catch (error) {
     if (file === undefined) return {};
-    throw new TypeError(
+    throw misuse(
       `Cannot read the env file ${file}: ${messageOf(error)}`,
     );
   }
@@ -5087,7 +5109,7 @@ function readConfig(cli: Cli): Record<string, unknown> {
   }
   const config = parseJson(text);
   if (isRecord(config)) return config;
-  throw new TypeError(
+  throw misuse(
     `Cannot read ${configPath(cli)}, which is no JSON object: mend or ` +
       "remove it",
   );
@@ -5297,12 +5319,12 @@ async function readTls(
   const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
   if (!cert && !key) return undefined;
   if (!cert || !key) {
-    throw new TypeError("--tls-cert and --tls-key go together: give both");
+    throw misuse("--tls-cert and --tls-key go together: give both");
   }
   const { readFile } = node("node:fs/promises");
   const read = (path: string) =>
     readFile(path, "utf8").catch((error) => {
-      throw new TypeError(`Cannot read ${path}: ${messageOf(error)}`);
+      throw misuse(`Cannot read ${path}: ${messageOf(error)}`);
     });
   return { cert: await read(cert), key: await read(key) };
 }
@@ -5324,7 +5346,7 @@ function oneOf<T extends string>(
   const value = cli.get(flag)?.toLowerCase();
   const found = values.find((each) => each === value);
   if (value === undefined || found) return found;
-  throw new TypeError(
+  throw misuse(
     `Cannot use --${flag} "${printable(value)}": use ${values.join(" or ")}`,
   );
 }
@@ -5476,7 +5498,7 @@ function missingSettings(flags: string[]): TypeError {
       ? "TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE"
       : `${COMMON_FLAGS[flag]!.env} or --${flag} ${COMMON_FLAGS[flag]!.value}`
   );
-  return new TypeError(
+  return misuse(
     `The app is not known yet: set ${names.join(", and ")}`,
   );
 }
@@ -5501,7 +5523,7 @@ function readSecret(cli: Cli): string | undefined {
   try {
     return cli.once("app secret", read);
   } catch (error) {
-    throw new TypeError(
+    throw misuse(
       `Cannot read the app secret from ${file}: ${messageOf(error)}`,
     );
   }
@@ -5791,15 +5813,15 @@ function checkSteps(cli: Cli): void {
   const [step, ...more] = ["start", "complete"].filter((name) => cli.has(name));
   if (step === undefined) return;
   if (more.length) {
-    throw new TypeError("--start and --complete are two steps: give one");
+    throw misuse("--start and --complete are two steps: give one");
   }
   const ignored = step === "start" ? [] : LINK_FLAGS;
   const vain = [...WAIT_FLAGS, ...ignored].find((name) => cli.has(name));
   if (vain) {
-    throw new TypeError(`--${vain} does nothing with --${step}: leave it out`);
+    throw misuse(`--${vain} does nothing with --${step}: leave it out`);
   }
   if (cli.get("complete") === "-" && cli.get("app-secret-file") === "-") {
-    throw new TypeError("Cannot read both secret and redirect from stdin");
+    throw misuse("Cannot read both secret and redirect from stdin");
   }
 }
 
@@ -6090,7 +6112,7 @@ function checkApp(cli: Cli): Promise<Finding[]> {
       const appKey = checkAppKey(cli.get("app-key"));
       if (appKey.length < 30) return appKey;
       // Not shown, for it may well be that.
-      throw new TypeError(
+      throw misuse(
         "This looks like the app secret: an app key has about 12 letters and " +
           "digits",
       );
@@ -6101,7 +6123,7 @@ function checkApp(cli: Cli): Promise<Finding[]> {
       if (![cli.get("app-key"), cli.get("service-id")].includes(appSecret)) {
         return "is set";
       }
-      throw new TypeError("This is the app key or the service id once more");
+      throw misuse("This is the app key or the service id once more");
     }),
     ...(creator ? [] : [
       finding("service id", () => checkServiceId(cli.get("service-id"))),
@@ -6533,7 +6555,7 @@ async function shopsCommand(cli: Cli): Promise<void> {
 async function apiCommand(cli: Cli): Promise<void> {
   const [method = "GET", path = "/"] = cli.operands;
   if (cli.get("body") === "-" && cli.get("app-secret-file") === "-") {
-    throw new TypeError(
+    throw misuse(
       "--body and --app-secret-file cannot both be read from stdin",
     );
   }
@@ -6561,7 +6583,7 @@ async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
   try {
     return await readFile(body.slice(1));
   } catch (error) {
-    throw new TypeError(
+    throw misuse(
       `Cannot read the body from ${body.slice(1)}: ` +
         messageOf(error),
     );
@@ -6573,13 +6595,13 @@ function nameValues(cli: Cli, flag: string): Record<string, string> {
   for (const text of cli.all(flag)) {
     const at = text.indexOf("=");
     if (at < 1) {
-      throw new TypeError(
+      throw misuse(
         `Cannot read --${flag} "${printable(redact(text))}": write name=value`,
       );
     }
     const name = text.slice(0, at);
     if (values.has(name)) {
-      throw new TypeError(
+      throw misuse(
         `--${flag} ${printable(name)} is given twice: give it once`,
       );
     }
@@ -6643,7 +6665,7 @@ function childEnd(child: ChildProcess, command: string): Promise<number> {
   return new Promise<number>((resolve, reject) => {
     child.once("error", (error) => {
       const why = messageOf(error);
-      reject(new TypeError(`Cannot run "${printable(command)}": ${why}`));
+      reject(misuse(`Cannot run "${printable(command)}": ${why}`));
     });
     child.once("close", (code, signal) => {
       resolve(code ?? 128 + (signalNumber(signal) ?? 0));
