@@ -2975,6 +2975,32 @@ export interface TokenLock extends AsyncDisposable {
   readonly id: string;
 }
 
+/** How a wait is ended, and what it tells a person. */
+interface WaitOptions {
+  signal?: AbortSignal;
+  onWarning?: (message: string) => unknown;
+}
+
+const LOCK_NOTICE = 1500; // ms of waiting that a person is told of
+
+/** The lock of a profile in any store; a wait that takes long is told. */
+async function lockProfile(
+  store: TokenStore,
+  profile: string,
+  { signal, onWarning }: WaitOptions = {},
+): Promise<TokenLock> {
+  const word = "Waiting for another process that holds the lock of profile " +
+    `"${printable(profile)}"`;
+  // A listener that throws must not end the process from within a timer.
+  const tell = async () => await onWarning?.(word);
+  const timer = setTimeout(() => void tell().catch(() => {}), LOCK_NOTICE);
+  try {
+    return await store.lock(profile, signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** How long a holder may be silent before others take its lock over, in ms. */
 const LEASE = 5000;
 const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
@@ -3189,13 +3215,15 @@ class FileStore implements TokenStore {
       await this.#makeFolder();
       return await lockFile(await realPath(path), this.#lease, signal);
     } catch (error) {
-      if ((error as TikTokShopError).kind === "cancelled") throw error;
+      if (error instanceof TikTokShopError) throw error;
       throw storeError(`Cannot lock ${path}`, error);
     }
   }
 
   async remove(profile: string): Promise<boolean> {
     const path = this.path(profile);
+    // Only a token file is ever removed: the path may be a mistake.
+    if (!await this.load(profile)) return false;
     try {
       await node("node:fs/promises").unlink(path);
       return true;
@@ -3293,7 +3321,7 @@ async function replaceFile(
   const lock = lockPath(target);
   const temporary = holder === undefined
     ? await temporaryPath(target)
-    : join(lock, `${holder}.${randomText(6)}`);
+    : join(lock, `${holder}.${randomText(SUFFIX_BYTES)}`);
   try {
     await writeSynced(temporary, text);
     // The lock may have been another's already when this came into it.
@@ -3330,19 +3358,21 @@ async function temporaryPath(file: string): Promise<string> {
   const { basename, dirname, join } = node("node:path");
   const [folder, start] = [dirname(file), `.${basename(file)}.`];
   await sweep(folder, start);
-  return join(folder, `${start}${randomText(6)}${TEMPORARY}`);
+  return join(folder, `${start}${randomText(SUFFIX_BYTES)}.tmp`);
 }
 
-const TEMPORARY = ".tmp";
+/** How the name of a temporary file ends. */
+const TEMPORARY = /^[\w-]{8}\.tmp$/;
 const SWEPT_AFTER = 3_600_000; // ms
 
 /** Removes what processes left that were killed an hour ago or earlier. */
 async function sweep(folder: string, start: string): Promise<void> {
-  const { readdir, stat, unlink } = node("node:fs/promises");
+  const { lstat, readdir, unlink } = node("node:fs/promises");
   for (const name of await readdir(folder).catch(() => [])) {
-    if (!name.startsWith(start) || !name.endsWith(TEMPORARY)) continue;
+    const end = name.startsWith(start) && name.slice(start.length);
+    if (!end || !TEMPORARY.test(end)) continue;
     const path = node("node:path").join(folder, name);
-    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
+    const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Infinity }));
     if (Date.now() - mtimeMs > SWEPT_AFTER) await unlink(path).catch(() => {});
   }
 }
@@ -3381,10 +3411,11 @@ function lockLost(profile: string): TikTokShopError {
 }
 
 /**
- * A lock that outlives no process: a folder that one holder alone can make,
- * with an entry of his name, whose time he renews while he lives. Who sees all
- * of it unchanged for a whole lease takes away what he saw, entry by name and
- * then the folder, if it is empty: never the lock of one who came meanwhile.
+ * A lock that outlives no process: a folder that only one holder can make,
+ * with an entry of the holder's name. The holder renews the entry's time. A
+ * waiter that sees nothing change for a whole lease takes away what it saw,
+ * each entry by name, then the folder if it is empty. So it never removes the
+ * lock of a process that came meanwhile, nor anything that is no lock.
  * No process ids, for they are reused and mean nothing to another container;
  * no age, for clocks jump and differ.
  */
@@ -3394,23 +3425,44 @@ async function lockFile(
   signal?: AbortSignal,
 ): Promise<TokenLock> {
   const path = lockPath(file);
-  const id = randomText(18);
+  const id = randomText(HOLDER_BYTES);
   let seen = "";
-  let patience = lease;
+  // What is no lock may change for ever, so its time starts only once.
+  let [patience, foreignPatience] = [lease, lease];
   if (signal?.aborted) throw cancelledError(signal.reason);
   while (!await makeLock(path, id)) {
-    const { names, trace } = await lockTrace(path);
+    const { names, trace, foreign } = await lockTrace(path);
+    if (foreign && foreignPatience <= 0) throw foreignLock(file, foreign);
     if (trace !== seen) [seen, patience] = [trace, lease];
-    if (patience <= 0) await takeAway(path, names);
+    if (!foreign && patience <= 0) await takeAway(path, names);
     const began = performance.now();
     await sleep(15 + 20 * Math.random(), signal);
     // After a longer gap it was us who were stopped, and maybe the holder too.
-    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
+    const waited = Math.min(performance.now() - began, LOCK_RENEWAL);
+    patience -= waited;
+    if (foreign) foreignPatience -= waited;
   }
   return heldLock(id, LOCK_RENEWAL, {
     renew: () => renewEntry(node("node:path").join(path, id)),
     release: () => takeAway(path, [id]),
   });
+}
+
+const HOLDER_BYTES = 18;
+const SUFFIX_BYTES = 6;
+/** The entries of a lock: a holder's id, and what that holder is saving. */
+const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
+
+/** What stands in a lock's place may be anybody's, so it is left alone. */
+function foreignLock(file: string, foreign: string): TikTokShopError {
+  return new TikTokShopError(
+    "store",
+    `Cannot lock ${file}: ${foreign}, which is not a lock of ${PROGRAM}`,
+    {
+      hint: "delete it if nobody needs it, or keep the tokens in a file of " +
+        "another name",
+    },
+  );
 }
 
 /** A lock that is renewed until it is released; if that fails, it expires. */
@@ -3468,21 +3520,41 @@ function isLocked(error: unknown): boolean {
     ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
 }
 
-/** What there is of a lock; any change of the trace is a sign of life. */
-async function lockTrace(
-  path: string,
-): Promise<{ names: string[]; trace: string }> {
-  const { readdir, stat } = node("node:fs/promises");
+/** What there is in a lock's place. */
+interface LockTrace {
+  names: string[];
+  /** Any change of it is a sign of life. */
+  trace: string;
+  /** What proves that it is no lock of ours. */
+  foreign: string | undefined;
+}
+
+async function lockTrace(path: string): Promise<LockTrace> {
+  const { lstat, readdir } = node("node:fs/promises");
+  // A link is not followed: its target is no lock.
+  const look = (each: string) => lstat(each).catch(() => undefined);
+  const place = await look(path);
+  if (place && !place.isDirectory()) {
+    const what = place.isSymbolicLink() ? "a link" : "a file";
+    return { names: [], trace: "", foreign: `there is ${what} ${path}` };
+  }
   const names = await readdir(path).catch((error) => {
     if (isLocked(error)) return [];
     throw error;
   });
   const { join } = node("node:path");
-  const paths = [path, ...names.sort().map((name) => join(path, name))];
-  const times = await Promise.all(
-    paths.map((each) => stat(each).then(({ mtimeMs }) => mtimeMs, () => 0)),
+  const entries = await Promise.all(
+    names.sort().map((name) => look(join(path, name))),
   );
-  return { names, trace: [...names, ...times].join("/") };
+  const times = [place, ...entries].map((each) => each?.mtimeMs);
+  const other = names.find((name, i) =>
+    !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
+  );
+  return {
+    names,
+    trace: [...names, ...times].join("/"),
+    foreign: other && `the folder ${path} holds "${printable(other)}"`,
+  };
 }
 
 /** Removes entries of a lock by name, and its folder if nothing else is in. */
@@ -3490,17 +3562,14 @@ async function takeAway(
   path: string,
   names: readonly string[],
 ): Promise<void> {
-  const { rm, rmdir, unlink } = node("node:fs/promises");
-  const { join } = node("node:path");
+  const { rmdir, unlink } = node("node:fs/promises");
   try {
     for (const name of names) {
-      await rm(join(path, name), { force: true, recursive: true });
+      await unlink(node("node:path").join(path, name)).catch((error) => {
+        if (!isNoFile(error)) throw error;
+      });
     }
-    await rmdir(path).catch((error) => {
-      // A file in the lock's place is nobody's.
-      if (codeOf(error) !== "ENOTDIR") throw error;
-      return unlink(path);
-    });
+    await rmdir(path);
   } catch (error) {
     if (!isLocked(error)) throw error;
   }
@@ -3745,14 +3814,14 @@ function checkProfile(name: string): void {
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
-  options: { profile?: string; switch?: boolean },
+  options: Pick<LoginOptions, "profile" | "switch" | "onWarning">,
 ): Promise<string> {
   try {
     const slug = sellerSlug(tokens.data);
     const wanted = options.profile ?? "default";
     for (let n = 0;; n++) {
       const profile = [wanted, slug][n] ?? `${slug}-${n}`;
-      if (await saveAs(store, profile, tokens, options.switch)) return profile;
+      if (await saveAs(store, profile, tokens, options)) return profile;
     }
   } catch (error) {
     const { meta: _, ...reply } = tokens;
@@ -3765,9 +3834,9 @@ async function saveAs(
   store: TokenStore,
   profile: string,
   tokens: StoredTokens,
-  overwrite = false,
+  { switch: overwrite, onWarning }: Parameters<typeof saveLogin>[2],
 ): Promise<boolean> {
-  const lock = await store.lock(profile);
+  const lock = await lockProfile(store, profile, { onWarning });
   try {
     const held = await store.load(profile);
     const same = held && sameSeller(held, tokens);
@@ -3825,6 +3894,8 @@ export interface AccessTokenOptions extends AppCredentials, TokenOptions {
   profile?: string;
   /** Refresh if less than this is left. @default {"5m"} */
   minValid?: Duration;
+  /** Called with what a person should know though the call goes on. */
+  onWarning?: (message: string) => unknown;
 }
 
 /**
@@ -3967,7 +4038,8 @@ async function refreshLocked(
 ): Promise<StoredTokens> {
   // Before the lock: nobody is to wait until a person has found his password.
   const app = await credentialsOf(profile, seen, options);
-  const lock = await store.lock(profile, signal);
+  const { onWarning } = options;
+  const lock = await lockProfile(store, profile, { signal, onWarning });
   try {
     const held = await loadTokens(store, profile);
     if (!sameTokens(held, seen)) return held;
@@ -4469,7 +4541,7 @@ async function rememberShops(
   options: CallOptions,
 ): Promise<void> {
   const { store = defaultStore(), profile = "default" } = options;
-  const lock = await store.lock(profile, options.signal);
+  const lock = await lockProfile(store, profile, options);
   try {
     const tokens = await loadTokens(store, profile);
     const meta = { ...tokens.meta, shops };
@@ -6400,6 +6472,7 @@ function keepFor(
     apiEndpoint: cli.get("api-endpoint"),
     signal,
     onTrace: cli.has("verbose") ? tell : undefined,
+    onWarning: tell,
     credentials: ({ meta }) =>
       inTurn(() => readCredentials(cli, meta, input, signal)),
   };
@@ -6680,16 +6753,22 @@ function signalNumber(name: string | null): number | undefined {
 
 async function logoutCommand(cli: Cli): Promise<void> {
   const { store, profile } = tokenPlace(cli);
+  const removed = await forget(store, profile);
+  const shown = printable(profile);
+  cli.say(
+    removed
+      ? `Removed profile ${shown}; the app stays authorized at TikTok`
+      : `There is no profile ${shown}: nothing to remove`,
+  );
+}
+
+async function forget(store: TokenStore, profile: string): Promise<boolean> {
+  // Before the lock, which would make the folder.
+  if (!await store.load(profile)) return false;
   // Not in the middle of a refresh, which would bring the profile back.
-  const lock = await store.lock(profile);
+  const lock = await lockProfile(store, profile, { onWarning: tell });
   try {
-    const removed = await store.remove(profile);
-    const shown = printable(profile);
-    cli.say(
-      removed
-        ? `Removed profile ${shown}; the app stays authorized at TikTok`
-        : `There is no profile ${shown}: nothing to remove`,
-    );
+    return await store.remove(profile);
   } finally {
     await lock[Symbol.asyncDispose]();
   }

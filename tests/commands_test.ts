@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import process from "node:process";
 import { describe, it } from "node:test";
@@ -1281,16 +1281,51 @@ describe("logout", TOGETHER, () => {
       assert.deepEqual(await readdir(desk.store), ["other.json"]);
     }));
 
-  it("removes a damaged file, and one that --file names", () =>
+  it("removes a token file that --file names", () =>
+    withDesk(async (desk) => {
+      await invent(desk, "other", {});
+      const file = await desk.write("mine.tok", await desk.saved("other"));
+      const { code, stderr } = await run(desk, ["logout", "--file", file]);
+      assert.equal(code, 0, stderr);
+      assert.deepEqual(await readdir(desk.folder), ["store"]);
+      assert.deepEqual(await readdir(desk.store), ["other.json"]);
+    }));
+
+  it("removes no other file, and names it", () =>
     withDesk(async (desk) => {
       await invent(desk, "other", {});
       await writeFile(`${desk.store}/bad.json`, "{");
-      const file = await desk.write("mine.json", "{}");
-      for (const flags of [["--profile", "bad"], ["--file", file]]) {
-        assert.equal((await run(desk, ["logout", ...flags])).code, 0);
+      const key = "-----BEGIN OPENSSH PRIVATE KEY-----";
+      const file = await desk.write("id_rsa", key);
+      const package_ = await desk.write("package.json", '{"name":"x"}');
+      for (
+        const [flags, path] of [
+          [["--profile", "bad"], `${desk.store}/bad.json`],
+          [["--file", file], file],
+          [["--file", package_], package_],
+          [["--file", desk.store], desk.store],
+        ] as [string[], string][]
+      ) {
+        const ended = await run(desk, ["logout", ...flags]);
+        assertFailed(ended, 1, /is no token file, or damaged|Cannot read/);
+        assert.ok(ended.stderr.includes(path), ended.stderr);
       }
-      assert.deepEqual(await readdir(desk.store), ["other.json"]);
-      assert.deepEqual(await readdir(desk.folder), ["store"]);
+      const names = ["id_rsa", "package.json", "store"];
+      assert.deepEqual((await readdir(desk.folder)).sort(), names);
+      const profiles = ["bad.json", "other.json"];
+      assert.deepEqual((await readdir(desk.store)).sort(), profiles);
+    }));
+
+  it("makes no folder, and leaves a link that leads nowhere", () =>
+    withDesk(async (desk) => {
+      const link = desk.path("link.json");
+      await symlink("nowhere", link);
+      for (const file of [desk.path("no", "such", "file"), link]) {
+        const { code, stderr } = await run(desk, ["logout", "--file", file]);
+        assert.equal(code, 0, stderr);
+        assert.match(stderr, /nothing to remove/);
+      }
+      assert.deepEqual(await readdir(desk.folder), ["link.json"]);
     }));
 });
 

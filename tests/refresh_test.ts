@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, rm, utimes } from "node:fs/promises";
-import { writeFile } from "node:fs/promises";
+import {
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -479,18 +488,21 @@ async function stopAt(
 
 // === What is left of a lock
 
-/** Makes what may be found where a lock should be. */
-const LEFT: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
+/** Makes something where a lock should be. */
+type Makers = Readonly<Record<string, (path: string) => Promise<unknown>>>;
+
+/** An entry as a holder makes it, and what it writes before it saves. */
+const ENTRY = "AbCdEfGhIjKlMnOpQrStUv-_";
+const SAVING = `${ENTRY}.0a1B-_2c`;
+
+const LEFT: Makers = {
   "an empty folder": (path) => mkdir(path),
-  "an empty file": (path) => writeFile(path, ""),
-  "a file of garbage": (path) => writeFile(path, new Uint8Array([0, 255, 1])),
-  "an entry from long ago": (path) => leave(path, { entry: new Date(0) }),
+  "an entry from long ago": (path) => leave(path, { [ENTRY]: new Date(0) }),
   "an entry of a clock ahead": (path) =>
-    leave(path, { entry: new Date("2101-01-01") }),
-  "a process id that lives": (path) => leave(path, { [process.pid]: now() }),
+    leave(path, { [ENTRY]: new Date("2101-01-01") }),
   "what a killed saver left": (path) =>
-    leave(path, { entry: now(), "entry.tmp": now() }),
-  "a folder in the folder": (path) => mkdir(join(path, "in", "it"), DEEP),
+    leave(path, { [ENTRY]: now(), [SAVING]: now() }),
+  "what only a killed saver left": (path) => leave(path, { [SAVING]: now() }),
 };
 
 const DEEP = { recursive: true };
@@ -521,6 +533,113 @@ function takeOver([what, make]: [string, typeof LEFT[string]]): Promise<void> {
     assert.deepEqual(await readdir(folder), ["default.json"], what);
   });
 }
+
+/** Makes what stands in a lock's place and is none; "precious" has a text. */
+const FOREIGN: Makers = {
+  "an empty file": (path) => writeFile(path, ""),
+  "a file, as Cargo makes one": (path) => writeFile(path, "# by Cargo"),
+  "a link to a folder": (path) => linkTo(path, "precious.txt"),
+  "a link to a folder with an entry": (path) => linkTo(path, ENTRY),
+  "a link that leads nowhere": (path) => symlink("nowhere", path),
+  "a folder with a file": (path) => leave(path, { "notes.txt": now() }),
+  "a folder with a file beside an entry": (path) =>
+    leave(path, { [ENTRY]: now(), "entry.tmp": now() }),
+  "a process id": (path) => leave(path, { [process.pid]: now() }),
+  "a folder in the folder": (path) => mkdir(join(path, "in", "it"), DEEP),
+  "a folder with an entry's name": (path) =>
+    mkdir(join(path, ENTRY, "it"), DEEP),
+};
+
+async function linkTo(path: string, name: string): Promise<void> {
+  const folder = join(path, "..", "elsewhere");
+  await leave(folder, { [name]: now() });
+  await symlink(folder, path);
+}
+
+/** Every path below a folder, what it is, and its text. */
+async function contents(folder: string): Promise<string[]> {
+  const names = await readdir(folder, { recursive: true });
+  return await Promise.all(
+    names.sort().map(async (name) => {
+      const path = join(folder, name);
+      const { mode } = await lstat(path);
+      return `${name} ${mode} ${await readFile(path, "utf8").catch(() => "")}`;
+    }),
+  );
+}
+
+for (const [what, make] of Object.entries(FOREIGN)) {
+  test(`accessToken() leaves ${what} in a lock's place alone`, {
+    skip: what.includes("link") && process.platform === "win32" &&
+      "Windows lets few make links",
+  }, () =>
+    withExpiredFile(async ({ sandbox, folder, ask }) => {
+      const path = join(folder, "default.json.lock");
+      await make(path);
+      const before = await contents(folder);
+      // Two at once, and something that changes it for ever.
+      const touching = setInterval(() => {
+        const time = now();
+        void utimes(path, time, time).catch(() => {});
+      }, 100);
+      const stores = [ask.store!, fileStore(folder, { lease: LEASE })];
+      try {
+        for (const store of stores) {
+          const error = await failure(accessToken({ ...ask, store }), "store");
+          assert.ok(error.message.includes(path), error.message);
+          assert.match(error.message, /which is not a lock of/);
+          assert.match(error.hint!, /delete it if nobody needs it, or keep/);
+        }
+      } finally {
+        clearInterval(touching);
+      }
+      assert.deepEqual(await contents(folder), before);
+      assert.equal(refreshCount(sandbox), 0);
+    }));
+}
+
+test("The program says that it waits for a lock, and leaves another program's file", () =>
+  withExpiredFile(async ({ sandbox, folder }) => {
+    await keepExpired(sandbox, fileStore(folder), "Cargo");
+    const file = join(folder, "Cargo");
+    await rename(join(folder, "Cargo.json"), file);
+    await writeFile(`${file}.lock`, "# by Cargo");
+    for (const args of [["refresh"], ["logout"]]) {
+      const running = startProgram([...args, "--file", file], {
+        env: sandbox.env,
+      });
+      await running.until(
+        /^Waiting for another process that holds the lock of profile "Cargo"$/m,
+      );
+      const { code, stdout, stderr } = await running.ended;
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.match(
+        stderr,
+        /Cannot lock .*Cargo: there is a file .*Cargo\.lock/,
+      );
+      assert.match(stderr, /hint: .* a file of another name/);
+    }
+    assert.equal(await readFile(`${file}.lock`, "utf8"), "# by Cargo");
+    assert.ok((await readFile(file, "utf8")).includes("refresh_token"));
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+test("accessToken() tells that it waits for a holder who lives", () =>
+  withExpired(async ({ store, ask }) => {
+    const lock = await store.lock(NAME);
+    const told: string[] = [];
+    const onWarning = (message: string) => {
+      told.push(message);
+      throw new Error("a listener that fails");
+    };
+    const asked = accessToken({ ...ask, onWarning });
+    await eventually(() => told.length > 0, "it is told");
+    await lock[Symbol.asyncDispose]();
+    await asked;
+    assert.deepEqual(told, [
+      'Waiting for another process that holds the lock of profile "default"',
+    ]);
+  }));
 
 test("fileStore() leaves the lock to a holder who lives", () =>
   withFolder(async (folder) => {

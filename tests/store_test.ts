@@ -457,6 +457,20 @@ test("fileStore() reads a file of TikTok's reply alone", () =>
     }
   }));
 
+test("fileStore() removes nothing but a token file", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "default.json");
+    const newer = JSON_OF({ ...TOKENS, meta: { version: 2 } });
+    const texts = [...FOREIGN.map(([, text]) => text), newer];
+    texts.push("-----BEGIN OPENSSH PRIVATE KEY-----\n");
+    for (const text of texts) {
+      await fs.writeFile(path, text);
+      const error = await failure(fileStore(folder).remove("default"), "store");
+      assert.ok(error.message.startsWith(path), error.message);
+      assert.equal(await fs.readFile(path, "utf8"), text);
+    }
+  }));
+
 // === Names
 
 const GOOD_NAMES = [
@@ -506,27 +520,34 @@ test("fileStore() refuses names that could lead elsewhere", () =>
 // === Failures
 
 /** What each method says where the folder is a file. */
-const IN_A_FILE: Record<string, (store: TokenStore) => Promise<unknown>> = {
-  "Cannot read": (store) => store.load("default"),
-  "Cannot save the tokens to": (store) => store.save("default", TOKENS),
-  "Cannot remove": (store) => store.remove("default"),
-  "Cannot read the folder": (store) => store.list(),
-  "Cannot lock": (store) => store.lock("default"),
+const IN_A_FILE: Record<
+  string,
+  [says: string, call: (store: TokenStore) => Promise<unknown>]
+> = {
+  load: ["Cannot read", (store) => store.load("default")],
+  save: ["Cannot save the tokens to", (store) => store.save("default", TOKENS)],
+  remove: ["Cannot read", (store) => store.remove("default")],
+  list: ["Cannot read the folder", (store) => store.list()],
+  lock: ["Cannot lock", (store) => store.lock("default")],
 };
 
-for (const [start, call] of Object.entries(IN_A_FILE)) {
-  test(`fileStore() says "${start}" where its folder is a file`, {
-    skip: ON_WINDOWS && "Windows says that there is no such file",
-  }, () =>
-    withFolder(async (folder) => {
-      const path = join(folder, "file");
-      await fs.writeFile(path, "precious");
-      const error = await failure(call(fileStore(path)), "store");
-      assert.ok(error.message.startsWith(`${start} ${path}`), error.message);
-      assert.match(error.hint!, /permissions.*--file FILE/);
-      assert.ok(error.cause instanceof Error);
-      assert.equal(await fs.readFile(path, "utf8"), "precious");
-    }));
+for (const [method, [start, call]] of Object.entries(IN_A_FILE)) {
+  test(
+    `fileStore() says "${start}" of ${method}() where its folder is a file`,
+    {
+      skip: ON_WINDOWS && "Windows says that there is no such file",
+    },
+    () =>
+      withFolder(async (folder) => {
+        const path = join(folder, "file");
+        await fs.writeFile(path, "precious");
+        const error = await failure(call(fileStore(path)), "store");
+        assert.ok(error.message.startsWith(`${start} ${path}`), error.message);
+        assert.match(error.hint!, /permissions.*--file FILE/);
+        assert.ok(error.cause instanceof Error);
+        assert.equal(await fs.readFile(path, "utf8"), "precious");
+      }),
+  );
 }
 
 test("fileStore() leaves nothing behind after it failed", () =>
@@ -550,15 +571,17 @@ test("fileStore() sweeps up what a killed process left an hour ago", () =>
       ".default.json.BBBBBBBB.tmp",
       ".other.json.CCCCCCCC.tmp",
     ];
-    for (const name of [old, young, others]) {
-      await fs.writeFile(join(folder, name), "{}");
-    }
+    const foreign = [".default.json.backup1.tmp", ".default.json..tmp"];
     const before = new Date(Date.now() - 3_700_000);
-    await fs.utimes(join(folder, old), before, before);
-    await fs.utimes(join(folder, others), before, before);
+    for (const name of [old, young, others, ...foreign]) {
+      await fs.writeFile(join(folder, name), "{}");
+      if (name === young) continue;
+      await fs.utimes(join(folder, name), before, before);
+    }
     await fileStore(folder).save("default", TOKENS);
     const names = (await fs.readdir(folder)).sort();
-    assert.deepEqual(names, [young, others, "default.json"]);
+    const kept = [young, others, ...foreign, "default.json"];
+    assert.deepEqual(names, kept.sort());
   }));
 
 /** Runs with a disk of 32 KiB; false where none can be made. */
