@@ -515,8 +515,8 @@ export interface HttpOptions {
   fetch?: typeof fetch;
   /** Aborts the call. */
   signal?: AbortSignal;
-  /** Told one redacted line for each request and reply. */
-  onTrace?: (line: string) => void;
+  /** Called with one redacted line for each request and reply. */
+  onTrace?: (line: string) => unknown;
 }
 
 /** Options of {@linkcode exchangeCode} and {@linkcode refreshTokens}. */
@@ -572,12 +572,15 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
     },
   });
   try {
-    await options.onStart?.(flow);
+    const { onStart, onWarning } = options;
+    // Raced: one that never resolves must not outlive the login.
+    const told = notify(onStart, flow, onWarning);
+    await Promise.race([told, flow.reply.catch(() => {})]);
     const open = options.open ??
       ((url: string) => tryBrowsers(url, {}, false));
     // Not awaited: a browser may stay in the foreground until it is closed.
     Promise.resolve(flow.url).then(open).catch((error) =>
-      options.onWarning?.(`${messageOf(error)}: open the link yourself`)
+      notify(onWarning, `${messageOf(error)}: open the link yourself`)
     );
     return await flow.reply;
   } finally {
@@ -594,7 +597,7 @@ async function keepTokens(
     const tokens: StoredTokens = { ...reply, meta };
     // Not within the call: an optional call that is none skips its arguments.
     const profile = await saveLogin(options.store, tokens, options);
-    options.onSaved?.(profile);
+    void notify(options.onSaved, profile, options.onWarning);
   }
   const { granted_scopes: scopes } = reply.data;
   const granted: unknown[] = Array.isArray(scopes) ? scopes : [];
@@ -1102,7 +1105,7 @@ class LoopbackFlow implements AuthFlow {
       handler: (request, port) => this.#handle(request, port),
       onWarning: (message) => {
         // A browser tries again and again, on both families.
-        if (!told.has(message)) onWarning?.(message);
+        if (!told.has(message)) void notify(onWarning, message);
         told.add(message);
       },
     });
@@ -1208,7 +1211,8 @@ class LoopbackFlow implements AuthFlow {
     }
     if (!this.#held) {
       this.#held = true;
-      this.#options.onWarning?.(
+      void notify(
+        this.#options.onWarning,
         "A redirect without state came and is held: it may be forged",
       );
       this.#confirmed(judgement).then(
@@ -1309,12 +1313,7 @@ class LoopbackFlow implements AuthFlow {
 
   #setState(state: FlowState): void {
     this.#state = state;
-    try {
-      this.onState?.(state);
-    } catch (error) {
-      // The caller's bug must not leave the login without an end.
-      this.#options.onWarning?.(messageOf(error));
-    }
+    void notify(this.onState, state, this.#options.onWarning);
   }
 
   #late(): TikTokShopError {
@@ -2307,6 +2306,7 @@ interface SendOptions extends HttpOptions {
   /** What is attempted, the start of every message. */
   tried: string;
   secrets: readonly string[];
+  onWarning?: (message: string) => unknown;
 }
 
 /**
@@ -2363,7 +2363,8 @@ function trace(
 ): void {
   const took = Math.round(performance.now() - started);
   const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
-  options.onTrace?.(printable(redact(line, options.secrets)));
+  const shown = printable(redact(line, options.secrets));
+  void notify(options.onTrace, shown, options.onWarning);
 }
 
 function networkError(
@@ -2471,6 +2472,23 @@ function sleep(ms: number, signal?: AbortSignal): Promise<void> {
     }, ms);
     signal?.addEventListener("abort", stop, { once: true });
   });
+}
+
+/**
+ * Calls a listener. If it throws or rejects, that is the caller's bug: it
+ * becomes a warning, for it must cost no tokens and leave no login without an
+ * end. Never rejects.
+ */
+async function notify<T>(
+  listener: ((value: T) => unknown) | undefined,
+  value: T,
+  onWarning?: (message: string) => unknown,
+): Promise<void> {
+  try {
+    await listener?.(value);
+  } catch (error) {
+    await notify(onWarning, `A listener failed: ${messageOf(error)}`);
+  }
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -2991,9 +3009,7 @@ async function lockProfile(
 ): Promise<TokenLock> {
   const word = "Waiting for another process that holds the lock of profile " +
     `"${printable(profile)}"`;
-  // A listener that throws must not end the process from within a timer.
-  const tell = async () => await onWarning?.(word);
-  const timer = setTimeout(() => void tell().catch(() => {}), LOCK_NOTICE);
+  const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE);
   try {
     return await store.lock(profile, signal);
   } finally {
@@ -3082,6 +3098,8 @@ async function abortable<T>(
   errorOf: (reason: unknown) => unknown = cancelledError,
 ): Promise<T> {
   if (!signal) return await promise;
+  // When nobody waits for it any more.
+  Promise.resolve(promise).catch(() => {});
   if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
   const stop = () => aborted.reject(errorOf(signal.reason));
@@ -3936,7 +3954,7 @@ async function validTokens(
   const keep = "credentials" in options ? options : keepOptions(options);
   const { store = defaultStore(), profile = "default" } = keep;
   const least = seconds(keep.minValid ?? "5m", 0);
-  const tokens = await loadTokens(store, profile);
+  const tokens = await loadTokens(store, profile, keep.signal);
   const { now = Date.now } = keep;
   if (secondsLeft(tokens, now) > least) return tokens;
   return await refreshOnce(store, profile, tokens, keep);
@@ -3945,8 +3963,9 @@ async function validTokens(
 async function loadTokens(
   store: TokenStore,
   profile: string,
+  signal?: AbortSignal,
 ): Promise<StoredTokens> {
-  const tokens = await store.load(profile);
+  const tokens = await abortable(store.load(profile), signal);
   if (tokens) return tokens;
   throw new TikTokShopError(
     "login_required",
@@ -4041,8 +4060,10 @@ async function refreshLocked(
   const { onWarning } = options;
   const lock = await lockProfile(store, profile, { signal, onWarning });
   try {
-    const held = await loadTokens(store, profile);
+    const held = await loadTokens(store, profile, signal);
     if (!sameTokens(held, seen)) return held;
+    // A store may have overheard it; from the request on it counts no more.
+    if (signal.aborted) throw cancelledError(signal.reason);
     const fresh = await renewedTokens(profile, held, app, options);
     return await saveRenewed(store, profile, held, fresh, lock)
       .catch((error) => {
@@ -4073,7 +4094,7 @@ async function credentialsOf(
   tokens: StoredTokens,
   options: KeepOptions,
 ): Promise<AppCredentials> {
-  const app = await options.credentials(tokens);
+  const app = await abortable(options.credentials(tokens), options.signal);
   const owner = tokens.meta.app_key;
   if (!owner || owner === app.appKey) return app;
   throw misuse(
@@ -4543,7 +4564,7 @@ async function rememberShops(
   const { store = defaultStore(), profile = "default" } = options;
   const lock = await lockProfile(store, profile, options);
   try {
-    const tokens = await loadTokens(store, profile);
+    const tokens = await loadTokens(store, profile, options.signal);
     const meta = { ...tokens.meta, shops };
     await store.save(profile, { ...tokens, meta }, lock);
   } finally {

@@ -17,6 +17,7 @@ import { inspect } from "node:util";
 import {
   accessToken,
   type AccessTokenOptions,
+  authorizedShops,
   fileStore,
   memoryStore,
   type StoredTokens,
@@ -238,6 +239,65 @@ test("accessToken() stops waiting for the lock when all callers abort", () =>
     await accessToken(ask);
     assert.equal(refreshCount(sandbox), 1);
   }));
+
+for (const call of ["load", "lock"] as const) {
+  test(`accessToken() hears an abort while store.${call}() hangs`, () =>
+    withExpired(async ({ sandbox, store, ask }) => {
+      const hangs = () => new Promise<never>(() => {});
+      const options = { ...ask, store: { ...store, [call]: hangs } };
+      const asked = [accessToken, authorizedShops].map((each) =>
+        failure(each({ ...options, signal: AbortSignal.timeout(50) }))
+      );
+      for (const error of await Promise.all(asked)) {
+        assert.equal(error.kind, "cancelled");
+      }
+      const signal = AbortSignal.abort("enough");
+      await failure(accessToken({ ...options, signal }), "cancelled");
+      assert.equal(refreshCount(sandbox), 0);
+    }));
+}
+
+test("accessToken() asks nobody when all callers left before the lock came", () =>
+  withExpired(async ({ sandbox, store, ask }) => {
+    const held = await store.lock(NAME);
+    // A store that does not listen to signals.
+    const deaf = { ...store, lock: (profile: string) => store.lock(profile) };
+    const signal = AbortSignal.timeout(50);
+    const asked = accessToken({ ...ask, store: deaf, signal });
+    await failure(asked, "cancelled");
+    await held[Symbol.asyncDispose]();
+    await (await store.lock(NAME))[Symbol.asyncDispose]();
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
+// === Listeners that fail
+
+const FAILING: [how: string, listener: () => unknown][] = [
+  ["throw", () => {
+    throw new Error("a bug of the caller's");
+  }],
+  ["reject", () => Promise.reject(new Error("a bug of the caller's"))],
+];
+
+for (const [how, listener] of FAILING) {
+  test(`accessToken() keeps what it was given though listeners ${how}`, () =>
+    withExpired(async ({ sandbox, store, held, ask }) => {
+      const listeners = { onTrace: listener, onWarning: listener };
+      const token = await accessToken({ ...ask, ...listeners, minValid: "9d" });
+      const { data } = (await store.load(NAME))!;
+      assert.equal(data.access_token, token);
+      assert.notEqual(data.refresh_token, held.data.refresh_token);
+      assert.equal(refreshCount(sandbox), 1);
+    }));
+
+  test(`a listener that fails becomes a warning: ${how}`, () =>
+    withExpired(async ({ ask }) => {
+      const warnings: string[] = [];
+      const onWarning = (message: string) => warnings.push(message);
+      await accessToken({ ...ask, onTrace: listener, onWarning });
+      assert.deepEqual(warnings, ["A listener failed: a bug of the caller's"]);
+    }));
+}
 
 // === What a refresh brings
 

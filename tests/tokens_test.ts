@@ -7,6 +7,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import {
+  type AuthFlow,
   type ErrorKind,
   exchangeCode,
   fileStore,
@@ -691,6 +692,48 @@ test("exchangeCode() brings a reply that JSON.stringify takes", async () => {
   const names = ["code", "message", "data", "request_id"];
   assert.deepEqual(Object.keys(reply), names);
 });
+
+for (
+  const [how, fail] of [
+    ["throw", () => {
+      throw new Error("a bug of the caller's");
+    }],
+    ["reject", () => Promise.reject(new Error("a bug of the caller's"))],
+    ["never resolve", () => new Promise(() => {})],
+  ] as [string, () => unknown][]
+) {
+  test(`login() saves and returns the tokens though listeners ${how}`, () =>
+    withHost(() => answer(), async ({ tokenEndpoint }) => {
+      const store = memoryStore();
+      const reply = await loginAt(tokenEndpoint, {
+        store,
+        onStart: how === "never resolve" ? () => {} : fail,
+        onState: fail,
+        onTrace: fail,
+        onSaved: fail,
+        onWarning: fail,
+      });
+      assert.deepEqual(reply, REPLY);
+      assert.deepEqual((await store.load("default"))?.data, REPLY.data);
+    }));
+}
+
+test("login() ends though onStart never resolves", () =>
+  withHost(() => answer(), async ({ tokenEndpoint }) => {
+    const onStart = (flow: AuthFlow) => {
+      const state = new URL(flow.url).searchParams.get("state");
+      void flow.submit(`?code=${CODE}&state=${state}`);
+      return new Promise(() => {});
+    };
+    const open = () => {};
+    assert.deepEqual(await loginAt(tokenEndpoint, { onStart, open }), REPLY);
+    const late = loginAt(tokenEndpoint, {
+      onStart: () => new Promise(() => {}),
+      open,
+      timeout: 1,
+    });
+    await failure(late, "timeout");
+  }));
 
 test("login() hands a store tokens that JSON.stringify takes", async () => {
   const texts: string[] = [];
