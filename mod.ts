@@ -344,8 +344,13 @@ function printable(text: string): string {
 
 /** An error's text without secrets: fetch errors name whole URLs. */
 function messageOf(error: unknown, secrets: readonly string[] = []): string {
-  const { message } = (error ?? {}) as { message?: unknown };
-  return printable(redact(`${message || error}`, secrets));
+  const { message, errors } = (error ?? {}) as Partial<AggregateError>;
+  // Node tries all addresses of a host; its own message may then be empty.
+  const each = Array.isArray(errors) ? errors : [];
+  const texts = [message, ...each.map((one) => one?.message)].filter(Boolean);
+  return printable(
+    redact([...new Set(texts)].join("; ") || `${error}`, secrets),
+  );
 }
 
 /** A caller's mistake. The runtime's own TypeErrors are faults of ours. */
@@ -2378,9 +2383,31 @@ function networkError(
     ? `no answer within ${CALL_LIMIT / 1000} s`
     : messageOf(cause ?? error, secrets);
   return new TikTokShopError("network", `${tried}: ${why}`, {
-    hint: "check the connection and the proxy settings, then try again",
+    hint: isCertificateError(error)
+      ? "trust your company's certificate: set NODE_EXTRA_CA_CERTS on Node, " +
+        "DENO_CERT or DENO_TLS_CA_STORE=system on Deno; or set this " +
+        "machine's clock"
+      : "check the connection and the proxy settings, then try again",
     cause: evidence(error, secrets),
   });
+}
+
+const CERTIFICATE_CODES = new RegExp(
+  "^(CERT_|ERR_TLS_CERT|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_|HOSTNAME_|" +
+    "INVALID_(CA|PURPOSE)|PATH_LENGTH)",
+);
+
+/**
+ * Whether a host's certificate was refused, which no other try changes: Node
+ * has a code of OpenSSL's, Deno nothing but its text. Pure.
+ */
+function isCertificateError(error: unknown, depth = 0): boolean {
+  const { code, message, cause } = (error ?? {}) as Record<string, unknown>;
+  if (CERTIFICATE_CODES.test(textOf(code))) return true;
+  if (textOf(message).includes("invalid peer certificate")) return true;
+  // Not for ever: an error may be its own cause.
+  return depth < 8 && cause !== undefined &&
+    isCertificateError(cause, depth + 1);
 }
 
 async function readAnswer(
@@ -2451,7 +2478,7 @@ function retryDelay(error: unknown, retry: number): number | undefined {
     RETRIED_CODES.includes(code ?? 0);
   // Deno's --allow-net does not come by waiting.
   const isForbidden = (error.cause as Error)?.name === "NotCapable";
-  if (!passing || isForbidden) return undefined;
+  if (!passing || isForbidden || isCertificateError(error)) return undefined;
   if (FINAL_CODES.includes(code ?? 0)) return undefined;
   if (retryAfter > RETRY_AFTER_LIMIT) return undefined;
   const backOff = 250 * 2 ** retry * (1 + Math.random());
@@ -6161,6 +6188,7 @@ async function doctorCommand(cli: Cli): Promise<void> {
     checkStore(cli),
     checkHosts(cli),
     checkProxy(),
+    checkCertificates(),
   ])).flat();
   if (cli.has("json")) cli.print(findings);
   else cli.write(findings.map(findingText).join("\n"));
@@ -6471,6 +6499,19 @@ function checkProxy(): Finding {
         "NODE_USE_ENV_PROXY=1"
       : "use Deno, or Node 24 with NODE_USE_ENV_PROXY=1",
   };
+}
+
+/** Whether certificates count; Deno tells by itself that they do not. */
+function checkCertificates(): Finding[] {
+  if (RUNTIME.process.env.NODE_TLS_REJECT_UNAUTHORIZED !== "0") return [];
+  return [{
+    check: "certificates",
+    status: RUNTIME.Deno ? "warning" : "problem",
+    message: "NODE_TLS_REJECT_UNAUTHORIZED=0 is set: Node checks no " +
+      "certificate, and anybody on the way can read the app secret",
+    hint: "unset it, and name your company's certificate in " +
+      "NODE_EXTRA_CA_CERTS",
+  }];
 }
 
 /** Whether this Node can be told to use a proxy: from 22.21 and 24.5 on. */

@@ -625,6 +625,18 @@ const PROXIES: [env: Env, used: boolean][] = [
   [{ HTTPS_PROXY: "P", NODE_USE_ENV_PROXY: "yes" }, ON_DENO],
 ];
 
+test("doctor tells that no certificate is checked", () =>
+  withDesk(async (desk) => {
+    const { code, findings } = await examine(desk, {
+      env: { NODE_TLS_REJECT_UNAUTHORIZED: "0" },
+    });
+    const { check, status, message } = findings.at(-1)!;
+    assert.equal(check, "certificates");
+    // Deno does not read it.
+    assert.deepEqual([status, code], ON_DENO ? ["warning", 0] : ["problem", 1]);
+    assert.match(message, /NODE_TLS_REJECT_UNAUTHORIZED=0 .*app secret$/);
+  }));
+
 test("doctor tells what this runtime does with a proxy", async () => {
   const reached: string[] = [];
   const proxy = createServer((socket) => {

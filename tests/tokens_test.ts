@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:https";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -20,7 +22,16 @@ import {
   type TokenReply,
 } from "../mod.ts";
 import type { SandboxFault } from "../scripts/sandbox.ts";
-import { freePort } from "./helpers.ts";
+import { issueCertificate, type IssuedCertificate } from "./certificate.ts";
+import {
+  type Ended,
+  freePort,
+  ON_DENO,
+  programCommand,
+  runProgram,
+  start,
+  temporaryFolder,
+} from "./helpers.ts";
 import {
   answer,
   APP,
@@ -39,6 +50,9 @@ import {
 // === Helpers
 
 const CODE = "ROW_code";
+
+const NO_OPENSSL = spawnSync("openssl", ["version"]).status !== 0 &&
+  "openssl makes the certificates";
 
 function exchange(
   host: Pick<Host, "tokenEndpoint">,
@@ -938,6 +952,13 @@ const FETCHES: readonly [string, () => unknown][] = [
   ["at once", () => {
     throw new TypeError("no route");
   }],
+  ["many at once", () => {
+    const each = ["::1", "127.0.0.1"].map((host) =>
+      new Error(`connect ECONNREFUSED ${host}:9`)
+    );
+    const cause = new AggregateError(each, "");
+    return Promise.reject(new TypeError("fetch failed", { cause }));
+  }],
   ["a cause that is itself", () => {
     const error = new Error("no route");
     error.cause = error;
@@ -972,6 +993,92 @@ test("exchangeCode() tells network errors of all sorts", async () => {
       return assertNetworkError(name, /: ./, { tokenEndpoint, fetch });
     }),
   ]);
+});
+
+test("exchangeCode() names the addresses of a host that all fail", {
+  skip: spawnSync("unshare", ["-m", "true"]).status !== 0 &&
+    "only root can give a process another /etc/hosts",
+}, () =>
+  withFolder(async (folder) => {
+    const hosts = join(folder, "hosts");
+    await writeFile(hosts, "127.0.0.1 two.test\n::1 two.test\n");
+    const port = await freePort();
+    const url = `https://two.test:${port}/`;
+    const script = `mount --bind "$0" /etc/hosts && exec "$@"`;
+    const doctor = programCommand(["doctor", "--token-endpoint", url]);
+    const words = ["unshare", "-m", "sh", "-c", script, hosts, ...doctor];
+    const { stdout } = await start([...words, "--json"]).ended;
+    const { message } = JSON.parse(stdout)
+      .find(({ check }: { check: string }) => check === "token host");
+    assert.match(message, /refused/i);
+    assert.doesNotMatch(message, /AggregateError/);
+    if (ON_DENO) return; // it names the URL
+    for (const address of [`127.0.0.1:${port}`, `::1:${port}`]) {
+      assert.ok(message.includes(`ECONNREFUSED ${address}`), message);
+    }
+  }));
+
+/** Refreshes at an https host that shows a certificate. */
+async function refreshAtHost(
+  { cert, key, authority }: IssuedCertificate,
+  trusted: boolean,
+): Promise<{ ended: Ended; tries: number }> {
+  const body = JSON.stringify(REPLY);
+  const server = createServer({ cert, key }, (_, reply) => reply.end(body));
+  server.on("tlsClientError", () => {});
+  const port = await freePort();
+  await new Promise<void>((done) => server.listen(port, "127.0.0.1", done));
+  const folder = await temporaryFolder();
+  try {
+    const meta = { version: 1, app_key: APP.appKey };
+    const file = join(folder.path, "default.json");
+    await writeFile(file, JSON.stringify({ ...REPLY, meta }));
+    const authorities = join(folder.path, "authorities.pem");
+    await writeFile(authorities, authority);
+    const ended = await runProgram(["refresh", "--verbose"], {
+      env: {
+        TIKTOK_SHOP_HOME: folder.path,
+        TIKTOK_SHOP_APP_SECRET: APP.appSecret,
+        TIKTOK_SHOP_REFRESH_ENDPOINT: `https://localhost:${port}/`,
+        ...(trusted
+          ? { NODE_EXTRA_CA_CERTS: authorities, DENO_CERT: authorities }
+          : {}),
+      },
+    });
+    return { ended, tries: ended.stderr.match(/^GET .* ms\)$/gm)!.length };
+  } finally {
+    await folder[Symbol.asyncDispose]();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+for (
+  const [what, name, days, trusted] of [
+    ["of an unknown authority", "localhost", 1, false],
+    ["that has expired", "localhost", -1, true],
+    ["of another host", "other.example", 1, true],
+  ] as const
+) {
+  test(`refresh asks once a host with a certificate ${what}`, {
+    skip: NO_OPENSSL,
+  }, async () => {
+    const certificate = issueCertificate(name, days);
+    const { ended, tries } = await refreshAtHost(certificate, trusted);
+    assert.equal(ended.code, 1, ended.stderr);
+    assert.equal(tries, 1, ended.stderr);
+    const [hint = ""] = /^hint: .*$/m.exec(ended.stderr) ?? [];
+    for (const word of ["NODE_EXTRA_CA_CERTS", "DENO_CERT", "clock"]) {
+      assert.ok(hint.includes(word), ended.stderr);
+    }
+    assert.doesNotMatch(hint, /proxy settings/);
+  });
+}
+
+test("refresh takes a certificate that the hint's variables name", {
+  skip: NO_OPENSSL,
+}, async () => {
+  const { ended } = await refreshAtHost(issueCertificate(), true);
+  assert.equal(ended.code, 0, ended.stderr);
 });
 
 const WRONG_ENVELOPES = [
