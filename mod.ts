@@ -105,8 +105,15 @@ const DEFAULT_REFRESH_ENDPOINT =
   "https://auth.tiktok-shops.com/api/v2/token/refresh";
 const DEFAULT_API_ENDPOINT = "https://open-api.tiktokglobalshop.com";
 
-const CALL_LIMIT = 30_000; // ms a call may take, its body included
-const BODY_LIMIT = 1 << 20; // bytes
+/** What bounds a request: the ms it may take, the bytes of its reply. */
+interface Limits {
+  time: number;
+  size: number;
+}
+
+const TOKEN_LIMITS: Limits = { time: 30_000, size: 1 << 20 };
+/** A page of 100 orders has megabytes, and so has an upload. */
+const API_LIMITS: Limits = { time: 120_000, size: 32 << 20 };
 const RETRIES = 3;
 const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
 const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
@@ -520,6 +527,16 @@ export interface HttpOptions {
   fetch?: typeof fetch;
   /** Aborts the call. */
   signal?: AbortSignal;
+  /**
+   * How long a request may take, the bodies of request and reply included.
+   * @default {"30s" for tokens, "2m" for calls of the API}
+   */
+  requestTimeout?: Duration;
+  /**
+   * How many bytes a reply may have.
+   * @default {1 MiB for tokens, 32 MiB for calls of the API}
+   */
+  replyLimit?: number;
   /** Called with one redacted line for each request and reply. */
   onTrace?: (line: string) => unknown;
 }
@@ -1350,6 +1367,7 @@ function checkWait(options: Partial<StartAuthOptions>): void {
   waitingTime(options.timeout);
   checkPlace(options);
   if (options.tls) checkTls(options.tls);
+  limitsOf(options, TOKEN_LIMITS);
   tokenUrl(options);
 }
 
@@ -2187,7 +2205,9 @@ async function obtainTokens(
   const secrets = secretsOf(app, url);
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
   return await withRetries(options.signal, async () => {
-    const answer = await send(url, {}, { ...options, tried, secrets });
+    const limits = limitsOf(options, TOKEN_LIMITS);
+    const sent = { ...options, tried, secrets, limits };
+    const answer = await send(url, {}, sent);
     const reply = judgeTokenAnswer(answer, tried, secrets);
     const local = Math.floor(now() / 1000);
     const offset = answer.date === undefined ? 0 : answer.date - local;
@@ -2311,7 +2331,20 @@ interface SendOptions extends HttpOptions {
   /** What is attempted, the start of every message. */
   tried: string;
   secrets: readonly string[];
+  limits: Limits;
   onWarning?: (message: string) => unknown;
+}
+
+/** The caller's limits, else the usual ones. Pure. */
+function limitsOf(options: HttpOptions, usual: Limits): Limits {
+  const { requestTimeout, replyLimit: size = usual.size } = options;
+  if (!Number.isSafeInteger(size) || size < 1) {
+    throw misuse(
+      `Cannot limit replies to ${size} bytes: give a whole number above 0`,
+      RangeError,
+    );
+  }
+  return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
 }
 
 /**
@@ -2327,9 +2360,9 @@ async function send(
   init: RequestInit & { headers?: Record<string, string> },
   options: SendOptions,
 ): Promise<HttpAnswer> {
-  const { signal, tried, secrets } = options;
+  const { signal, tried, secrets, limits } = options;
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), CALL_LIMIT);
+  const timer = setTimeout(() => abort.abort(), limits.time);
   const stop = () => abort.abort();
   signal?.addEventListener("abort", stop);
   const started = performance.now();
@@ -2341,7 +2374,7 @@ async function send(
     const call = async () => {
       const make = options.fetch ?? fetch;
       const response = await make(url, request as RequestInit);
-      return await readAnswer(response, tried, secrets);
+      return await readAnswer(response, options);
     };
     // Raced, for Node's fetch can forget its signal once the head is in: a
     // body that cannot be decoded would then be waited for without end.
@@ -2352,7 +2385,10 @@ async function send(
     trace(options, url, init, "failed", started);
     if (error instanceof TikTokShopError) throw error;
     if (signal?.aborted) throw cancelledError(signal.reason);
-    throw networkError(error, tried, secrets, abort.signal.aborted);
+    const late = abort.signal.aborted
+      ? `no answer within ${limits.time / 1000} s`
+      : undefined;
+    throw networkError(error, tried, secrets, late);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
@@ -2376,12 +2412,10 @@ function networkError(
   error: unknown,
   tried: string,
   secrets: readonly string[],
-  late: boolean,
+  late: string | undefined,
 ): TikTokShopError {
   const { cause } = (error ?? {}) as { cause?: unknown };
-  const why = late
-    ? `no answer within ${CALL_LIMIT / 1000} s`
-    : messageOf(cause ?? error, secrets);
+  const why = late ?? messageOf(cause ?? error, secrets);
   return new TikTokShopError("network", `${tried}: ${why}`, {
     hint: isCertificateError(error)
       ? "trust your company's certificate: set NODE_EXTRA_CA_CERTS on Node, " +
@@ -2412,8 +2446,7 @@ function isCertificateError(error: unknown, depth = 0): boolean {
 
 async function readAnswer(
   response: Response,
-  tried: string,
-  secrets: readonly string[],
+  { tried, secrets, limits }: SendOptions,
 ): Promise<HttpAnswer> {
   const date = Date.parse(response.headers.get("date") ?? "");
   const type = response.headers.get("content-type") ?? "";
@@ -2422,20 +2455,24 @@ async function readAnswer(
     type: printable(redact(type, secrets)).slice(0, 60),
     date: Number.isNaN(date) ? undefined : date / 1000,
     retryAfter: retryAfterOf(response.headers),
-    text: await readBody(response, tried),
+    text: await readBody(response, tried, limits.size),
   };
 }
 
-async function readBody(response: Response, tried: string): Promise<string> {
+async function readBody(
+  response: Response,
+  tried: string,
+  limit: number,
+): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   let size = 0;
   for await (const chunk of response.body ?? []) {
     size += chunk.length;
-    if (size > BODY_LIMIT) {
+    if (size > limit) {
       throw new TikTokShopError(
         "invalid_response",
-        `${tried}: the reply is larger than ${BODY_LIMIT} bytes`,
+        `${tried}: the reply is larger than ${limit} bytes`,
         { status: response.status, hint: "check the endpoint" },
       );
     }
@@ -4364,6 +4401,7 @@ function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
         METHODS.join(", "),
     );
   }
+  limitsOf(options, API_LIMITS);
   const url = apiUrl(options, request.path);
   const names = [...url.searchParams.keys()];
   const twice = names.find((name, i) => names.indexOf(name) !== i);
@@ -4476,6 +4514,7 @@ async function sendCall(
     "x-tts-access-token": token,
     ...(contentType ? { "content-type": contentType } : {}),
   };
+  const limits = limitsOf(options, API_LIMITS);
   const sendAt = async (time: number) => {
     const query: Record<string, string> = {
       ...call.query,
@@ -4488,7 +4527,7 @@ async function sendCall(
     return await send(
       withParameters(new URL(url), query),
       { method, headers, body: body as RequestInit["body"] },
-      { ...options, tried, secrets },
+      { ...options, tried, secrets, limits },
     );
   };
   return await withRetries(options.signal, async () => {
@@ -4791,6 +4830,18 @@ const SHOP: Flag = {
   help: "the shop to act for, by id, name, code or cipher",
 };
 
+/** What bounds each request of a command. */
+const REQUEST_FLAGS: Record<string, Flag> = {
+  "request-timeout": {
+    value: "TIME",
+    help: "time a request may take (30s for tokens, 2m for calls)",
+  },
+  "reply-limit": {
+    value: "BYTES",
+    help: "size a reply may have, as in 64M (1M for tokens, 32M for calls)",
+  },
+};
+
 /** The flags that say where the redirect comes in. */
 const LOGIN_FLAGS: Record<string, Flag> = {
   "port": {
@@ -4818,6 +4869,7 @@ const COMMANDS: Record<string, Command> = {
     help: "get a token: link, browser, wait, exchange, save",
     flags: {
       ...LOGIN_FLAGS,
+      ...REQUEST_FLAGS,
       "timeout": {
         value: "S",
         help: `how long to wait, such as 90 or 5m (${DEFAULT_TIMEOUT})`,
@@ -4857,12 +4909,13 @@ const COMMANDS: Record<string, Command> = {
     help: "refresh the tokens now, and save them",
     flags: {
       "all": { help: "those of every profile, 16 at a time" },
+      ...REQUEST_FLAGS,
     },
     run: refreshCommand,
   },
   token: {
     help: "print a valid access token, refreshed if need be",
-    flags: { "min-valid": MIN_VALID },
+    flags: { "min-valid": MIN_VALID, ...REQUEST_FLAGS },
     run: tokenCommand,
   },
   status: {
@@ -4872,7 +4925,7 @@ const COMMANDS: Record<string, Command> = {
   },
   shops: {
     help: "list the shops that the token may act for",
-    flags: {},
+    flags: REQUEST_FLAGS,
     run: shopsCommand,
   },
   api: {
@@ -4883,13 +4936,14 @@ const COMMANDS: Record<string, Command> = {
       "body": { value: "JSON", help: "the body: JSON, @FILE, or - for stdin" },
       "shop": SHOP,
       "paginate": { help: "follow next_page_token, one JSON line a page" },
+      ...REQUEST_FLAGS,
     },
     run: apiCommand,
   },
   exec: {
     help: "run a command with TIKTOK_SHOP_ACCESS_TOKEN set",
     operands: ["--", "CMD", "..."],
-    flags: { "min-valid": MIN_VALID, "shop": SHOP },
+    flags: { "min-valid": MIN_VALID, "shop": SHOP, ...REQUEST_FLAGS },
     run: execCommand,
   },
   logout: {
@@ -5364,6 +5418,7 @@ async function loginOptions(
     ...callbackOptions(cli),
     tls: await readTls(cli),
     timeout: cli.get("timeout"),
+    ...requestOptions(cli),
     tokenEndpoint: cli.get("token-endpoint"),
   };
   checkWait(wait); // before a person is asked for the rest
@@ -5393,6 +5448,27 @@ async function loginOptions(
       ? (line) => progress.interrupt(line)
       : undefined,
   };
+}
+
+/** How the requests of a command are made. */
+function requestOptions(cli: Cli): HttpOptions {
+  return {
+    requestTimeout: cli.get("request-timeout"),
+    replyLimit: byteCount(cli.get("reply-limit")),
+    onTrace: cli.has("verbose") ? tell : undefined,
+  };
+}
+
+/** A number of bytes, also in KiB or MiB as in 64M. */
+function byteCount(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, digits, unit = ""] = /^(\d+)([km]?)$/i.exec(text) ?? [];
+  if (digits) return Number(digits) * 1024 ** " km".indexOf(unit.toLowerCase());
+  throw misuse(
+    `Cannot read the size "${printable(text)}": give bytes such as 1048576, ` +
+      "or 512K, 64M",
+    RangeError,
+  );
 }
 
 function requiredScopes(cli: Cli): string[] {
@@ -5926,6 +6002,7 @@ const STEP_FLAGS = [
   ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
   ...["user-type", "token-endpoint", "switch", "require-scope"],
   "allow-missing-state",
+  ...Object.keys(REQUEST_FLAGS),
 ];
 
 /** Refuses what a step would ignore. */
@@ -6018,7 +6095,7 @@ async function completeStep(
     ...app,
     ...linkOptions(cli),
     tokenEndpoint: cli.get("token-endpoint"),
-    onTrace: cli.has("verbose") ? tell : undefined,
+    ...requestOptions(cli),
     store,
     profile,
     switch: cli.has("switch"),
@@ -6448,7 +6525,8 @@ async function reach(cli: Cli, origin: string): Promise<HttpAnswer> {
   const tried = `Cannot reach ${origin}`;
   const signal = AbortSignal.timeout(HOST_PATIENCE * 1000);
   const onTrace = cli.has("verbose") ? tell : undefined;
-  const options = { tried, secrets: [], signal, onTrace };
+  const limits = TOKEN_LIMITS;
+  const options = { tried, secrets: [], limits, signal, onTrace };
   try {
     return await send(new URL(origin), {}, options);
   } catch (error) {
@@ -6533,7 +6611,7 @@ function keepFor(
     refreshEndpoint: cli.get("refresh-endpoint"),
     apiEndpoint: cli.get("api-endpoint"),
     signal,
-    onTrace: cli.has("verbose") ? tell : undefined,
+    ...requestOptions(cli),
     onWarning: tell,
     credentials: ({ meta }) =>
       inTurn(() => readCredentials(cli, meta, input, signal)),

@@ -318,7 +318,8 @@ const APP_PARAMETER: ReadonlyMap<string, "service_id" | "app_key"> = new Map([
 const CREATOR = 1;
 const PARTNER = 3;
 const DAY = 86_400;
-const HUGE = 2 * 1024 * 1024;
+/** More than a client takes, also of the API. */
+const HUGE = 33 * 1024 * 1024;
 const JSON_TYPE = "application/json; charset=utf-8";
 const ORDERS_PER_SHOP = 25;
 
@@ -436,7 +437,7 @@ const FAULTS: Readonly<Record<FaultName, [FaultPlace[], string]>> = {
   "truncated-json": [ANYWHERE, "half of the body, as if it were all"],
   "dropped": [ANYWHERE, "the connection ends without a reply"],
   "redirect": [ANYWHERE, "HTTP 302 to /stolen"],
-  "huge": [ANYWHERE, "the reply behind 2 MiB of white space"],
+  "huge": [ANYWHERE, "the reply behind 33 MiB of white space"],
   "never": [ANYWHERE, "no answer at all"],
   "slow": [ANYWHERE, "2 seconds late; slow:MS for another time"],
   "clock": [ANYWHERE, "Date one hour ahead; clock:SECONDS for another"],

@@ -7,6 +7,8 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
 import { createServer } from "node:http";
+import { connect, createServer as createLine } from "node:net";
+import process from "node:process";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import {
@@ -144,7 +146,11 @@ async function withServer(
   const calls: Received[] = [];
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(Buffer.from(chunk));
+    try {
+      for await (const chunk of request) chunks.push(Buffer.from(chunk));
+    } catch {
+      return; // whoever called has hung up
+    }
     const { method = "", headers, url = "" } = request;
     const [path = "", search] = url.split("?");
     const query = Object.fromEntries(new URLSearchParams(search));
@@ -919,7 +925,7 @@ const FAULTS: [SandboxFault, ErrorKind, RegExp, number][] = [
   ["empty", "invalid_response", /HTTP 200 with an empty body/, 1],
   ["truncated-json", "invalid_response", /HTTP 200 with .* not TikTok's/, 1],
   ["redirect", "invalid_response", /a redirect, which is not followed/, 1],
-  ["huge", "invalid_response", /larger than 1048576 bytes/, 1],
+  ["huge", "invalid_response", /larger than 33554432 bytes/, 1],
   ["ip-not-allowed", "rejected", /36009033/, 1],
   ["echo-secret", "rejected", /36009004, "cannot handle .*\*\*\*/, 1],
   ["503", "invalid_response", /HTTP 503/, 4],
@@ -942,6 +948,103 @@ test("callApi() says what it got in place of a reply", async () => {
     ),
   );
 });
+
+/** A page of `GET …/orders` with so many bytes in each of 100 orders. */
+function page(size: number): Answer {
+  const note = "x".repeat(size);
+  const orders = Array.from({ length: 100 }, (_, id) => ({ id, note }));
+  return { body: { code: 0, message: "Success", data: { orders } } };
+}
+
+test("callApi() reads a page of 100 orders of 11 KiB, and one of 30 MiB", () =>
+  withServer((_, n) => page(n === 0 ? 11_264 : 314_573), async (options) => {
+    for (let n = 0; n < 2; n++) {
+      const { data } = await callApi({ path: ECHO }, options);
+      assert.equal((data as { orders: unknown[] }).orders.length, 100);
+    }
+  }));
+
+test("callApi() refuses a reply of more than 32 MiB, or than replyLimit", () =>
+  withServer((_, n) => page(n === 0 ? 340_000 : 100), async (options) => {
+    const wide = await failure(callApi({ path: ECHO }, options));
+    assert.match(wide.message, /larger than 33554432 bytes/);
+    const narrow = { ...options, replyLimit: 5000 };
+    const error = await failure(callApi({ path: ECHO }, narrow));
+    assert.equal(error.kind, "invalid_response");
+    assert.match(error.message, /larger than 5000 bytes/);
+    await callApi({ path: ECHO }, { ...options, replyLimit: 50_000 });
+  }));
+
+test("callApi() refuses limits that are none before any request", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    for (const replyLimit of [0, -1, 1.5, NaN, Infinity]) {
+      const call = callApi({ path: ECHO }, { ...options, replyLimit });
+      await assert.rejects(call, { name: "RangeError", message: /replies/ });
+    }
+    for (const requestTimeout of [0, "soon", "25d"]) {
+      const call = callApi({ path: ECHO }, { ...options, requestTimeout });
+      await assert.rejects(call, { name: "RangeError" });
+    }
+    assert.equal(calls.length, 0);
+  }));
+
+/** Runs against a host that takes a body of 4 MiB in so many ms. */
+function withSlowLine(
+  ms: number,
+  run: (options: ApiOptions) => Promise<unknown>,
+): Promise<void> {
+  return withServer(() => GOOD, async (options, calls) => {
+    const target = Number(new URL(options.apiEndpoint!).port);
+    const proxy = createLine((socket) => {
+      const line = connect(target, "127.0.0.1");
+      for (const end of [socket, line]) end.on("error", () => {});
+      line.pipe(socket);
+      socket.on("data", (chunk) => {
+        line.write(chunk);
+        socket.pause();
+        setTimeout(() => socket.resume(), ms * chunk.length / UPLOAD.length);
+      }).on("close", () => line.destroy());
+    });
+    await new Promise<void>((done) => proxy.listen(0, "127.0.0.1", done));
+    const { port } = proxy.address() as { port: number };
+    try {
+      await run({ ...options, apiEndpoint: `http://127.0.0.1:${port}` });
+      assert.ok(calls.every(({ body }) => body.equals(UPLOAD)));
+    } finally {
+      proxy.close();
+    }
+  });
+}
+
+const UPLOAD = Buffer.alloc(4 << 20, "u");
+const UPLOADING = { method: "POST", path: ECHO, body: UPLOAD };
+
+test("callApi() uploads 4 MiB over a slow line within two minutes", {
+  skip: process.env.SOAK ? false : "it takes 40 s: set SOAK=1",
+}, () =>
+  withSlowLine(40_000, async (options) => {
+    assert.equal((await callApi(UPLOADING, options)).code, 0);
+  }));
+
+test("callApi() gives an upload as long as requestTimeout says, in all", () =>
+  withSlowLine(2500, async (options) => {
+    // Nothing is repeated: a caller's signal ends the wait for another try.
+    const abort = new AbortController();
+    let took = 0;
+    const asked = callApi(UPLOADING, {
+      ...options,
+      requestTimeout: "1s",
+      signal: abort.signal,
+      onTrace: (line) => {
+        took = Number(/ failed \((\d+) ms\)$/.exec(line)?.[1]);
+        abort.abort();
+      },
+    });
+    await failure(asked);
+    assert.ok(took > 900, `${took} ms`);
+    const slow = { ...options, requestTimeout: "60s" };
+    assert.equal((await callApi(UPLOADING, slow)).code, 0);
+  }));
 
 test("callApi() follows no redirect, of whatever status", async () => {
   await Promise.all(

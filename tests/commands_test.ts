@@ -908,6 +908,27 @@ describe("api", TOGETHER, () => {
       assert.equal(content_type, "application/json");
     }));
 
+  it("takes a reply up to --reply-limit, and waits up to --request-timeout", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const body = `{"code":0,"data":"${"x".repeat(2000)}"}`;
+      await withAnswers(() => body, async (endpoint) => {
+        const args = ["api", "GET", "/x/y", "--api-endpoint", endpoint];
+        const call = (...more: string[]) => run(desk, [...args, ...more]);
+        const narrow = await call("--reply-limit", "1k");
+        assert.match(narrow.stderr, /the reply is larger than 1024 bytes/);
+        assert.deepEqual([narrow.stdout, narrow.code], ["", 1]);
+        const wide = ["--reply-limit", "4M", "--request-timeout", "5m"];
+        assert.equal((await call(...wide)).code, 0);
+        assert.equal((await call("--reply-limit", "2100")).code, 0);
+        for (const wrong of ["0", "x", "1G", "1.5M", "-1"]) {
+          const { code, stderr } = await call("--reply-limit", wrong);
+          assert.equal(code, 2, stderr);
+        }
+        assert.equal((await call("--request-timeout", "soon")).code, 2);
+      });
+    }));
+
   it("sends --body exactly: JSON, @FILE or - for stdin", () =>
     withDesk(async (desk) => {
       await seed(desk);
@@ -1398,14 +1419,16 @@ describe("the program exits 2 on", TOGETHER, () => {
 
 // === Help
 
+/** Those of each command that makes requests. */
+const REQUEST = ["request-timeout", "reply-limit"];
 /** Each command's own flags. */
 const OWN_FLAGS: Record<string, string[]> = {
-  refresh: ["all"],
-  token: ["min-valid"],
+  refresh: ["all", ...REQUEST],
+  token: ["min-valid", ...REQUEST],
   status: ["min-valid"],
-  shops: [],
-  api: ["query", "body", "shop", "paginate"],
-  exec: ["min-valid", "shop"],
+  shops: REQUEST,
+  api: ["query", "body", "shop", "paginate", ...REQUEST],
+  exec: ["min-valid", "shop", ...REQUEST],
   logout: [],
 };
 const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
