@@ -26,7 +26,7 @@ import {
 import * as fs from "node:fs/promises";
 import { createServer, type IncomingMessage } from "node:http";
 import { createRequire } from "node:module";
-import { type AddressInfo, createServer as createSocketServer } from "node:net";
+import type { AddressInfo } from "node:net";
 import { loadavg, tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
@@ -34,14 +34,20 @@ import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import type * as Library from "../mod.ts";
-import { npmTool, PACKAGE_NAME, ROOT } from "./build_npm.ts";
 import {
   childEnvironment,
   chooseNamed,
+  freePort,
+  lastLine,
   nodeBinary,
+  ON_DENO,
+  ownArguments,
+  PACKAGE_NAME,
+  ROOT,
   run,
-  runTool,
-} from "./test.ts";
+  runNpm,
+  runtimeCommand,
+} from "./tools.ts";
 
 // === Figures
 
@@ -166,7 +172,6 @@ async function timed(work: () => unknown): Promise<number> {
 
 // === What the rows share
 
-const ON_DENO = "Deno" in globalThis;
 const CACHE: string = path.join(ROOT, ".cache", "bench");
 const PACKAGES: string = path.join(CACHE, "node_modules");
 
@@ -198,15 +203,13 @@ interface Bench {
 
 type RowFigures = Promise<Omit<Figure, "row" | "runtime">[]>;
 
-/** The command that runs a file on the runtime that is measured. */
-function onRuntime(file: string, ...args: string[]): string[] {
-  return [process.execPath, ...(ON_DENO ? ["run", "-A"] : []), file, ...args];
-}
-
 /** The program, as it is started on Deno, or as npm installs it for Node. */
 function program(...args: string[]): string[] {
   const installed = path.join(PACKAGES, ".bin", PACKAGE_NAME);
-  return onRuntime(ON_DENO ? path.join(ROOT, "mod.ts") : installed, ...args);
+  return runtimeCommand(
+    ON_DENO ? path.join(ROOT, "mod.ts") : installed,
+    ...args,
+  );
 }
 
 /** The module, as Deno imports it, or as npm installs it for Node. */
@@ -235,15 +238,6 @@ async function programFile(
   const file = path.join(folder, name);
   await fs.writeFile(file, text);
   return file;
-}
-
-/** A port of 127.0.0.1 that is free just now. */
-async function freePort(): Promise<number> {
-  const server = createSocketServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** A reply as TikTok sends it, for tokens that live for days. */
@@ -366,7 +360,7 @@ async function tokenHost(
 ): Promise<string> {
   const file = await programFile(bench, `host${latency}.mjs`, TOKEN_HOST);
   const reply = JSON.stringify(tokenReply("host"));
-  const child = new Child(onRuntime(file, String(latency), reply));
+  const child = new Child(runtimeCommand(file, String(latency), reply));
   bench.cleanups.push(() => child.kill());
   const { match } = await child.until(/^\d+$/m);
   return `http://127.0.0.1:${match}/api/v2/token/get`;
@@ -495,8 +489,8 @@ async function startRow(bench: Bench): RowFigures {
   const measured = await race(bench.rounds, {
     "--version": () => lifetime(program("--version")),
     "--help": () => lifetime(program("--help")),
-    "an empty module": () => lifetime(onRuntime(empty)),
-    "our text, unused": () => lifetime(onRuntime(idle)),
+    "an empty module": () => lifetime(runtimeCommand(empty)),
+    "our text, unused": () => lifetime(runtimeCommand(idle)),
   });
   const against = (name: string, aim?: Aim) => {
     const caption = { what: `start, ${name}`, unit: "ms", aim };
@@ -519,9 +513,9 @@ async function importRow(bench: Bench): RowFigures {
   const theirs = await load("theirs.mjs", empty);
   const idle = await load("size.mjs", await idleText(bench));
   const measured = await race(bench.rounds, {
-    "our module": () => lifetime(onRuntime(ours)),
-    "an empty module": () => lifetime(onRuntime(theirs)),
-    "our text, unused": () => lifetime(onRuntime(idle)),
+    "our module": () => lifetime(runtimeCommand(ours)),
+    "an empty module": () => lifetime(runtimeCommand(theirs)),
+    "our text, unused": () => lifetime(runtimeCommand(idle)),
   });
   return ["our module", "our text, unused"].map((name) =>
     figure(measured, [name, "an empty module"], {
@@ -547,7 +541,8 @@ async function listenRow(bench: Bench): RowFigures {
   };
   const measured = await race(bench.rounds, {
     "login": () => until((port) => loginOn(port)),
-    "a bare server": () => until((port) => onRuntime(bare, `${port}`, "-")),
+    "a bare server": () =>
+      until((port) => runtimeCommand(bare, `${port}`, "-")),
   });
   const caption = { what: "time to listening", unit: "ms" };
   return [figure(measured, ["login", "a bare server"], caption)];
@@ -575,7 +570,7 @@ async function endRow(bench: Bench): RowFigures {
   const measured = await race(bench.rounds, {
     "login": () => ending((port) => loginOn(port)),
     "a bare server": () =>
-      ending((port) => onRuntime(bare, String(port), endpoint)),
+      ending((port) => runtimeCommand(bare, String(port), endpoint)),
   });
   return [figure(measured, ["login", "a bare server"], {
     what: "callback to end of process",
@@ -609,9 +604,9 @@ async function memoryRow(bench: Bench): RowFigures {
   const port = "0";
   const measured = await race(bench.rounds, {
     "a waiting login": () => waiting((port) => loginOn(port)),
-    "a bare server": () => waiting(() => onRuntime(bare, port, "-")),
+    "a bare server": () => waiting(() => runtimeCommand(bare, port, "-")),
     "a bare server with our node: modules": () =>
-      waiting(() => onRuntime(loaded, port, "-")),
+      waiting(() => runtimeCommand(loaded, port, "-")),
   });
   const { "a waiting login": _, ...others } = measured;
   return Object.keys(others).map((name, i) =>
@@ -863,8 +858,9 @@ async function firstRedirect(
   };
   const measured = await race(Math.ceil(bench.rounds / 10), {
     "startAuth()": () =>
-      answered((port) => onRuntime(ours, module, port, endpoint, app)),
-    "a bare program": () => answered((port) => onRuntime(bare, port, endpoint)),
+      answered((port) => runtimeCommand(ours, module, port, endpoint, app)),
+    "a bare program": () =>
+      answered((port) => runtimeCommand(bare, port, endpoint)),
   });
   const caption = { what: "redirect to token, the first", unit: "ms" };
   return figure(measured, ["startAuth()", "a bare program"], caption);
@@ -1155,7 +1151,11 @@ async function statusRow(bench: Bench): RowFigures {
   ];
   const file = await programFile(bench, "status.mjs", STATUS_TIMES);
   const module = pathToFileURL(modulePath()).href;
-  const [command = "", ...args] = onRuntime(file, module, `${bench.rounds}`);
+  const [command = "", ...args] = runtimeCommand(
+    file,
+    module,
+    `${bench.rounds}`,
+  );
   const { ok, stderr } = await run(command, [...args, ...folders]);
   const times = [...stderr.matchAll(/^took (.+)$/gm)].map(([, ms]) => +ms!);
   if (!ok) throw new Error(`status failed: ${stderr}`);
@@ -1218,7 +1218,7 @@ const QUICK_ROUNDS = 3;
  * @throws {RangeError} On a name that no row has.
  */
 export function chooseRows(names: readonly string[]): readonly Row[] {
-  return chooseNamed("row", ROWS, names);
+  return names.length === 0 ? ROWS : chooseNamed("row", ROWS, names);
 }
 
 // === Packages
@@ -1252,8 +1252,8 @@ async function installPackage(): Promise<string | undefined> {
     const build = path.join(ROOT, "scripts", "build_npm.ts");
     const built = await run(process.execPath, ["run", "-A", build]);
     if (!built.ok) return built.output;
-    const pack = npmTool("npm", ["pack", "--pack-destination", CACHE]);
-    const { stdout, ok, output } = await runTool(pack, {
+    const pack = ["pack", "--pack-destination", CACHE];
+    const { stdout, ok, output } = await runNpm("npm", pack, {
       cwd: path.join(ROOT, "npm"),
     });
     if (!ok) return output;
@@ -1265,13 +1265,8 @@ async function install(
   packages: readonly string[],
 ): Promise<string | undefined> {
   const quiet = ["--no-audit", "--no-fund", "--no-package-lock"];
-  const npm = npmTool("npm", [
-    "install",
-    "--ignore-scripts",
-    ...quiet,
-    ...packages,
-  ]);
-  const { ok, output } = await runTool(npm, { cwd: CACHE });
+  const args = ["install", "--ignore-scripts", ...quiet, ...packages];
+  const { ok, output } = await runNpm("npm", args, { cwd: CACHE });
   return ok ? undefined : output;
 }
 
@@ -1301,7 +1296,7 @@ interface Settings {
 /** Reads the command line; an error of it is a `TypeError`. */
 function readSettings(args: string[]): Settings {
   const { values, positionals } = parseArgs({
-    args: args[0] === "--" ? args.slice(1) : args,
+    args: ownArguments(args),
     allowPositionals: true,
     options: {
       quick: { type: "boolean", default: false },
@@ -1377,10 +1372,6 @@ async function runtimes(skipped: Skipped[]): Promise<Runtime[]> {
     skip(lastLine((error as Error).message));
     return [deno];
   }
-}
-
-function lastLine(text: string): string {
-  return text.trim().split("\n").at(-1) ?? "";
 }
 
 /** Measures a row in a process of its own, on one runtime. */

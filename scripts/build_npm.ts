@@ -14,18 +14,12 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 // deno-lint-ignore no-import-prefix -- for the reason given at TYPESCRIPT
 import type ts from "npm:typescript@5.9.3";
+import { PACKAGE_NAME, ROOT, runNpm, runScript } from "./tools.ts";
 
 // === The package
-
-/** The folder of the repository. */
-export const ROOT: string = fileURLToPath(new URL("..", import.meta.url));
-
-/** The name of the npm package and of its command. */
-export const PACKAGE_NAME = "tiktok-shop-oauth2";
 
 const REPOSITORY = `https://github.com/${PACKAGE_NAME}/${PACKAGE_NAME}`;
 const OUTPUT: string = path.join(ROOT, "npm");
@@ -119,7 +113,7 @@ const JSR_LIMIT = 10_000; // ms
  */
 export function compilerFlag(args: string[]): Compiler {
   const { values } = parseArgs({
-    args: args[0] === "--" ? args.slice(1) : args,
+    args,
     options: { compiler: { type: "string", default: "auto" } },
   });
   if (!COMPILERS.includes(values.compiler)) {
@@ -311,11 +305,10 @@ async function finishPackage(version: string): Promise<void> {
 }
 
 /** What npm would pack, in a line for people. */
-function packedSize(): string {
-  const npm = npmTool("npm", ["pack", "--dry-run", "--json"]);
-  const options = { cwd: OUTPUT, shell: npm.shell, encoding: "utf8" } as const;
-  const { status, stdout, stderr } = spawnSync(npm.file, npm.args, options);
-  if (status !== 0) throw new Error(`Cannot pack npm/: ${stderr}`);
+async function packedSize(): Promise<string> {
+  const args = ["pack", "--dry-run", "--json"];
+  const { ok, stdout, output } = await runNpm("npm", args, { cwd: OUTPUT });
+  if (!ok) throw new Error(`Cannot pack npm/: ${output}`);
   const [packed] = Object.values<Packed>(JSON.parse(stdout));
   if (packed === undefined) throw new Error("Cannot pack npm/: npm is silent");
   const [size, unpacked] = [packed.size, packed.unpackedSize].map((bytes) =>
@@ -331,27 +324,7 @@ interface Packed {
   readonly files: readonly unknown[];
 }
 
-/** A command of npm's as `node:child_process` starts it. */
-export interface ToolCommand {
-  readonly file: string;
-  readonly args: string[];
-  readonly shell: boolean;
-}
-
-/** `npm` and `npx` are batch files on Windows, which only a shell runs. */
-export function npmTool(
-  name: string,
-  args: readonly string[],
-  platform: string = process.platform,
-): ToolCommand {
-  if (platform !== "win32") {
-    return { file: name, args: [...args], shell: false };
-  }
-  const quoted = args.map((arg) => /[^\w@./:=-]/.test(arg) ? `"${arg}"` : arg);
-  return { file: `${name}.cmd`, args: quoted, shell: true };
-}
-
-async function build(wanted: Compiler): Promise<void> {
+async function build(wanted: Compiler): Promise<number> {
   const config = await fs.readFile(path.join(ROOT, "deno.json"), "utf8");
   const { version } = JSON.parse(config);
   const compiler = chooseCompiler(wanted);
@@ -364,20 +337,11 @@ async function build(wanted: Compiler): Promise<void> {
     : wanted === "tsc"
     ? "the TypeScript compiler"
     : "the TypeScript compiler, since JSR does not answer";
-  console.error(`Built npm/ with ${maker}: ${packedSize()}`);
+  console.error(`Built npm/ with ${maker}: ${await packedSize()}`);
+  return 0;
 }
 
-async function main(args: string[]): Promise<number> {
-  let code = 2;
-  try {
-    const wanted = compilerFlag(args);
-    code = 1;
-    await build(wanted);
-    code = 0;
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-  }
-  return code;
+if (import.meta.main) {
+  const args = process.argv.slice(2);
+  process.exitCode = await runScript(args, compilerFlag, build);
 }
-
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

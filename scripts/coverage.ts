@@ -14,8 +14,13 @@ import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import { ROOT } from "./build_npm.ts";
-import { installDevelopmentPackages, run } from "./test.ts";
+import {
+  installDevelopmentPackages,
+  ROOT,
+  run,
+  runScript,
+  testFiles,
+} from "./tools.ts";
 
 const FOLDER: string = path.join(ROOT, ".cache", "coverage");
 
@@ -109,16 +114,15 @@ async function print(coverage: Coverage): Promise<void> {
   }
 }
 
-async function main(args: string[]): Promise<number> {
+async function cover(files: readonly string[]): Promise<number> {
   await installDevelopmentPackages();
-  const names = await fs.readdir(path.join(ROOT, "tests"));
-  const all = names.filter((name) => name.endsWith("_test.ts")).sort()
-    .map((name) => `tests/${name}`);
-  const files = args.filter((arg) => arg !== "--");
-  const problem = await collect(files.length ? files : all);
+  const problem = await collect(files.length ? files : await testFiles());
   if (problem) console.log(problem);
   await print(await report());
   return problem ? 1 : 0;
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) {
+  const args = process.argv.slice(2);
+  process.exitCode = await runScript(args, (files) => files, cover);
+}

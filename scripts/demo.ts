@@ -6,15 +6,13 @@
  * @module
  */
 import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { browserCommands, openBrowser } from "../mod.ts";
 import { approve, startSandbox } from "./sandbox.ts";
+import { freePort, runtimeCommand, withTemporaryFolder } from "./tools.ts";
 
 const PATIENCE = 60; // seconds a person has to click before the demo does
 
@@ -23,13 +21,14 @@ async function demo(): Promise<number> {
   const port = await freePort();
   const redirectUrl = `http://localhost:${port}/`;
   const sandbox = await startSandbox({ redirectUrl });
-  const home = await mkdtemp(join(tmpdir(), "tiktok-shop-oauth2-demo-"));
   try {
     console.error(`A TikTok Shop of your own runs at ${sandbox.origin}\n`);
-    return await runLogin(port, home, sandbox.env);
+    return await withTemporaryFolder(
+      "demo",
+      (home) => runLogin(port, home, sandbox.env),
+    );
   } finally {
     await sandbox.stop();
-    await rm(home, { recursive: true, force: true });
   }
 }
 
@@ -56,10 +55,8 @@ function runLogin(
 }
 
 /** The command that runs a script of ours on this runtime. */
-function script(path: string, ...args: string[]): string[] {
-  const file = fileURLToPath(new URL(path, import.meta.url));
-  const deno = "Deno" in globalThis ? ["run", "-A"] : [];
-  return [process.execPath, ...deno, file, ...args];
+function script(file: string, ...args: string[]): string[] {
+  return runtimeCommand(fileURLToPath(new URL(file, import.meta.url)), ...args);
 }
 
 /** The browser of the demo: the system's, if there is a person to click. */
@@ -79,16 +76,6 @@ async function patience(url: string): Promise<void> {
     // The sandbox is gone: nothing is left to approve.
     await fetch(new URL("/", url)).catch(() => process.exit());
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) =>
-    server.listen(0, "127.0.0.1", () => resolve())
-  );
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 if (process.argv[2] === "--browser") {

@@ -14,7 +14,6 @@
  * @module
  */
 import * as fs from "node:fs/promises";
-import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -23,7 +22,11 @@ import {
   installDevelopmentPackages,
   nodeBinary,
   run,
-} from "./test.ts";
+  runScript,
+  testFile,
+  textTable,
+  withTemporaryFolder,
+} from "./tools.ts";
 
 /** One kind of bad luck. */
 export interface Soak {
@@ -58,7 +61,7 @@ const RUNTIMES = ["deno", "node"];
  */
 export function readSettings(args: readonly string[]): Settings {
   const { values, positionals } = parseArgs({
-    args: args[0] === "--" ? args.slice(1) : [...args],
+    args: [...args],
     allowPositionals: true,
     options: {
       seed: { type: "string" },
@@ -73,11 +76,15 @@ export function readSettings(args: readonly string[]): Settings {
   const seed = values.seed ?? String(Math.floor(Math.random() * 1e9));
   const count = values.count === undefined ? undefined : integer(values.count);
   return {
-    soaks: chooseNamed("soak", SOAKS, positionals)
+    soaks: chooseSoaks(positionals)
       .map((soak) => ({ ...soak, count: count ?? soak.count })),
     seed: integer(seed),
     runtimes: on === undefined ? RUNTIMES : [on],
   };
+}
+
+function chooseSoaks(names: readonly string[]): readonly Soak[] {
+  return names.length === 0 ? SOAKS : chooseNamed("soak", SOAKS, names);
 }
 
 function integer(text: string): number {
@@ -91,66 +98,61 @@ interface Note {
   readonly value: number | string;
 }
 
-async function commandOf(runtime: string, file: string): Promise<string[]> {
-  const test = path.join("tests", file);
+async function commandOf(runtime: string, name: string): Promise<string[]> {
+  const file = await testFile(name);
   return runtime === "deno"
-    ? [process.execPath, "test", "-A", "--no-check", test]
-    : [await nodeBinary(22), "--test", test];
+    ? [process.execPath, "test", "-A", "--no-check", file]
+    : [await nodeBinary(22), "--test", file];
 }
 
 /** Runs one soak on one runtime. */
-async function runSoak(
+function runSoak(
   { name, file, count }: Soak,
   runtime: string,
   seed: number,
 ): Promise<{ ok: boolean; notes: Note[] }> {
-  const folder = await fs.mkdtemp(path.join(tmpdir(), "tiktok-shop-soak-"));
-  const notes = path.join(folder, "notes");
-  const began = performance.now();
-  const [command = "", ...args] = await commandOf(runtime, file);
-  const { ok, output } = await run(command, args, {
-    env: {
-      HOSTILE_SEED: String(seed),
-      HOSTILE_COUNT: String(count),
-      HOSTILE_NOTES: notes,
-    },
+  return withTemporaryFolder("soak", async (folder) => {
+    const notes = path.join(folder, "notes");
+    const began = performance.now();
+    const [command = "", ...args] = await commandOf(runtime, file);
+    const { ok, output } = await run(command, args, {
+      env: {
+        HOSTILE_SEED: String(seed),
+        HOSTILE_COUNT: String(count),
+        HOSTILE_NOTES: notes,
+      },
+    });
+    const seconds = `${((performance.now() - began) / 1000).toFixed(0)} s`;
+    const verdict = ok ? "ok    " : "FAILED";
+    console.log(
+      `${verdict}  ${name.padEnd(8)}${runtime.padEnd(6)}${seconds.padStart(6)}`,
+    );
+    if (!ok) console.log(`\n${output.trimEnd()}\n`);
+    const text = await fs.readFile(notes, "utf8").catch(() => "");
+    const lines = text.split("\n").filter((line) => line !== "");
+    return { ok, notes: lines.map((line) => JSON.parse(line)) };
   });
-  const seconds = `${((performance.now() - began) / 1000).toFixed(0)} s`;
-  const verdict = ok ? "ok    " : "FAILED";
-  console.log(
-    `${verdict}  ${name.padEnd(8)}${runtime.padEnd(6)}${seconds.padStart(6)}`,
-  );
-  if (!ok) console.log(`\n${output.trimEnd()}\n`);
-  const text = await fs.readFile(notes, "utf8").catch(() => "");
-  await fs.rm(folder, { recursive: true, force: true });
-  const lines = text.split("\n").filter((line) => line !== "");
-  return { ok, notes: lines.map((line) => JSON.parse(line)) };
 }
 
 /** The notes as a table: a line for each, a column for each runtime. */
 export function table(
   rows: readonly { name: string; runtime: string; notes: readonly Note[] }[],
 ): string {
-  const cells = new Map<string, Map<string, string>>();
-  for (const { name, runtime, notes } of rows) {
-    for (const { what, value } of notes) {
-      const key = `${name.padEnd(10)}${what}`;
-      const line = cells.get(key) ?? new Map<string, string>();
-      cells.set(key, line.set(runtime, String(value)));
-    }
-  }
-  const width = Math.max(0, ...[...cells.keys()].map((key) => key.length));
-  const columns = RUNTIMES.filter((each) =>
+  const runtimes = RUNTIMES.filter((each) =>
     rows.some(({ runtime }) => runtime === each)
   );
-  const lineOf = (key: string, values: string[]) =>
-    [key.padEnd(width), ...values.map((value) => value.padStart(10))].join("");
-  return [
-    lineOf("soak", columns),
-    ...[...cells].map(([key, values]) =>
-      lineOf(key, columns.map((each) => values.get(each) ?? ""))
-    ),
-  ].join("\n");
+  const lines = [["soak", "what", ...runtimes]];
+  for (const { name, runtime, notes } of rows) {
+    for (const { what, value } of notes) {
+      let line = lines.find((each) => each[0] === name && each[1] === what);
+      if (!line) {
+        line = [name, what, ...runtimes.map(() => "")];
+        lines.push(line);
+      }
+      line[2 + runtimes.indexOf(runtime)] = String(value);
+    }
+  }
+  return textTable(lines, (column) => column > 1);
 }
 
 async function soakAll(settings: Settings): Promise<number> {
@@ -170,13 +172,7 @@ async function soakAll(settings: Settings): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
-async function main(args: string[]): Promise<number> {
-  try {
-    return await soakAll(readSettings(args));
-  } catch (error) {
-    console.error((error as Error).message);
-    return 2;
-  }
+if (import.meta.main) {
+  const args = process.argv.slice(2);
+  process.exitCode = await runScript(args, readSettings, soakAll);
 }
-
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -13,13 +13,21 @@
  *
  * @module
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
-import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
-import { npmTool, ROOT, type ToolCommand } from "./build_npm.ts";
+import {
+  chooseNamed,
+  installDevelopmentPackages,
+  nodeBinary,
+  NODES,
+  PACKAGES,
+  run,
+  runScript,
+  testFiles,
+  textTable,
+  withTemporaryFolder,
+} from "./tools.ts";
 
 // === Steps
 
@@ -82,8 +90,11 @@ export const STEPS: readonly Step[] = [
   },
   {
     name: "deno",
-    run: async (job) =>
-      testOnDeno(job, ["--no-check", "--parallel"], await testFiles(job)),
+    run: async (job) => {
+      await installDevelopmentPackages(job.signal);
+      const options = ["--no-check", "--parallel"];
+      return testOnDeno(job, options, await testFiles());
+    },
   },
   { name: "node22", run: (job) => testOnNode(job, 22) },
   { name: "node24", run: (job) => testOnNode(job, 24) },
@@ -93,36 +104,15 @@ export const STEPS: readonly Step[] = [
 /**
  * The steps named on the command line, or all of them.
  *
- * @throws {RangeError} On a name that no step has.
+ * @throws {RangeError} for a name that no step has
  */
-export function chooseSteps(args: readonly string[]): readonly Step[] {
-  const names = args[0] === "--" ? args.slice(1) : args;
-  return chooseNamed("step", STEPS, names);
-}
-
-/**
- * Those of a table that are named, in its order, or all of them.
- *
- * @throws {RangeError} On a name that is not in it.
- */
-export function chooseNamed<T extends { readonly name: string }>(
-  kind: string,
-  table: readonly T[],
-  names: readonly string[],
-): readonly T[] {
-  const known = table.map(({ name }) => name);
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown !== undefined) {
-    throw new RangeError(
-      `No ${kind} is called "${unknown}": there are ${known.join(", ")}`,
-    );
-  }
-  if (names.length === 0) return table;
-  return table.filter(({ name }) => names.includes(name));
+export function chooseSteps(names: readonly string[]): readonly Step[] {
+  return names.length === 0 ? STEPS : chooseNamed("step", STEPS, names);
 }
 
 function deno(job: Job, args: string[]): Promise<Outcome> {
-  return run(process.execPath, args, { signal: job.signal });
+  const env = { DENO_JOBS: "2" };
+  return run(process.execPath, args, { signal: job.signal, env });
 }
 
 /**
@@ -145,13 +135,6 @@ async function checkTypesWithoutDeno(job: Job): Promise<Outcome> {
   ], { signal: job.signal });
 }
 
-async function testFiles(job: Job): Promise<string[]> {
-  await installDevelopmentPackages(job.signal);
-  const names = await fs.readdir(path.join(ROOT, "tests"));
-  return names.filter((name) => name.endsWith("_test.ts")).sort()
-    .map((name) => `tests/${name}`);
-}
-
 async function testOnDeno(
   job: Job,
   options: string[],
@@ -165,7 +148,7 @@ async function testOnDeno(
 }
 
 async function testOnNode(job: Job, major: number): Promise<Outcome> {
-  const files = await testFiles(job);
+  await installDevelopmentPackages(job.signal);
   const node = await nodeBinary(major, job.signal);
   const report = path.join(job.folder, `node${major}.xml`);
   const { stdout } = await run(node, ["--version"], { signal: job.signal });
@@ -174,7 +157,7 @@ async function testOnNode(job: Job, major: number): Promise<Outcome> {
     ...["--test", "--test-concurrency=2", "--test-timeout=240000"],
     ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
-    ...files,
+    ...await testFiles(),
   ], { signal: job.signal });
   return withCounts(outcome, report, `Node ${stdout.trim().slice(1)}`);
 }
@@ -259,181 +242,8 @@ export function table(
     ]]
   );
   if (cells.length === 0) return "";
-  const lines = [["step", "runtime", "passed", "failed", "skipped"], ...cells];
-  const width = (column: number) =>
-    Math.max(...lines.map((line) => line[column]?.length ?? 0));
-  return lines.map((line) =>
-    line.map((cell, i) =>
-      i < 2 ? cell.padEnd(width(i)) : cell.padStart(width(i))
-    ).join("  ").trimEnd()
-  ).join("\n");
-}
-
-// === Packages and runtimes from npm
-
-/** The versions of Node that the package is proved on. */
-export const NODES: readonly number[] = [20, 22, 24];
-
-const PACKAGES: string = path.join(ROOT, "tests", "node_modules");
-
-/** Installs what `tests/package.json` names, unless that has been done. */
-export async function installDevelopmentPackages(
-  signal?: AbortSignal,
-): Promise<void> {
-  const folder = path.dirname(PACKAGES);
-  const hash = createHash("sha256");
-  for (const name of ["package.json", "package-lock.json"]) {
-    hash.update(await fs.readFile(path.join(folder, name)));
-  }
-  const stamp = path.join(PACKAGES, ".installed");
-  const wanted = hash.digest("hex");
-  if (await fs.readFile(stamp, "utf8").catch(() => "") === wanted) return;
-  const npm = npmTool("npm", ["ci", "--ignore-scripts", "--no-audit"]);
-  const { ok, output } = await runTool(npm, { cwd: folder, signal });
-  if (!ok) {
-    throw new Error(
-      "Cannot install the packages of tests/package.json: npm failed, " +
-        `is a registry within reach?\n${output}`,
-    );
-  }
-  await fs.writeFile(stamp, wanted);
-}
-
-/**
- * The path of a Node of the given major version, which npx brings. Running it
- * by its path leaves npx out of every later call, with its time and with the
- * settings that it hands down.
- */
-export async function nodeBinary(
-  major: number,
-  signal?: AbortSignal,
-): Promise<string> {
-  const args = ["-y", "-p", `node@${major}`, "node", "-p", "process.execPath"];
-  const { ok, stdout, output } = await runTool(npmTool("npx", args), {
-    signal,
-  });
-  const binary = stdout.trim().split("\n").at(-1) ?? "";
-  if (ok && binary !== "") return binary;
-  throw new Error(
-    `Cannot get Node ${major}: npx failed, is a registry within reach?\n` +
-      output,
-  );
-}
-
-// === Processes
-
-/** How a process ended and what it printed. */
-export interface Finished {
-  /** The exit code; `null` if it was killed or could not be started. */
-  readonly code: number | null;
-  /** Whether that is 0. */
-  readonly ok: boolean;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** Both, as they came. */
-  readonly output: string;
-}
-
-/** Options of {@linkcode run}. */
-export interface RunOptions {
-  /**
-   * The folder to run in.
-   *
-   * @default {ROOT}
-   */
-  readonly cwd?: string;
-  /** Variables to add to the environment. */
-  readonly env?: Readonly<Record<string, string>>;
-  /** Run by a shell, which batch files need on Windows. */
-  readonly shell?: boolean;
-  /** Kills the process and all that it started. */
-  readonly signal?: AbortSignal;
-}
-
-/**
- * Runs a command with no input and gathers its output. It never rejects: a
- * command that cannot be started has failed, and its output says why.
- */
-export function run(
-  file: string,
-  args: readonly string[],
-  options: RunOptions = {},
-): Promise<Finished> {
-  const child = spawn(file, [...args], {
-    cwd: options.cwd ?? ROOT,
-    env: { ...childEnvironment(process.env), ...options.env },
-    shell: options.shell ?? false,
-    stdio: ["ignore", "pipe", "pipe"],
-    detached: process.platform !== "win32", // leads a group that can be killed
-  });
-  return finish(child, options.signal);
-}
-
-/** Runs `npm` or `npx` as {@linkcode npmTool} prepared it. */
-export function runTool(
-  { file, args, shell }: ToolCommand,
-  options: RunOptions = {},
-): Promise<Finished> {
-  return run(file, args, { ...options, shell });
-}
-
-function finish(child: ChildProcess, signal?: AbortSignal): Promise<Finished> {
-  const texts = { stdout: "", stderr: "", output: "" };
-  for (const name of ["stdout", "stderr"] as const) {
-    child[name]?.setEncoding("utf8").on("data", (text: string) => {
-      texts[name] += text;
-      texts.output += text;
-    });
-  }
-  return new Promise((resolve) => {
-    const stop = () => killTree(child);
-    const end = (code: number | null, why = "") => {
-      signal?.removeEventListener("abort", stop);
-      resolve({ ...texts, code, ok: code === 0, output: texts.output + why });
-    };
-    signal?.addEventListener("abort", stop, { once: true });
-    if (signal?.aborted) stop();
-    child.on("error", (error) => end(null, `${error.message}\n`));
-    child.on("exit", stop); // what it left behind would hold the pipes open
-    child.on("close", (code) => {
-      end(code, signal?.aborted ? `\n${signal.reason}\n` : "");
-    });
-  });
-}
-
-function killTree(child: ChildProcess): void {
-  if (child.pid === undefined) return;
-  if (process.platform === "win32") {
-    if (child.exitCode !== null) return;
-    spawnSync("taskkill", ["/pid", String(child.pid), "/t", "/f"]);
-    return;
-  }
-  try {
-    process.kill(-child.pid, "SIGKILL");
-  } catch {
-    // Nothing of the group is left.
-  }
-}
-
-const NOT_HANDED_DOWN: readonly RegExp[] = [
-  /^TIKTOK_SHOP_/,
-  /^FORCE_COLOR$/,
-  /^npm_(command$|lifecycle_|package_)/,
-  /^npm_config_(call|package|local_prefix)$/,
-];
-
-/**
- * The environment of the steps: without the developer's own app, and without
- * what an `npx` around the driver would tell an `npm` or `npx` inside it.
- */
-export function childEnvironment(
-  env: Readonly<Record<string, string | undefined>>,
-): Record<string, string> {
-  const kept = Object.entries(env).filter((entry): entry is [string, string] =>
-    entry[1] !== undefined &&
-    !NOT_HANDED_DOWN.some((pattern) => pattern.test(entry[0]))
-  );
-  return { ...Object.fromEntries(kept), NO_COLOR: "1", DENO_JOBS: "2" };
+  const head = ["step", "runtime", "passed", "failed", "skipped"];
+  return textTable([head, ...cells], (column) => column > 1);
 }
 
 // === The driver
@@ -476,38 +286,28 @@ export function withoutPassed(output: string): string {
   return output.split("\n").filter((line) => !passed.test(line)).join("\n");
 }
 
-async function prove(
-  steps: readonly Step[],
-  interrupt: AbortSignal,
-): Promise<number> {
-  const folder = await fs.mkdtemp(path.join(tmpdir(), "tiktok-shop-test-"));
-  const rows: { name: string; outcome: Outcome }[] = [];
-  for (const step of steps) {
-    if (interrupt.aborted) break;
-    rows.push({
-      name: step.name,
-      outcome: await runStep(step, folder, interrupt),
-    });
-  }
-  await fs.rm(folder, { recursive: true, force: true });
-  const counts = total(rows.map((row) => row.outcome));
-  console.log(["", table(rows), "", summary(counts)].join("\n"));
-  if (interrupt.aborted) return 130;
-  return counts.failed === 0 ? 0 : 1;
-}
-
-async function main(args: string[]): Promise<number> {
+function prove(steps: readonly Step[]): Promise<number> {
   const interrupt = new AbortController();
   process.once("SIGINT", () => interrupt.abort("Interrupted"));
   process.once("SIGTERM", () => interrupt.abort("Interrupted"));
-  let steps: readonly Step[];
-  try {
-    steps = chooseSteps(args);
-  } catch (error) {
-    console.error((error as Error).message);
-    return 2;
-  }
-  return await prove(steps, interrupt.signal);
+  return withTemporaryFolder("test", async (folder) => {
+    const rows: { name: string; outcome: Outcome }[] = [];
+    for (const step of steps) {
+      if (interrupt.signal.aborted) break;
+      const outcome = await runStep(step, folder, interrupt.signal);
+      rows.push({ name: step.name, outcome });
+    }
+    const counts = total(rows.map((row) => row.outcome));
+    console.log(["", table(rows), "", summary(counts)].join("\n"));
+    if (interrupt.signal.aborted) return 130;
+    return counts.failed === 0 ? 0 : 1;
+  });
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) {
+  process.exitCode = await runScript(
+    process.argv.slice(2),
+    chooseSteps,
+    prove,
+  );
+}

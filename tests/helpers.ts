@@ -1,18 +1,14 @@
 /** What the tests share: the program as a process, ports, folders. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import type { Sandbox } from "../scripts/sandbox.ts";
+import { ON_DENO, ROOT } from "../scripts/tools.ts";
 
-/** The repository's root, with a slash at its end. */
-export const ROOT: string = fileURLToPath(new URL("../", import.meta.url));
-
-/** Whether the tests run on Deno. */
-export const ON_DENO: boolean = "Deno" in globalThis;
+export { freePort, ON_DENO, ROOT } from "../scripts/tools.ts";
 
 /** The command that runs a TypeScript file on the runtime of this test. */
 export function runtimeCommand(file: string): string[] {
@@ -24,33 +20,6 @@ export function runtimeCommand(file: string): string[] {
 /** The command that runs the program on the runtime of this test. */
 export function programCommand(args: string[]): string[] {
   return [...runtimeCommand(join(ROOT, "mod.ts")), ...args];
-}
-
-/** Below the ports that a system hands out by itself, so none is in the way. */
-let nextPort = 10_000 + Math.floor(Math.random() * 20_000);
-
-/** A port of 127.0.0.1 and [::1] that is free; no call returns it again. */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = nextPort++;
-    if (port === 10_080) continue; // fetch refuses to ask this one
-    if (await isFree(port, "127.0.0.1") && await isFree(port, "::1")) {
-      return port;
-    }
-  }
-}
-
-/** Whether a port can be listened on; where there is no such host, it can. */
-function isFree(port: number, host: string): Promise<boolean> {
-  const server = createServer();
-  return new Promise((resolve) => {
-    server.once("error", (error: { code?: string }) => {
-      resolve(error.code !== "EADDRINUSE" && error.code !== "EACCES");
-    });
-    server.listen({ port, host, ipv6Only: true }, () => {
-      server.close(() => resolve(true));
-    });
-  });
 }
 
 /** Whether something listens on a port of a loopback address. */

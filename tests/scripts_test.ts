@@ -13,31 +13,140 @@ import {
 import {
   compilerFlag,
   importBuilt,
-  npmTool,
   packageJson,
-  ROOT,
 } from "../scripts/build_npm.ts";
 import { ranges, readLcov } from "../scripts/coverage.ts";
 import { readSettings, SOAKS, table as noteTable } from "../scripts/soak.ts";
 import {
-  childEnvironment,
   chooseSteps,
   junitCounts,
-  run,
   STEPS,
   summary,
   table,
   total,
   withoutPassed,
 } from "../scripts/test.ts";
-import { ON_DENO, runtimeCommand, start } from "./helpers.ts";
+import {
+  childEnvironment,
+  npmTool,
+  ON_DENO,
+  ROOT,
+  run,
+  runScript,
+  testFile,
+  testFiles,
+  textTable,
+} from "../scripts/tools.ts";
+import { runtimeCommand, start } from "./helpers.ts";
+
+// === scripts/tools.ts
+
+test("runScript() takes the code of the work, 2 for arguments, 1 for errors", async () => {
+  const read = (args: string[]) => {
+    if (args.includes("--bad")) throw new RangeError("a wrong argument");
+    return args;
+  };
+  const seen: string[][] = [];
+  const work = (args: string[]) => {
+    seen.push(args);
+    if (args.includes("fail")) throw new Error("a failure");
+    return Promise.resolve(7);
+  };
+  assert.equal(await runScript(["--", "a", "--"], read, work), 7);
+  assert.deepEqual(seen, [["a", "--"]]);
+  assert.equal(await runScript(["--bad"], read, work), 2);
+  assert.equal(await runScript(["fail"], read, work), 1);
+});
+
+test("testFiles() finds files at any depth, but not the package's", async () => {
+  const files = await testFiles();
+  assert.ok(files.some((file) => file.endsWith("/scripts_test.ts")));
+  assert.deepEqual(files, [...new Set(files)].sort());
+  for (const file of files) {
+    assert.match(file, /^tests\/(?!package\/|node_modules\/)\S+_test\.ts$/);
+    await fs.access(path.join(ROOT, file));
+  }
+});
+
+test("testFile() finds a file by its name, or names what is missing", async () => {
+  assert.match(await testFile("scripts_test.ts"), /\/scripts_test\.ts$/);
+  await assert.rejects(testFile("no_test.ts"), /is called "no_test\.ts"$/);
+});
+
+test("textTable() aligns numbers to the right, and ends lines early", () => {
+  const lines = [["name", "n", ""], ["a", "12", "x"], ["longer", "3", ""]];
+  assert.equal(
+    textTable(lines, (column) => column === 1),
+    "name     n\na       12  x\nlonger   3",
+  );
+});
+
+test("npmTool() goes through a shell on Windows only, quoting for it", () => {
+  const args = ["-p", "node@22", "a b"];
+  assert.deepEqual(npmTool("npx", args, "linux"), {
+    file: "npx",
+    args,
+    shell: false,
+  });
+  assert.deepEqual(npmTool("npx", args, "win32"), {
+    file: "npx.cmd",
+    args: ["-p", "node@22", '"a b"'],
+    shell: true,
+  });
+});
+
+test("childEnvironment() keeps the developer's app and npx to itself", () => {
+  assert.deepEqual(
+    childEnvironment({
+      HOME: "/home",
+      TIKTOK_SHOP_APP_SECRET: "secret",
+      npm_command: "exec",
+      npm_config_cache: "/cache",
+      npm_config_package: "deno@2",
+      npm_lifecycle_event: "npx",
+      GONE: undefined,
+    }),
+    {
+      HOME: "/home",
+      npm_config_cache: "/cache",
+      NO_COLOR: "1",
+    },
+  );
+});
+
+test("run() tells a command that cannot be started as a failure", async () => {
+  const { code, ok, output } = await run("tiktok-shop-no-such-command", []);
+  assert.deepEqual({ code, ok }, { code: null, ok: false });
+  assert.match(output, /tiktok-shop-no-such-command|ENOENT/);
+});
+
+test("run() kills what a command started, when it is aborted", {
+  skip: process.platform === "win32",
+}, async () => {
+  const started = performance.now();
+  const signal = AbortSignal.timeout(300);
+  const script = "sleep 60 & sleep 60"; // either would hold the pipes open
+  const { code, output } = await run("sh", ["-c", script], { signal });
+  assert.equal(code, null);
+  assert.match(output, /time/i);
+  assert.ok(performance.now() - started < 10_000);
+});
+
+test("run() does not wait for what a command left behind", {
+  skip: process.platform === "win32",
+}, async () => {
+  const started = performance.now();
+  const { ok } = await run("sh", ["-c", "sleep 60 & exit 0"]);
+  assert.ok(ok);
+  assert.ok(performance.now() - started < 10_000);
+});
 
 // === scripts/build_npm.ts
 
 test("compilerFlag() is auto unless one is named", () => {
   assert.equal(compilerFlag([]), "auto");
   assert.equal(compilerFlag(["--compiler", "dnt"]), "dnt");
-  assert.equal(compilerFlag(["--", "--compiler=tsc"]), "tsc");
+  assert.equal(compilerFlag(["--compiler=tsc"]), "tsc");
 });
 
 test("compilerFlag() rejects what it does not know", () => {
@@ -89,23 +198,9 @@ export * from './x/y.js';
   );
 });
 
-test("npmTool() goes through a shell on Windows only, quoting for it", () => {
-  const args = ["-p", "node@22", "a b"];
-  assert.deepEqual(npmTool("npx", args, "linux"), {
-    file: "npx",
-    args,
-    shell: false,
-  });
-  assert.deepEqual(npmTool("npx", args, "win32"), {
-    file: "npx.cmd",
-    args: ["-p", "node@22", '"a b"'],
-    shell: true,
-  });
-});
-
 test("the scripts of the proof import nothing that only JSR has", async () => {
   const folder = path.join(ROOT, "scripts");
-  const proof = ["bench.ts", "coverage.ts", "soak.ts", "test.ts"];
+  const proof = ["bench.ts", "coverage.ts", "soak.ts", "test.ts", "tools.ts"];
   for (const name of ["build_npm.ts", "npm_bin.ts", ...proof]) {
     const text = await fs.readFile(path.join(folder, name), "utf8");
     assert.doesNotMatch(text, /from "(@|jsr:)|import\("/, name);
@@ -121,9 +216,8 @@ test("the lock file of tests/package.json names no registry", async () => {
 
 test("chooseSteps() takes all steps, or the named ones in their order", () => {
   assert.equal(chooseSteps([]), STEPS);
-  assert.equal(chooseSteps(["--"]), STEPS);
   assert.deepEqual(
-    chooseSteps(["--", "node22", "fmt"]).map((step) => step.name),
+    chooseSteps(["node22", "fmt"]).map((step) => step.name),
     ["fmt", "node22"],
   );
 });
@@ -245,53 +339,6 @@ test("table() has a line for each step that ran tests", () => {
   assert.equal(table(rows.slice(0, 1)), "");
 });
 
-test("childEnvironment() keeps the developer's app and npx to itself", () => {
-  assert.deepEqual(
-    childEnvironment({
-      HOME: "/home",
-      TIKTOK_SHOP_APP_SECRET: "secret",
-      npm_command: "exec",
-      npm_config_cache: "/cache",
-      npm_config_package: "deno@2",
-      npm_lifecycle_event: "npx",
-      GONE: undefined,
-    }),
-    {
-      HOME: "/home",
-      npm_config_cache: "/cache",
-      NO_COLOR: "1",
-      DENO_JOBS: "2",
-    },
-  );
-});
-
-test("run() tells a command that cannot be started as a failure", async () => {
-  const { code, ok, output } = await run("tiktok-shop-no-such-command", []);
-  assert.deepEqual({ code, ok }, { code: null, ok: false });
-  assert.match(output, /tiktok-shop-no-such-command|ENOENT/);
-});
-
-test("run() kills what a command started, when it is aborted", {
-  skip: process.platform === "win32",
-}, async () => {
-  const started = performance.now();
-  const signal = AbortSignal.timeout(300);
-  const script = "sleep 60 & sleep 60"; // either would hold the pipes open
-  const { code, output } = await run("sh", ["-c", script], { signal });
-  assert.equal(code, null);
-  assert.match(output, /time/i);
-  assert.ok(performance.now() - started < 10_000);
-});
-
-test("run() does not wait for what a command left behind", {
-  skip: process.platform === "win32",
-}, async () => {
-  const started = performance.now();
-  const { ok } = await run("sh", ["-c", "sleep 60 & exit 0"]);
-  assert.ok(ok);
-  assert.ok(performance.now() - started < 10_000);
-});
-
 // === scripts/bench.ts
 
 const FIGURE: Figure = {
@@ -369,7 +416,7 @@ test("readSettings() takes all soaks, or those that are named", () => {
   assert.deepEqual(soaks, SOAKS);
   assert.ok(Number.isInteger(seed));
   assert.deepEqual(runtimes, ["deno", "node"]);
-  const some = ["--", "kills", "--seed", "7", "--count", "9", "--on", "node"];
+  const some = ["kills", "--seed", "7", "--count", "9", "--on", "node"];
   assert.deepEqual(readSettings(some), {
     soaks: [{ name: "kills", file: "never_lose_test.ts", count: 9 }],
     seed: 7,
@@ -386,7 +433,8 @@ test("readSettings() rejects what it does not know", () => {
 
 test("The soaks are files of tests that heed their count", async () => {
   for (const { file } of SOAKS) {
-    const text = await fs.readFile(path.join(ROOT, "tests", file), "utf8");
+    const found = path.join(ROOT, await testFile(file));
+    const text = await fs.readFile(found, "utf8");
     assert.match(text, /howOften\(/, file);
   }
 });
@@ -397,8 +445,8 @@ test("noteTable() has a line for each note and a column for each runtime", () =>
     { name: "kills", runtime: "node", notes: [{ what: "kills", value: 8 }] },
   ];
   assert.deepEqual(noteTable(rows).split("\n"), [
-    "soak                 deno      node",
-    "kills     kills         9         8",
+    "soak   what   deno  node",
+    "kills  kills     9     8",
   ]);
 });
 

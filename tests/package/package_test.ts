@@ -10,11 +10,19 @@ import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
-import { npmTool, PACKAGE_NAME, ROOT } from "../../scripts/build_npm.ts";
-import { nodeBinary, NODES, run, runTool } from "../../scripts/test.ts";
-import type { Finished, RunOptions } from "../../scripts/test.ts";
+import {
+  type Finished,
+  nodeBinary,
+  NODES,
+  ON_DENO,
+  PACKAGE_NAME,
+  PACKAGES,
+  ROOT,
+  run,
+  runNpm,
+  type RunOptions,
+} from "../../scripts/tools.ts";
 
-const PACKAGES = path.join(ROOT, "tests", "node_modules");
 const { version: VERSION } = JSON.parse(
   await fs.readFile(path.join(ROOT, "deno.json"), "utf8"),
 );
@@ -39,9 +47,9 @@ after(() => fs.rm(temporary, { recursive: true, force: true }));
 
 async function build(): Promise<void> {
   const script = ["run", "-A", path.join("scripts", "build_npm.ts")];
-  const built = process.versions.deno === undefined
-    ? await runTool(npmTool("npx", ["-y", "deno@2", ...script]))
-    : await run(process.execPath, script);
+  const built = ON_DENO
+    ? await run(process.execPath, script)
+    : await runNpm("npx", ["-y", "deno@2", ...script]);
   assert.ok(built.ok, built.output);
 }
 
@@ -59,7 +67,7 @@ async function pack(): Promise<void> {
 }
 
 async function npm(args: string[], cwd = folder): Promise<Finished> {
-  const finished = await runTool(npmTool("npm", args), { cwd });
+  const finished = await runNpm("npm", args, { cwd });
   assert.ok(finished.ok, finished.output);
   return finished;
 }
@@ -105,8 +113,8 @@ describe("the npm package", () => {
 
   it("runs from the folder in which it was built", async () => {
     // Not "./npm": npx would take that for the npm beside itself.
-    const npx = npmTool("npx", ["-y", "./npm/", "--version"]);
-    assertPrints(await runTool(npx), VERSION);
+    const args = ["-y", "./npm/", "--version"];
+    assertPrints(await runNpm("npx", args), VERSION);
   });
 
   it("has declarations that TypeScript resolves", async () => {
@@ -163,8 +171,8 @@ for (const major of NODES) {
     });
 
     it("runs through npx", async () => {
-      const npx = npmTool("npx", [PACKAGE_NAME, "--version"]);
-      assertPrints(await runTool(npx, on(node)), VERSION);
+      const args = [PACKAGE_NAME, "--version"];
+      assertPrints(await runNpm("npx", args, on(node)), VERSION);
     });
 
     it("ends with the exit code of the program", async () => {
