@@ -118,6 +118,8 @@ const RETRIES = 3;
 const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
 const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
 const FLUSH_PATIENCE = 500; // ms an answer may take to reach the browser
+/** Bytes; browsers send the cookies of all other programs on localhost too. */
+const HEADER_LIMIT = 128 << 10;
 
 /** Where sellers, partners and creators authorize an app (official guide). */
 const AUTHORIZATION_ENDPOINTS: Record<Region, Record<UserType, string>> = {
@@ -197,7 +199,7 @@ const FINAL_CODES = [36004001, 36004004, 36004005];
  * | `state_mismatch` | the redirect belongs to another login |
  * | `missing_state` | the redirect carries no state, or a bare code was given |
  * | `invalid_redirect` | the redirect carries an error or no code |
- * | `port_in_use` | the callback port cannot be listened on |
+ * | `port_in_use` | the callback port cannot be listened on, or no longer |
  * | `network` | a host cannot be reached, or does not answer in time |
  * | `invalid_response` | a host's answer is not what TikTok would send |
  * | `rejected` | TikTok answered with a non-zero `code` |
@@ -640,9 +642,9 @@ export interface StartAuthOptions
     Omit<AuthorizationUrlOptions, "appKey" | "state">,
     TokenOptions {
   /**
-   * Port of the callback, or an ordered range such as `3017-3020`, of which
-   * the first free one is used. It belongs to the redirect URL registered for
-   * the app. @default {3017}
+   * Port of the callback, or an ordered range such as `3017-3020`: the first
+   * free one is used. It belongs to the redirect URL registered for the app.
+   * Ports that browsers refuse are refused. @default {3017}
    */
   port?: number | string;
   /** Host named in the redirect URL. @default {"localhost"} */
@@ -657,7 +659,11 @@ export interface StartAuthOptions
   timeout?: Duration;
   /** Accept a redirect without state and a bare code. @default {false} */
   allowMissingState?: boolean;
-  /** Asked whether to accept a code that came without state. */
+  /**
+   * Called to ask whether to accept a code that came without state, at most
+   * three times for those that a browser brings. Without it they are held, and
+   * the timeout tells so.
+   */
   confirmMissingState?: () => boolean | Promise<boolean>;
   /** Told each change of state. */
   onState?: (state: FlowState) => unknown;
@@ -672,7 +678,8 @@ export interface StartAuthOptions
 
 /**
  * A login under way. It ends by itself: by success, denial, failure, timeout
- * or `cancel()`. Dispose of it to be sure that its port is closed.
+ * or `cancel()`. Dispose of it to be sure that it has ended and its port is
+ * closed.
  */
 export interface AuthFlow extends AsyncDisposable {
   /** The authorization link to open in a browser. */
@@ -697,13 +704,19 @@ export interface AuthFlow extends AsyncDisposable {
    * wait goes on.
    */
   submit(urlOrCode: string): Promise<void>;
-  /** Ends the login; `reply` rejects with kind `cancelled`. */
+  /**
+   * Ends the login; `reply` rejects with kind `cancelled`. Once TikTok's reply
+   * is here this does nothing any more, and neither does `signal`: the code is
+   * spent, so the tokens are handed to `onReply` and to `reply`.
+   */
   cancel(reason?: string): void;
 }
 
 /**
  * Starts a login: listens for the redirect on 127.0.0.1 and, where there is
- * one, [::1]. Opening `url` is left to the caller.
+ * one, [::1]. A port that another program has on either is in use; for the
+ * host 127.0.0.1 the other one does not matter. Opening `url` is left to the
+ * caller.
  *
  * @throws {TikTokShopError} of kind `port_in_use`.
  * @throws {TypeError | RangeError} if an option is wrong.
@@ -843,6 +856,7 @@ type Judgement =
   | { kind: "empty" };
 
 type Outcome = Extract<Judgement, { kind: "code" | "error" }>;
+type CodeOutcome = Extract<Outcome, { kind: "code" }>;
 
 /** State first: nothing else of a foreign redirect is even looked at. */
 function judgeRedirect(query: URLSearchParams, state: string): Judgement {
@@ -984,33 +998,81 @@ function missingStateError(message: string): TikTokShopError {
 
 /** What the gate needs to know of the login that it guards. */
 interface Expected {
+  redirectUrl: string;
   hosts: ReadonlySet<string>;
   paths: ReadonlySet<string>;
   state: string;
 }
 
-/** The gate's verdict: answer and go on waiting, or a redirect to act on. */
+/** Why a redirect that came is not used. */
+type Unused =
+  | "other" // wrong state, or none and no code
+  | "stateless"
+  | "ambiguous" // a second code without state
+  | "host"
+  | "path"
+  | "twice"
+  | "headers"
+  | "https";
+
+/** The gate's verdict: an answer, or a redirect that may be acted on. */
 type Verdict =
-  | { kind: "refuse"; status: number; headers?: Record<string, string> }
-  | { kind: "redirect"; judgement: Judgement; query: URLSearchParams };
+  | {
+    status: number;
+    page?: Page;
+    unused?: Unused;
+    headers?: Record<string, string>;
+  }
+  | { outcome: Outcome; proven: boolean };
 
 /** The gate that every request passes, in this order. Pure. */
 function judgeRequest(request: Request, expected: Expected): Verdict {
   const { method, headers } = request;
+  const query = queryOf(request);
+  const proven = query.getAll("state")
+    .some((state) => sameText(state, expected.state));
   if (!namesOurHost(request, expected.hosts)) {
-    return { kind: "refuse", status: 421 };
+    return proven
+      ? { status: 421, page: "other", unused: "host" }
+      : { status: 421 };
   }
-  const url = new URL(request.url);
-  if (!expected.paths.has(url.pathname)) return { kind: "refuse", status: 404 };
-  if (method === "OPTIONS") {
-    return { kind: "refuse", status: 204, headers: ALLOW };
+  if (method === "OPTIONS") return { status: 204, headers: ALLOW };
+  if (method === "HEAD") return { status: 200 };
+  if (method !== "GET") return { status: 405, headers: ALLOW };
+  if (isPrefetch(headers)) return { status: 204 };
+  // Not a picture or a frame of some page: only a tab is seen by a person.
+  const isTab = (headers.get("sec-fetch-dest") ?? "document") === "document";
+  if (!isTab) return { status: 400 };
+  if (!proven && !expected.paths.has(new URL(request.url).pathname)) {
+    const isLost = !query.has("state") &&
+      redirectOutcome(query)?.kind === "code";
+    return { status: 404, page: "other", ...isLost && { unused: "path" } };
   }
-  if (method === "HEAD") return { kind: "refuse", status: 200 };
-  if (method !== "GET") return { kind: "refuse", status: 405, headers: ALLOW };
-  if (isPrefetch(headers)) return { kind: "refuse", status: 204 };
-  const query = url.searchParams;
-  const judgement = judgeRedirect(query, expected.state);
-  return { kind: "redirect", judgement, query };
+  return judgeOurs(judgeRedirect(query, expected.state), proven);
+}
+
+/** Judges what came on our path or with our state. Pure. */
+function judgeOurs(judgement: Judgement, proven: boolean): Verdict {
+  switch (judgement.kind) {
+    case "duplicate":
+    case "mismatch":
+      return { status: 400, page: "other", unused: proven ? "twice" : "other" };
+    case "empty":
+      return { status: 200, page: "waiting" };
+    case "missing_state":
+      return { outcome: judgement.outcome, proven };
+    default:
+      return { outcome: judgement, proven };
+  }
+}
+
+/** The parameters of a request; with a broken Host it has no URL. */
+function queryOf(request: Request): URLSearchParams {
+  try {
+    return new URL(request.url).searchParams;
+  } catch {
+    return new URLSearchParams();
+  }
 }
 
 /** Whether both Host and target name us: a hostile page can bend either. */
@@ -1028,6 +1090,22 @@ function isPrefetch(headers: Headers): boolean {
   return ["sec-purpose", "purpose", "x-purpose", "x-moz"].some((name) =>
     /prefetch|prerender|preview/i.test(headers.get(name) ?? "")
   );
+}
+
+/** What the gate of a login on this port asks for. Pure. */
+function expectedOn(
+  port: number,
+  random: string,
+  options: StartAuthOptions,
+): Expected {
+  const redirectUrl = callbackUrl(options, port);
+  return {
+    redirectUrl,
+    hosts: ownHosts(port, redirectUrl),
+    paths: ownPaths(options, redirectUrl),
+    // With a relay it names the port to move the redirect on to.
+    state: stateFor(random, redirectUrl, port),
+  };
 }
 
 /** Every `host[:port]` that a request for us may name. */
@@ -1059,6 +1137,7 @@ const REASONS: Record<number, string> = {
   404: "Not found",
   405: "Method not allowed",
   421: "Misdirected request",
+  431: "Request header fields too large",
   500: "Internal error",
 };
 
@@ -1075,35 +1154,172 @@ function plainAnswer(
   });
 }
 
-/** The settings of a login, checked before anything is opened. */
+/**
+ * The codes that came without state. One at a time is held to be asked about;
+ * a second one voids both, as nobody can tell which of them is the person's.
+ */
+class StatelessCodes {
+  #held: string | undefined;
+  #questions = 3; // in one login
+  readonly #dropped = new Set<string>();
+
+  /** What becomes of a code that has come. */
+  judge(code: string): "held" | "new" | "ambiguous" | "other" {
+    if (code === this.#held) return "held";
+    if (this.#held !== undefined) {
+      this.drop(this.#held);
+      this.#questions = 0;
+      return "ambiguous";
+    }
+    if (this.#questions === 0 || this.#dropped.has(code)) return "other";
+    this.#questions--;
+    this.#held = code;
+    return "new";
+  }
+
+  /** Lets go of a code that was decided on; false if it was void before. */
+  drop(code: string): boolean {
+    if (this.#held !== code) return false;
+    this.#held = undefined;
+    this.#dropped.add(code);
+    return true;
+  }
+}
+
+/**
+ * The browser's side of a login: answers every request by the verdict of the
+ * gate, and hands the login the redirects that may be acted on.
+ */
+class Callback {
+  /** How often what came was not used. */
+  readonly unused = new Map<Unused, number>();
+  readonly #options: StartAuthOptions;
+  readonly #login: LoopbackFlow;
+  readonly #stateless = new StatelessCodes();
+
+  constructor(options: StartAuthOptions, login: LoopbackFlow) {
+    this.#options = options;
+    this.#login = login;
+  }
+
+  answer(request: Request, expected: Expected): Answer {
+    const verdict = judgeRequest(request, expected);
+    const query = queryOf(request);
+    const { headers } = request;
+    const reader = { locale: query.get("locale"), headers };
+    if ("outcome" in verdict) {
+      return verdict.proven
+        ? this.#arrived(verdict.outcome, query, reader)
+        : this.#hold(verdict.outcome, query, reader);
+    }
+    const { status, page, unused } = verdict;
+    const reason = unused && this.note(unused);
+    return page
+      ? pageAnswer(status, page, reader, { reason })
+      : plainAnswer(status, verdict.headers);
+  }
+
+  /** Counts what is not used, and tells each kind once; the text of it. */
+  note(why: Unused): string | undefined {
+    const times = this.unused.get(why) ?? 0;
+    this.unused.set(why, times + 1);
+    const text = UNUSED[why][1]?.replace("URL", this.#login.redirectUrl);
+    if (text && times === 0) void notify(this.#options.onWarning, text);
+    return text;
+  }
+
+  /** A redirect without state: held and asked about, never spent unasked. */
+  #hold(outcome: Outcome, query: URLSearchParams, reader: Reader): Answer {
+    const isOver = this.#login.state !== FlowState.WAITING_FOR_REDIRECT;
+    const isError = outcome.kind === "error"; // it ends nothing without state
+    if (!isError && (isOver || this.#options.allowMissingState)) {
+      return this.#arrived(outcome, query, reader);
+    }
+    const fate = isError ? "other" : this.#stateless.judge(outcome.code);
+    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
+    if (fate !== "held") this.note(fate === "new" ? "stateless" : fate);
+    return fate === "new" || fate === "held"
+      ? pageAnswer(202, "held", reader)
+      : pageAnswer(400, "other", reader);
+  }
+
+  async #ask(outcome: CodeOutcome, query: URLSearchParams): Promise<void> {
+    // With nobody to ask it stays held, and the timeout tells of it.
+    if (!this.#options.confirmMissingState) return;
+    const yes = await confirmed(outcome, this.#options)
+      .then(() => true, () => false);
+    const isHeld = this.#stateless.drop(outcome.code);
+    if (yes && isHeld) void this.#login.take(outcome, query);
+  }
+
+  async #arrived(
+    outcome: Outcome,
+    query: URLSearchParams,
+    reader: Reader,
+  ): Promise<Response> {
+    const page = this.#login.take(outcome, query);
+    if (!page) return pageAnswer(409, "other", reader);
+    const answer = await within(page, PAGE_PATIENCE);
+    if (!answer) return pageAnswer(202, "received", reader);
+    return pageAnswer(answer.status, answer.page, reader, answer.facts);
+  }
+}
+
+/** A code without state, once an option or a person allows it. */
+async function confirmed(
+  outcome: Outcome,
+  options: Pick<StartAuthOptions, "allowMissingState" | "confirmMissingState">,
+): Promise<Outcome> {
+  const { allowMissingState, confirmMissingState } = options;
+  // Nobody is asked about an error: without state it ends nothing.
+  const mayBe = outcome.kind === "code";
+  if (mayBe && (allowMissingState || await confirmMissingState?.())) {
+    return outcome;
+  }
+  throw missingStateError("There is no state with the code to judge it by");
+}
+
+/** The steps of a login: none is taken twice, and none leads back. */
+const STEPS: Record<FlowState, readonly FlowState[]> = {
+  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
+  [FlowState.WAITING_FOR_REDIRECT]: [
+    FlowState.WAITING_FOR_RESPONSE,
+    FlowState.ACCESS_DENIED,
+    FlowState.FAILED,
+  ],
+  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
+  [FlowState.SUCCESS]: [],
+  [FlowState.ACCESS_DENIED]: [],
+  [FlowState.FAILED]: [],
+};
+
+/**
+ * A login under way: owns its listeners, its timer and its end. The first
+ * redirect that {@linkcode Callback} or `submit()` hands it is acted on, and
+ * each event moves it along {@linkcode STEPS}, or does nothing.
+ */
 class LoopbackFlow implements AuthFlow {
   readonly reply: Promise<TokenReply>;
   onState: ((state: FlowState) => unknown) | undefined;
   url = "";
   port = 0;
   redirectUrl = "";
+  redirectParams: Readonly<Record<string, string>> = Object.freeze({});
   readonly #options: StartAuthOptions;
-  readonly #ports: number[];
-  readonly #timeout: number;
+  readonly #callback: Callback;
   readonly #random = randomText(32);
-  readonly #abort = new AbortController();
+  readonly #exchange = new AbortController();
   readonly #settle = deferred<TokenReply>();
   #server: LoopbackServer | undefined;
-  #expected: Expected | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: FlowState = FlowState.IDLE;
-  #redirectParams: Readonly<Record<string, string>> = Object.freeze({});
-  #accepted = false;
-  #held = false;
-  #turnedAway = 0;
-  #failure: unknown;
-  #secrets: string[] = [];
+  /** The one redirect that is acted on, and the page that it brings. */
+  #taken: { outcome: Outcome; page: Promise<PageAnswer> } | undefined;
 
   constructor(options: StartAuthOptions) {
-    this.#options = options;
-    this.#ports = portRange(options.port ?? DEFAULT_PORT);
-    this.#timeout = waitingTime(options.timeout);
     checkCallback(options);
+    this.#options = options;
+    this.#callback = new Callback(options, this);
     this.onState = options.onState;
     this.reply = this.#settle.promise;
     // Whoever only watches `state` must not die of an unhandled rejection.
@@ -1114,31 +1330,28 @@ class LoopbackFlow implements AuthFlow {
     return this.#state;
   }
 
-  get redirectParams(): Readonly<Record<string, string>> {
-    return this.#redirectParams;
-  }
-
   async listen(): Promise<void> {
-    const { signal, tls, onWarning } = this.#options;
+    const { signal, tls, host, port = DEFAULT_PORT, timeout } = this.#options;
     if (signal?.aborted) throw cancelledError(signal.reason, "login");
-    const told = new Set<string>();
-    this.#server = await listenOnLoopback(this.#ports, {
+    this.#server = await listenOnLoopback(portRange(port), {
       tls,
-      handler: (request, port) => this.#handle(request, port),
-      onWarning: (message) => {
-        // A browser tries again and again, on both families.
-        if (!told.has(message)) void notify(onWarning, message);
-        told.add(message);
+      needsBoth: host !== "127.0.0.1",
+      handlerOn: (port) => {
+        const expected = this.#expectedOn(port);
+        return (request) => this.#callback.answer(request, expected);
       },
+      onUnread: (why) => this.#callback.note(why),
     });
+    void this.#server.failed.then((error) => this.#lose(error));
     this.port = this.#server.port;
-    this.redirectUrl = callbackUrl(this.#options, this.port);
-    const { state } = this.#expectedOn(this.port);
+    const { redirectUrl, state } = this.#expectedOn(this.port);
+    this.redirectUrl = redirectUrl;
     this.url = authorizationUrl({ ...this.#options, state });
-    this.#timer = setTimeout(() => this.#fail(this.#late()), this.#timeout);
+    const time = waitingTime(timeout);
+    this.#timer = setTimeout(() => this.#expire(time), time);
     signal?.addEventListener("abort", this.#aborted, { once: true });
-    this.#setState(FlowState.WAITING_FOR_REDIRECT);
-    // Of an abort while the port was being opened, no event tells.
+    this.#step(FlowState.WAITING_FOR_REDIRECT);
+    // An abort while the port was opening fires no event any more.
     if (signal?.aborted) this.#aborted();
   }
 
@@ -1148,210 +1361,194 @@ class LoopbackFlow implements AuthFlow {
       ? judgeRedirect(query, this.#expectedOn(this.port).state)
       : { kind: "missing_state", outcome: { kind: "code", code: query } };
     const outcome = judgement.kind === "missing_state"
-      ? await this.#confirmed(judgement)
+      ? await confirmed(judgement.outcome, this.#options)
       : judgement;
     if (outcome.kind !== "code" && outcome.kind !== "error") {
       throw judgementError(outcome);
     }
-    const params = typeof query === "string" ? { code: query } : query;
-    if (!this.#take(params)) {
+    if (this.#state !== FlowState.WAITING_FOR_REDIRECT) {
       throw new TikTokShopError("invalid_redirect", "The login is over", {
         hint: LOGIN_AGAIN,
       });
     }
-    void this.#conclude(outcome);
+    const params = typeof query === "string" ? { code: query } : query;
+    void this.take(outcome, new URLSearchParams(params));
   }
 
-  cancel(reason = "cancelled"): void {
+  cancel(reason: unknown = "cancelled"): void {
+    // An exchange ends by itself: its reply may have come a moment ago.
+    this.#exchange.abort(reason);
+    if (this.#state === FlowState.WAITING_FOR_RESPONSE) return;
     this.#fail(cancelledError(reason, "login"));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.cancel("disposed of");
+    await this.reply.catch(() => {});
     await this.#server?.close();
   }
 
-  readonly #aborted = () =>
-    this.#fail(cancelledError(this.#options.signal?.reason, "login"));
-
-  #handle(request: Request, port: number): Response | Promise<Response> {
-    const verdict = judgeRequest(request, this.#expectedOn(port));
-    if (verdict.kind === "refuse") {
-      return plainAnswer(verdict.status, verdict.headers);
-    }
-    const { judgement, query } = verdict;
-    const reader = { locale: query.get("locale"), headers: request.headers };
-    return this.#redirected(judgement, query, reader);
-  }
-
-  /** What the gate asks for, made once: only one port ever listens. */
-  #expectedOn(port: number): Expected {
-    if (this.#expected) return this.#expected;
-    const redirectUrl = callbackUrl(this.#options, port);
-    return this.#expected = {
-      hosts: ownHosts(port, redirectUrl),
-      paths: ownPaths(this.#options, redirectUrl),
-      // With a relay it names the port to move the redirect on to.
-      state: stateFor(this.#random, redirectUrl, port),
-    };
-  }
-
-  #redirected(
-    judgement: Judgement,
-    query: URLSearchParams,
-    reader: Reader,
-  ): Response | Promise<Response> {
-    switch (judgement.kind) {
-      case "empty":
-        return pageAnswer(200, "waiting", reader);
-      case "duplicate":
-        this.#turnedAway++;
-        return plainAnswer(400);
-      case "mismatch":
-        this.#turnedAway++;
-        return pageAnswer(400, "other", reader);
-      case "missing_state":
-        return this.#stateless(judgement, query, reader);
-      default:
-        return this.#arrived(judgement, query, reader);
-    }
-  }
-
-  /** A redirect without state: held and asked about, never spent unasked. */
-  #stateless(
-    judgement: Extract<Judgement, { kind: "missing_state" }>,
-    query: URLSearchParams,
-    reader: Reader,
-  ): Response | Promise<Response> {
-    const { outcome } = judgement;
-    if (this.#options.allowMissingState) {
-      return this.#arrived(outcome, query, reader);
-    }
-    this.#turnedAway++;
-    if (outcome.kind === "error" || this.#accepted) {
-      return pageAnswer(400, "other", reader);
-    }
-    if (!this.#held) {
-      this.#held = true;
-      void notify(
-        this.#options.onWarning,
-        "A redirect without state came and is held: it may be forged",
-      );
-      this.#confirmed(judgement).then(
-        (held) => {
-          if (this.#take(query)) void this.#conclude(held);
-        },
-        () => {}, // refused, or nobody to ask: the timeout tells of it
-      );
-    }
-    return pageAnswer(202, "held", reader);
-  }
-
-  async #confirmed(
-    judgement: Extract<Judgement, { kind: "missing_state" }>,
-  ): Promise<Outcome> {
-    const { allowMissingState, confirmMissingState } = this.#options;
-    if (allowMissingState || await confirmMissingState?.()) {
-      return judgement.outcome;
-    }
-    throw missingStateError("There is no state with the code to judge it by");
-  }
-
-  async #arrived(
+  take(
     outcome: Outcome,
-    query: URLSearchParams,
-    reader: Reader,
-  ): Promise<Response> {
-    if (!this.#take(query)) return pageAnswer(409, "other", reader);
-    const end = this.#conclude(outcome);
-    const answer = await within(end, PAGE_PATIENCE);
-    if (!answer) return pageAnswer(202, "received", reader);
-    return pageAnswer(answer.status, answer.page, reader, answer.facts);
+    params: URLSearchParams,
+  ): Promise<PageAnswer> | undefined {
+    if (this.#state === FlowState.WAITING_FOR_REDIRECT) {
+      clearTimeout(this.#timer);
+      this.redirectParams = Object.freeze(Object.fromEntries(params));
+      this.#taken = { outcome, page: this.#conclude(outcome) };
+    }
+    const { outcome: first, page } = this.#taken ?? {};
+    return first && sameOutcome(first, outcome) ? page : undefined;
   }
 
-  /** The single use of the login: true for the first redirect only. */
-  #take(params: URLSearchParams | Record<string, string>): boolean {
-    if (this.#accepted || this.#state !== FlowState.WAITING_FOR_REDIRECT) {
-      return false;
-    }
-    this.#accepted = true;
-    clearTimeout(this.#timer);
-    this.#redirectParams = Object.freeze(
-      Object.fromEntries(new URLSearchParams(params)),
-    );
-    return true;
+  readonly #aborted = () => this.cancel(this.#options.signal?.reason);
+
+  #expectedOn(port: number): Expected {
+    return expectedOn(port, this.#random, this.#options);
   }
 
   /** Spends the code and settles; what the browser is to be told. */
   async #conclude(outcome: Outcome): Promise<PageAnswer> {
-    if (outcome.kind === "error") return this.#fail(outcome.error);
-    this.#setState(FlowState.WAITING_FOR_RESPONSE);
-    const { onReply } = this.#options;
+    let secrets: string[] = [];
     try {
-      const { signal } = this.#abort;
-      const { reply, meta } = await obtainFor(
-        this.#options,
-        outcome.code,
-        signal,
-      );
-      this.#secrets = tokensOf(reply);
-      await onReply?.(reply, meta);
-      return this.#succeed(reply);
+      if (outcome.kind === "error") throw outcome.error;
+      this.#step(FlowState.WAITING_FOR_RESPONSE);
+      const { reply, meta } = await this.#obtain(outcome.code);
+      // From here on nothing cancels the login: the code is spent.
+      secrets = tokensOf(reply);
+      await this.#options.onReply?.(reply, meta);
+      if (this.#end(FlowState.SUCCESS)) this.#settle.resolve(reply);
+      return successPage(reply);
     } catch (error) {
-      return this.#fail(error);
+      this.#fail(error);
+      return failurePage(error, secrets);
     }
   }
 
-  #succeed(reply: TokenReply): PageAnswer {
-    if (!this.#end(FlowState.SUCCESS)) return this.#fail(this.#failure);
-    this.#settle.resolve(reply);
-    const { seller_name: seller, seller_base_region: region } = reply.data;
-    return { status: 200, page: "success", facts: { seller, region } };
+  async #obtain(code: string): ReturnType<typeof obtainFor> {
+    const { signal } = this.#exchange;
+    try {
+      return await obtainFor(this.#options, code, signal);
+    } catch (error) {
+      throw signal.aborted ? cancelledError(signal.reason, "login") : error;
+    }
   }
 
-  #fail(error: unknown): PageAnswer {
-    const denied = error instanceof TikTokShopError &&
-      error.kind === "access_denied";
-    if (this.#end(denied ? FlowState.ACCESS_DENIED : FlowState.FAILED)) {
-      this.#failure = error;
-      this.#settle.reject(error);
-    }
-    if (denied) return { status: 403, page: "denied" };
-    const { hint } = (this.#failure ?? {}) as { hint?: string };
-    const facts = { reason: messageOf(this.#failure, this.#secrets), hint };
-    return { status: 502, page: "failed", facts };
+  #fail(error: unknown): void {
+    const state = this.#state === FlowState.WAITING_FOR_REDIRECT &&
+        isDenial(error)
+      ? FlowState.ACCESS_DENIED
+      : FlowState.FAILED;
+    if (this.#end(state)) this.#settle.reject(error);
+  }
+
+  #expire(time: number): void {
+    const { unused } = this.#callback;
+    this.#fail(timeoutError(time, unused, this.redirectUrl));
+  }
+
+  /** A listener is gone; a redirect that was taken needs it no more. */
+  #lose(error: TikTokShopError): void {
+    if (!this.#taken) this.#fail(error);
   }
 
   /** Ends the login; false if it has ended before. */
   #end(state: FlowState): boolean {
-    if (this.#state >= FlowState.SUCCESS) return false;
+    if (!this.#step(state)) return false;
     clearTimeout(this.#timer);
     this.#options.signal?.removeEventListener("abort", this.#aborted);
-    this.#setState(state);
-    this.#abort.abort();
     void this.#server?.close();
     return true;
   }
 
-  #setState(state: FlowState): void {
+  #step(state: FlowState): boolean {
+    if (!STEPS[this.#state].includes(state)) return false;
     this.#state = state;
     void notify(this.onState, state, this.#options.onWarning);
+    return true;
   }
+}
 
-  #late(): TikTokShopError {
-    const turned = this.#turnedAway === 0
-      ? ""
-      : `, ${this.#turnedAway} of other attempts turned away`;
-    const waited = `Timed out after ${this.#timeout / 1000} s without a ` +
-      `usable redirect${turned}`;
-    // On Deno nothing else tells of a browser that spoke https to us.
-    const plain = this.redirectUrl.startsWith("http:") ? " (not https)" : "";
-    const hint = this.#held
-      ? missingStateError("").hint
-      : `check that the app's redirect URL is ${this.redirectUrl}${plain}; ` +
-        "or log in again, and paste the address that the browser is sent to";
-    return new TikTokShopError("timeout", waited, { hint });
-  }
+function isDenial(error: unknown): boolean {
+  return (error as Partial<TikTokShopError>)?.kind === "access_denied";
+}
+
+/** Whether a redirect is a copy of the one that is acted on. */
+function sameOutcome(a: Outcome, b: Outcome): boolean {
+  return a.kind === "code"
+    ? b.kind === "code" && a.code === b.code
+    : b.kind === "error" && a.error.message === b.error.message;
+}
+
+function successPage({ data }: TokenReply): PageAnswer {
+  const { seller_name: seller, seller_base_region: region } = data;
+  return { status: 200, page: "success", facts: { seller, region } };
+}
+
+function failurePage(error: unknown, secrets: string[]): PageAnswer {
+  if (isDenial(error)) return { status: 403, page: "denied" };
+  const { hint } = (error ?? {}) as { hint?: string };
+  const facts = { reason: messageOf(error, secrets), hint };
+  return { status: 502, page: "failed", facts };
+}
+
+/** What came and is not used: how a timeout counts it, and what is told. */
+const UNUSED: Record<Unused, [count: string, told?: string]> = {
+  other: ["of other attempts turned away"],
+  stateless: [
+    "without state held",
+    "A redirect without state came and is held: it may be forged",
+  ],
+  ambiguous: [
+    "without state voided by another",
+    "Two redirects without state came with different codes: neither is " +
+    "used, paste the address of the right one",
+  ],
+  host: [
+    "for another host",
+    "The redirect came for another host or port: register URL as the app's " +
+    "redirect URL, or paste the address that the browser was sent to",
+  ],
+  path: [
+    "without state on another path",
+    "A redirect without state came on another path: register URL as the " +
+    "app's redirect URL, or paste the address that the browser was sent to",
+  ],
+  twice: [
+    "with a parameter given twice",
+    "The redirect gives a parameter twice and is not used: open the link again",
+  ],
+  headers: [
+    "with too large headers",
+    "The browser sent too large headers to the callback: delete the cookies " +
+    "of localhost, or open the link in a private window",
+  ],
+  https: [
+    "by https",
+    "The browser spoke https to the plain http callback: the redirect URL in " +
+    "Partner Center starts with https, but must start with http; or serve " +
+    "the callback over https",
+  ],
+};
+
+/** Tells what came, and what to do. Pure. */
+function timeoutError(
+  time: number,
+  unused: ReadonlyMap<Unused, number>,
+  redirectUrl: string,
+): TikTokShopError {
+  const counts = [...unused].map(([why, n]) => `, ${n} ${UNUSED[why][0]}`);
+  const waited = `Timed out after ${time / 1000} s without a usable redirect`;
+  const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
+  // Deno tells nobody of a browser that spoke https to us, or sent too much.
+  const unseen = RUNTIME.Deno
+    ? "; if the browser showed an error, delete the cookies of localhost"
+    : "";
+  const hint = unused.has("stateless")
+    ? missingStateError("").hint
+    : `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
+      "or log in again, and paste the address that the browser is sent to";
+  return new TikTokShopError("timeout", waited + counts.join(""), { hint });
 }
 
 function checkCallback(options: StartAuthOptions): void {
@@ -1395,7 +1592,8 @@ function checkPlace(options: Partial<StartAuthOptions>): void {
         'no "?" or "#"',
     );
   }
-  if (redirectUrl !== undefined) endpointUrl(redirectUrl, "redirect URL");
+  if (redirectUrl === undefined) return;
+  checkBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
 /** Judged here: a key of another certificate only the browser would notice. */
@@ -1441,6 +1639,25 @@ function stateFor(random: string, redirectUrl: string, port: number): string {
   return own ? random : `${random}.${port}`;
 }
 
+/** Ports that browsers open no page of (Fetch standard, "bad ports"). */
+const BAD_PORTS = new Set([
+  ...[1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69],
+  ...[77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119],
+  ...[123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515],
+  ...[526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990],
+  ...[993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000],
+  ...[6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080],
+]);
+
+function checkBrowsable(port: number): void {
+  if (!BAD_PORTS.has(port)) return;
+  throw misuse(
+    `Cannot use port ${port}: browsers refuse to open it, use another such ` +
+      `as ${DEFAULT_PORT}`,
+    RangeError,
+  );
+}
+
 /** `3017` or `3017-3020` as the ports to try, in order. */
 function portRange(port: number | string): number[] {
   const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
@@ -1454,7 +1671,9 @@ function portRange(port: number | string): number[] {
       RangeError,
     );
   }
-  return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  const ports = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  ports.forEach(checkBrowsable);
+  return ports;
 }
 
 /** A duration in seconds, more than `least` or equal to it if that is 0. */
@@ -2648,61 +2867,77 @@ function stringifyJson(value: unknown, indent = 2): string {
 
 interface LoopbackServer {
   readonly port: number;
+  /** Brings the reason once a listener fails by itself. */
+  readonly failed: Promise<TikTokShopError>;
   /** Stops listening, lets answers under way out, then drops all sockets. */
   close(): Promise<void>;
 }
 
 interface LoopbackOptions {
   tls: { cert: string; key: string } | undefined;
-  handler: (request: Request, port: number) => Response | Promise<Response>;
-  onWarning: (message: string) => void;
+  /** Whether the port must be free on [::1] too, where there is one. */
+  needsBoth: boolean;
+  handlerOn: (port: number) => (request: Request) => Answer;
+  /** Told what came that cannot be read; the text for its page. */
+  onUnread: (why: "headers" | "https") => string | undefined;
 }
+
+type Answer = Response | Promise<Response>;
 
 /** One listener of the two; `close` may be called once. */
 interface Listener {
   close(): Promise<void>;
 }
 
-/** Listens on 127.0.0.1, and on [::1] where there is one. */
+/** Listens on the first port that is free on both loopback addresses. */
 async function listenOnLoopback(
   ports: readonly number[],
   options: LoopbackOptions,
 ): Promise<LoopbackServer> {
-  const { port, listener } = await firstFreePort(ports, options);
-  const listeners = [listener];
-  try {
-    listeners.push(await listenOn("::1", port, options));
-  } catch (error) {
-    if (isTaken(error)) {
-      options.onWarning(
-        `Another program listens on [::1]:${port}: if the browser shows its ` +
-          "page, use --host 127.0.0.1",
-      );
+  let taken: unknown;
+  for (const port of ports) {
+    try {
+      return await listenOnPort(port, options);
+    } catch (error) {
+      const { cause } = error as TikTokShopError;
+      if (!isTaken(cause) || ports.length === 1) throw error;
+      taken = cause;
+    }
+  }
+  throw portError(`any port from ${ports[0]} to ${ports.at(-1)}`, taken);
+}
+
+/** Listens on 127.0.0.1, and on [::1] where there is one. */
+async function listenOnPort(
+  port: number,
+  options: LoopbackOptions,
+): Promise<LoopbackServer> {
+  const { promise: failed, resolve } = deferred<TikTokShopError>();
+  const listeners: Listener[] = [];
+  const closeAll = () => Promise.all(listeners.map((each) => each.close()));
+  for (const hostname of ["127.0.0.1", "::1"]) {
+    const isSecond = listeners.length > 0;
+    const where = isSecond ? `[::1]:${port}` : `127.0.0.1:${port}`;
+    const onFailure = (error: unknown) => resolve(portError(where, error));
+    try {
+      const all = { ...options, onFailure };
+      listeners.push(await listenOn({ hostname, port }, all));
+    } catch (error) {
+      // Whoever has the port on [::1] would be shown the redirect by browsers.
+      const isNeeded = isTaken(error) ? options.needsBoth : isExhausted(error);
+      if (isSecond && !isNeeded) continue;
+      await closeAll();
+      throw portError(where, error);
     }
   }
   let closing: Promise<unknown> | undefined;
   return {
     port,
+    failed,
     async close() {
-      await (closing ??= Promise.all(listeners.map((each) => each.close())));
+      await (closing ??= closeAll());
     },
   };
-}
-
-async function firstFreePort(
-  ports: readonly number[],
-  options: LoopbackOptions,
-): Promise<{ port: number; listener: Listener }> {
-  let taken: unknown;
-  for (const port of ports) {
-    try {
-      return { port, listener: await listenOn("127.0.0.1", port, options) };
-    } catch (error) {
-      if (!isTaken(error)) throw portError(port, error);
-      taken = error;
-    }
-  }
-  throw portError(ports.length === 1 ? ports[0]! : ports, taken);
 }
 
 /** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
@@ -2712,20 +2947,20 @@ function isTaken(error: unknown): boolean {
     .some((text) => text === code || text === name);
 }
 
-function portError(
-  port: number | readonly number[],
-  error: unknown,
-): TikTokShopError {
-  const where = typeof port === "number"
-    ? `127.0.0.1:${port}`
-    : `any port from ${port[0]} to ${port.at(-1)} of 127.0.0.1`;
-  const [why, hint] = isTaken(error)
-    ? [
-      "in use or reserved",
-      "end the program that uses it, or register another redirect URL and " +
-      "pass its port with --port",
-    ]
-    : [messageOf(error)];
+/** The process may open no more files or sockets. */
+function isExhausted(error: unknown): boolean {
+  return /EMFILE|ENFILE|too many open files/i
+    .test(`${codeOf(error)} ${messageOf(error)}`);
+}
+
+function portError(where: string, error: unknown): TikTokShopError {
+  const why = isTaken(error) ? "in use or reserved" : messageOf(error);
+  const hint = isTaken(error)
+    ? "end the program that uses it, or register another redirect URL and " +
+      "pass its port with --port"
+    : isExhausted(error)
+    ? `close connections or raise the limit of open files, then ${LOGIN_AGAIN}`
+    : undefined;
   return new TikTokShopError(
     "port_in_use",
     `Cannot listen on ${where}: ${why}`,
@@ -2733,19 +2968,20 @@ function portError(
   );
 }
 
+type ListenOptions = LoopbackOptions & { onFailure: (error: unknown) => void };
+
 function listenOn(
-  hostname: string,
-  port: number,
-  options: LoopbackOptions,
+  address: Address,
+  options: ListenOptions,
 ): Promise<Listener> {
+  const answer = options.handlerOn(address.port);
   const handler = async (request: Request) => {
     try {
-      return await options.handler(request, port);
+      return await answer(request);
     } catch {
       return plainAnswer(500);
     }
   };
-  const address = { hostname, port };
   return RUNTIME.Deno?.serve
     ? listenOnDeno(RUNTIME.Deno, address, options, handler)
     : listenOnNode(address, options, handler);
@@ -2758,7 +2994,7 @@ type Address = { hostname: string; port: number };
 async function listenOnDeno(
   deno: DenoRuntime,
   address: Address,
-  { tls }: LoopbackOptions,
+  { tls, onFailure }: ListenOptions,
   handler: Handler,
 ): Promise<Listener> {
   const abort = new AbortController();
@@ -2769,6 +3005,7 @@ async function listenOnDeno(
     open.add(done);
     return handler(request);
   });
+  const finished = server.finished.catch(onFailure);
   return {
     async close() {
       await within(Promise.all(open), FLUSH_PATIENCE);
@@ -2777,14 +3014,14 @@ async function listenOnDeno(
       // Not shutdown(): it waits for idle and half-open sockets, and after it
       // there is no abort.
       abort.abort();
-      await within(server.finished, FLUSH_PATIENCE);
+      await within(finished, FLUSH_PATIENCE);
     },
   };
 }
 
 async function listenOnNode(
   { hostname, port }: Address,
-  { tls, onWarning }: LoopbackOptions,
+  { tls, onFailure, onUnread }: ListenOptions,
   handler: Handler,
 ): Promise<Listener> {
   const scheme = tls ? "https" : "http";
@@ -2795,7 +3032,11 @@ async function listenOnNode(
     open.add(done);
     void answerOnNode(message, reply, `${scheme}://localhost:${port}`, handler);
   };
-  const settings = { ...tls, requireHostHeader: false };
+  const settings = {
+    ...tls,
+    requireHostHeader: false,
+    maxHeaderSize: HEADER_LIMIT,
+  };
   const server = tls
     ? node("node:https").createServer(settings, respond)
     : node("node:http").createServer(settings, respond);
@@ -2808,15 +3049,15 @@ async function listenOnNode(
   });
   // Without these, Node would answer by itself, or not at all.
   server.on("checkExpectation", respond);
-  server.on("connect", (_, socket) => refuse(socket, 405));
+  server.on("connect", (_, socket) => refuse(socket, plainAnswer(405, ALLOW)));
   server.on("clientError", (error, socket) => {
-    if (isTlsHello(error)) onWarning(TLS_WARNING);
-    refuse(socket, codeOf(error) === "HPE_INVALID_METHOD" ? 405 : 400);
+    refuse(socket, unreadAnswer(error, onUnread));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host: hostname, port, ipv6Only: true }, resolve);
   });
+  server.on("error", onFailure);
   loadFetch();
   return {
     async close() {
@@ -2834,9 +3075,21 @@ function loadFetch(): void {
   setTimeout(() => void new Request("http://localhost"), 20).unref();
 }
 
-const TLS_WARNING = "The browser spoke https to the plain http callback: the " +
-  "redirect URL in Partner Center starts with https, but must start with " +
-  "http; or pass --tls-cert and --tls-key";
+/** The answer to bytes that are no request, which is told if it may be ours. */
+function unreadAnswer(
+  error: Error,
+  onUnread: LoopbackOptions["onUnread"],
+): Response {
+  const code = codeOf(error);
+  if (code === "HPE_HEADER_OVERFLOW") {
+    const reader = { locale: null, headers: new Headers() };
+    return pageAnswer(431, "other", reader, { reason: onUnread("headers") });
+  }
+  if (isTlsHello(error)) onUnread("https");
+  return code === "HPE_INVALID_METHOD"
+    ? plainAnswer(405, ALLOW)
+    : plainAnswer(400);
+}
 
 /** A TLS handshake record where a request line should be. */
 function isTlsHello(error: Error): boolean {
@@ -2844,15 +3097,20 @@ function isTlsHello(error: Error): boolean {
   return rawPacket?.[0] === 0x16 && rawPacket[1] === 0x03;
 }
 
-/** An answer to what Node makes no request of. */
-function refuse(socket: import("node:stream").Duplex, status: number): void {
+/** Sends an answer to what Node makes no request of. */
+async function refuse(
+  socket: import("node:stream").Duplex,
+  response: Response,
+): Promise<void> {
   if (!socket.writable) return void socket.destroy();
-  const { headers } = plainAnswer(status, status === 405 ? ALLOW : {});
+  const { status, headers } = response;
+  const body = await response.arrayBuffer();
   const lines = [...headers].map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${status} ${REASONS[status]}\r\n${lines.join("")}` +
-      "Content-Length: 0\r\n\r\n",
+      `Content-Length: ${body.byteLength}\r\n\r\n`,
   );
+  socket.end(new Uint8Array(body));
 }
 
 type NodeRequest = import("node:http").IncomingMessage;
@@ -6357,7 +6615,10 @@ async function checkPorts(cli: Cli): Promise<Finding[]> {
   } catch {
     return []; // told by the redirect URL's finding
   }
-  const findings = await Promise.all(ports.map(checkPort));
+  const needsBoth = cli.get("host") !== "127.0.0.1";
+  const findings = await Promise.all(
+    ports.map((port) => checkPort(port, needsBoth)),
+  );
   return findings.every(({ status }) => status === "problem")
     ? findings
     : findings.map((each) =>
@@ -6365,23 +6626,17 @@ async function checkPorts(cli: Cli): Promise<Finding[]> {
     );
 }
 
-async function checkPort(port: number): Promise<Finding> {
-  const check = `port ${port}`;
-  const warnings: string[] = [];
-  try {
+function checkPort(port: number, needsBoth: boolean): Promise<Finding> {
+  return finding(`port ${port}`, async () => {
     const server = await listenOnLoopback([port], {
       tls: undefined,
-      handler: () => plainAnswer(404),
-      onWarning: (message) => warnings.push(message),
+      needsBoth,
+      handlerOn: () => () => plainAnswer(404),
+      onUnread: () => undefined,
     });
     await server.close();
-    const [warning] = warnings;
-    return warning
-      ? { check, status: "warning", message: warning }
-      : { check, status: "ok", message: "is free" };
-  } catch (error) {
-    return problem(check, error);
-  }
+    return "is free";
+  });
 }
 
 async function checkBrowser(): Promise<Finding> {

@@ -77,7 +77,7 @@ const ATTACKS: Record<string, (scene: Scene) => Attack> = {
     return ask(scene, { target: `${target}&${name}=${value}` }, 400);
   },
   "no state": (scene) =>
-    ask(scene, { target: `/?code=${scene.dice.word()}` }, 202),
+    ask(scene, { target: `/?code=${scene.dice.word()}` }, 202, 400),
   "denial without state": (scene) =>
     ask(scene, { target: "/?code=null&error=auth_denied" }, 400),
   "nothing to say": (scene) =>
@@ -104,7 +104,18 @@ const ATTACKS: Record<string, (scene: Scene) => Attack> = {
   },
   "other path": (scene) => {
     const path = scene.dice.pick(["favicon.ico", "/", "%2f", ".env", "a/b"]);
-    return ask(scene, { target: `/${path}${scene.target.slice(1)}` }, 404);
+    return ask(
+      scene,
+      { target: `/${path}${wrongTarget(scene).slice(1)}` },
+      404,
+    );
+  },
+  "code on another path": (scene) =>
+    ask(scene, { target: `/${scene.dice.word()}?code=C` }, 404),
+  "picture": (scene) => {
+    const dest = scene.dice.pick(["image", "iframe", "empty", "script"]);
+    const headers = { "Sec-Fetch-Dest": dest };
+    return ask(scene, { target: scene.target, headers }, 400);
   },
   "odd method": (scene) => {
     const method = scene.dice.pick(

@@ -70,6 +70,14 @@ async function take(port: number, host: string): Promise<Server> {
   return server;
 }
 
+/** A port that another program has on [::1] alone. */
+async function takenOnIpv6(...args: string[]): Promise<Condition> {
+  const port = await freePort();
+  const server = await take(port, "::1");
+  args.push("--port", `${port}`);
+  return { args, end: () => server.close() };
+}
+
 /** A range of ports, the first `taken` of which are taken by IPv4. */
 async function takenRange(count: number, taken: number): Promise<Condition> {
   for (;;) {
@@ -283,6 +291,12 @@ const STATES: [
     () => ({ args: ["--port", "70000"] }),
     /^Cannot listen on port "70000"/,
   ],
+  [
+    "redirect URL",
+    "problem",
+    () => ({ args: ["--port", "6000"] }),
+    /^Cannot use port 6000: browsers refuse/,
+  ],
   ["port", "ok", () => ({}), /^is free$/],
   [
     "port",
@@ -293,14 +307,11 @@ const STATES: [
   ],
   [
     "port",
-    "warning",
-    async () => {
-      const port = await freePort();
-      const server = await take(port, "::1");
-      return { args: ["--port", `${port}`], end: () => server.close() };
-    },
-    /^Another program listens on \[::1\]:\d+: .*use --host 127\.0\.0\.1$/,
+    "problem",
+    () => takenOnIpv6(),
+    /^Cannot listen on \[::1\]:\d+: in use or reserved$/,
   ],
+  ["port", "ok", () => takenOnIpv6("--host", "127.0.0.1"), /^is free$/],
   ["port", "warning", () => takenRange(3, 1), /^Cannot listen on /],
   ["port", "problem", () => takenRange(3, 3), /^Cannot listen on /],
   ["browser", "ok", () => ({}), /^opens with xdg-open$/],

@@ -804,6 +804,22 @@ const USAGE_ERRORS: [name: string, args: string[], message: RegExp][] = [
   ["a port too high", ["--port", "65536"], /Cannot listen on port "65536"/],
   ["a port's name", ["--port", "http"], /Cannot listen on port "http"/],
   ["a range backwards", ["--port", "20-10"], /Cannot listen on port "20-10"/],
+  [
+    "a port that browsers refuse",
+    ["--port", "6000"],
+    /Cannot use port 6000: b/,
+  ],
+  ["a range with one", ["--port", "5055-5065"], /Cannot use port 5060: brow/],
+  [
+    "a port that browsers refuse in --start",
+    ["login", "--start", "--port", "10080"],
+    /Cannot use port 10080: browsers refuse/,
+  ],
+  [
+    "a redirect URL that browsers refuse",
+    ["--redirect-url", "http://127.0.0.1:2049/"],
+    /Cannot use port 2049: browsers refuse/,
+  ],
   ["a foreign host", ["--host", "0.0.0.0"], /Cannot use the host "0.0.0.0"/],
   ["a path's name", ["--path", "back"], /Cannot use the path "back": it star/],
   ["a path's query", ["--path", "/?a"], /Cannot use the path "\/\?a"/],
@@ -960,7 +976,7 @@ hint: end the program that uses it, or register another redirect URL and ` +
       servers.forEach((server) => server.close());
       assert.equal(ended.code, 1);
       const [first, last] = ports;
-      const where = `any port from ${first} to ${last} of 127.0.0.1`;
+      const where = `any port from ${first} to ${last}`;
       assert.ok(ended.stderr.includes(`Cannot listen on ${where}: `));
     }));
 

