@@ -573,6 +573,14 @@ export interface LoginOptions extends StartAuthOptions {
   profile?: string;
   /** Replace the tokens of another seller. @default {false} */
   switch?: boolean;
+  /** Called once TikTok's reply is here, before it is saved. */
+  onSaving?: () => unknown;
+  /**
+   * Gives up saving, such as a wait for the profile's lock, when `signal`
+   * cancels nothing any more: the login rejects with kind `store`, and the
+   * error's `reply` has the tokens.
+   */
+  saveSignal?: AbortSignal;
   /** Told the profile that the tokens were saved under. */
   onSaved?: (profile: string) => unknown;
   /** Fail, after saving, if one of these scopes was not granted. */
@@ -619,6 +627,7 @@ async function keepTokens(
 ): Promise<void> {
   if (options.store) {
     const tokens: StoredTokens = { ...reply, meta };
+    void notify(options.onSaving, undefined, options.onWarning);
     // Not within the call: an optional call that is none skips its arguments.
     const profile = await saveLogin(options.store, tokens, options);
     void notify(options.onSaved, profile, options.onWarning);
@@ -4147,6 +4156,18 @@ function checkProfile(name: string): void {
   );
 }
 
+type SaveOptions = Pick<
+  LoginOptions,
+  "profile" | "switch" | "onWarning" | "saveSignal"
+>;
+
+function unsavedReason(reason: unknown): TikTokShopError {
+  const why = typeof reason === "string" ? reason : messageOf(reason);
+  return new TikTokShopError("store", `The tokens were not saved: ${why}`, {
+    hint: "keep the reply, as the code is spent",
+  });
+}
+
 /**
  * Saves the tokens of a login and returns the profile it chose: another
  * seller's tokens are not overwritten unless `switch` is set.
@@ -4154,15 +4175,18 @@ function checkProfile(name: string): void {
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
-  options: Pick<LoginOptions, "profile" | "switch" | "onWarning">,
+  options: SaveOptions,
 ): Promise<string> {
-  try {
+  const save = async () => {
     const slug = sellerSlug(tokens.data);
     const wanted = options.profile ?? "default";
     for (let n = 0;; n++) {
       const profile = [wanted, slug][n] ?? `${slug}-${n}`;
       if (await saveAs(store, profile, tokens, options)) return profile;
     }
+  };
+  try {
+    return await abortable(save(), options.saveSignal, unsavedReason);
   } catch (error) {
     const { meta: _, ...reply } = tokens;
     throw unsavedError(error, reply);
@@ -4174,9 +4198,9 @@ async function saveAs(
   store: TokenStore,
   profile: string,
   tokens: StoredTokens,
-  { switch: overwrite, onWarning }: Parameters<typeof saveLogin>[2],
+  { switch: overwrite, onWarning, saveSignal: signal }: SaveOptions,
 ): Promise<boolean> {
-  const lock = await lockProfile(store, profile, { onWarning });
+  const lock = await lockProfile(store, profile, { onWarning, signal });
   try {
     const held = await store.load(profile);
     const same = held && sameSeller(held, tokens);
@@ -5642,6 +5666,7 @@ async function loginCommand(cli: Cli): Promise<void> {
 interface Terminal {
   input: TerminalInput;
   signal: AbortSignal;
+  interrupt: Interrupt;
 }
 
 /** Runs a command that may ask and be interrupted, and cleans up behind it. */
@@ -5652,7 +5677,7 @@ async function withTerminal(
   const input = new TerminalInput();
   const interrupt = new Interrupt();
   try {
-    await run({ input, signal: interrupt.signal });
+    await run({ input, signal: interrupt.signal, interrupt });
   } catch (error) {
     const { reply, kind } = error as Partial<TikTokShopError>;
     // Whatever could not be saved must not be lost.
@@ -5668,7 +5693,7 @@ type App = AppCredentials & { serviceId?: string };
 
 async function loginOptions(
   cli: Cli,
-  { input, signal }: Terminal,
+  { input, signal, interrupt }: Terminal,
 ): Promise<LoginOptions> {
   const { store, profile } = tokenPlace(cli);
   const wait = {
@@ -5698,10 +5723,12 @@ async function loginOptions(
         input.lines((line) => submitLine(flow, line, progress));
       }
     },
-    confirmMissingState: () => confirmCode(input, signal),
+    confirmMissingState: input.isTerminal
+      ? () => confirmCode(input, signal)
+      : undefined,
     onState: (state) => progress.show(state),
     onWarning: (message) => progress.interrupt(message),
-    onSaved: (saved) => tellSaved(cli, store, profile, saved),
+    ...savingOptions(cli, interrupt, { store, profile }),
     onTrace: cli.has("verbose")
       ? (line) => progress.interrupt(line)
       : undefined,
@@ -5983,9 +6010,15 @@ function readSecret(cli: Cli): string | undefined {
   }
 }
 
-/** Turns Ctrl-C into an aborted signal; a second one kills as usual. */
+/**
+ * Turns Ctrl-C into an aborted signal; a second one kills as usual. While
+ * tokens are being saved the first one only tells, as they are nowhere else.
+ */
 class Interrupt {
+  /** Whether tokens are being saved. */
+  isSaving = false;
   readonly #abort = new AbortController();
+  readonly #giveUp = new AbortController();
   readonly #names = RUNTIME.process.platform === "win32"
     ? ["SIGINT" as const]
     : ["SIGINT" as const, "SIGTERM" as const, "SIGHUP" as const];
@@ -5998,13 +6031,26 @@ class Interrupt {
     return this.#abort.signal;
   }
 
+  /** Aborted when even what waits to be saved is given up, and printed. */
+  get saveSignal(): AbortSignal {
+    return this.#giveUp.signal;
+  }
+
   close(): void {
     for (const name of this.#names) RUNTIME.process.off(name, this.#stop);
   }
 
   readonly #stop = () => {
+    if (this.isSaving) {
+      this.isSaving = false;
+      return tell(
+        "TikTok's reply is here and waits to be saved. Press Ctrl-C again to " +
+          "print it instead",
+      );
+    }
     this.close();
     this.#abort.abort("interrupted");
+    this.#giveUp.abort("interrupted");
   };
 }
 
@@ -6153,6 +6199,22 @@ function erased(line: string): string {
     else if (c > "\x1f") kept.push(c);
   }
   return kept.join("").trim();
+}
+
+/** What a login does while it saves, and once it has. */
+function savingOptions(
+  cli: Cli,
+  interrupt: Interrupt,
+  { store, profile }: { store: FileStore; profile: string },
+): Partial<LoginOptions> {
+  return {
+    saveSignal: interrupt.saveSignal,
+    onSaving: () => interrupt.isSaving = true,
+    onSaved: (saved) => {
+      interrupt.isSaving = false;
+      tellSaved(cli, store, profile, saved);
+    },
+  };
 }
 
 function tellSaved(
@@ -6337,7 +6399,7 @@ async function completeStep(
   cli: Cli,
   terminal: Terminal,
 ): Promise<TokenReply> {
-  const { input, signal } = terminal;
+  const { input, signal, interrupt } = terminal;
   const { store, profile } = tokenPlace(cli);
   const pending = await store.loadPending(profile);
   const app = await readCredentials(cli, pending, input, signal);
@@ -6358,7 +6420,8 @@ async function completeStep(
     profile,
     switch: cli.has("switch"),
     requireScopes: requiredScopes(cli),
-    onSaved: (saved) => tellSaved(cli, store, profile, saved),
+    onWarning: tell,
+    ...savingOptions(cli, interrupt, { store, profile }),
   };
   try {
     const { reply, meta } = await obtainFor(options, code, signal);

@@ -16,10 +16,13 @@ import { pathToFileURL } from "node:url";
 import { runInNewContext } from "node:vm";
 import {
   FlowState,
+  login,
+  memoryStore,
   parseRedirect,
   startAuth,
   type StartAuthOptions,
   TikTokShopError,
+  type TokenLock,
 } from "../mod.ts";
 import { type Sandbox, startSandbox } from "../scripts/sandbox.ts";
 import {
@@ -1624,6 +1627,34 @@ for (const [what, giveUp] of Object.entries(GIVEN_UP)) {
     await login.end();
   });
 }
+
+test("login() gives up saving by saveSignal, and its error has the tokens", async () => {
+  const redirectUrl = `http://localhost:${await freePort()}/`;
+  const sandbox = await startSandbox({ redirectUrl });
+  const store = memoryStore();
+  let lock: TokenLock | undefined;
+  const abort = new AbortController();
+  try {
+    const error = await failure(login({
+      ...appOf(sandbox),
+      port: Number(new URL(redirectUrl).port),
+      store,
+      saveSignal: abort.signal,
+      onSaving: () => abort.abort("enough"),
+      open: async (url) => {
+        lock = await store.lock("default");
+        void fetch(await sandbox.approve(url));
+      },
+    }));
+    assert.equal(error.kind, "store");
+    assert.match(error.message, /not saved: enough/);
+    assert.equal(error.reply!.message, "success");
+    await lock![Symbol.asyncDispose]();
+    assert.equal(await store.load("default"), undefined);
+  } finally {
+    await sandbox.stop();
+  }
+});
 
 loginTest(
   "AuthFlow.cancel() changes nothing after the end",

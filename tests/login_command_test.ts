@@ -34,8 +34,10 @@ import {
   ON_DENO,
   programCommand,
   ROOT,
+  type Running,
   runtimeCommand,
 } from "./helpers.ts";
+import { fileStore, type TokenLock } from "../mod.ts";
 import { answer, refusal, withHost } from "./token_host.ts";
 
 const ON_WINDOWS = process.platform === "win32";
@@ -1035,6 +1037,74 @@ async function assertInterrupted(
   assert.match(stderr, /error: The login was cancelled: interrupted\nhint: /);
   assert.equal(await isListening(desk.port), false);
 }
+
+// === Ctrl-C while saving
+
+/** Begins a login; what brings it its redirect. */
+type Begin = (desk: Desk) => Promise<() => Running>;
+
+const BEGINNINGS: Record<string, Begin> = {
+  "login": async (desk) => {
+    const running = await desk.open();
+    const redirect = await desk.decide(running.link);
+    return () => {
+      fetch(redirect).catch(() => {}); // no page, if it is ended
+      return running;
+    };
+  },
+  "login --complete": async (desk) => {
+    const flags = desk.portFlag([]);
+    const { stdout } = await desk.run(["login", "--start", ...flags]);
+    const link: string = JSON.parse(stdout).authorize_url;
+    desk.knowStateOf(link);
+    const redirect = await desk.decide(link);
+    return () => desk.start(["login", "--complete", redirect]);
+  },
+};
+
+/** Presses Ctrl-C while a reply waits for a lock that we hold. */
+async function interruptSaving(
+  desk: Desk,
+  begin: Begin,
+): Promise<{ running: Running; lock: TokenLock }> {
+  const arrive = await begin(desk);
+  const lock = await fileStore(desk.store).lock("default");
+  const running = arrive();
+  await running.until(/Waiting for another process .* profile "default"/);
+  desk.signal(running, "SIGINT");
+  await running.until(/reply is here and waits .* Press Ctrl-C again/);
+  return { running, lock };
+}
+
+describe("Ctrl-C while the tokens wait to be saved", {
+  ...TOGETHER,
+  ...NO_WINDOWS,
+}, () => {
+  for (const [what, begin] of Object.entries(BEGINNINGS)) {
+    it(`does not keep ${what} from saving them`, () =>
+      withDesk(async (desk) => {
+        const { running, lock } = await interruptSaving(desk, begin);
+        await lock[Symbol.asyncDispose]();
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, 0, stderr);
+        const { data } = JSON.parse(stdout);
+        const saved = JSON.parse(await desk.saved());
+        assert.equal(saved.data.access_token, data.access_token);
+      }));
+
+    it(`pressed twice has ${what} print them`, () =>
+      withDesk(async (desk) => {
+        const { running, lock } = await interruptSaving(desk, begin);
+        desk.signal(running, "SIGINT");
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, 1, stderr);
+        assert.equal(JSON.parse(stdout).message, "success");
+        assert.match(stderr, /error: The tokens were not saved: interrupted\n/);
+        await lock[Symbol.asyncDispose]();
+        await assert.rejects(desk.saved());
+      }));
+  }
+});
 
 // === Saving
 
