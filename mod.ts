@@ -301,42 +301,154 @@ const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
 /**
  * The one redactor, for URLs, JSON, headers and messages: replaces the values
- * of secret names, and `secrets` wherever they occur, by `***`.
+ * of secret names, and `secrets` wherever they occur, by `***`. It takes time
+ * in proportion to the text, and what it cannot redact it does not show.
  */
 function redact(text: string, secrets: readonly string[] = []): string {
-  let result = text;
-  // The longest first, for one may be a part of another.
-  for (const secret of [...secrets].sort((a, b) => b.length - a.length)) {
-    if (secret.length < 4) continue;
-    result = result.replace(secretPattern(secret), "***");
+  try {
+    return hideSecrets(text, secrets)
+      .replace(SECRET_PARAMETER, "$1$2$3***")
+      .replace(SECRET_MEMBER, '$1"***"')
+      .replace(SECRET_HEADER, "$1$2***")
+      .replace(SECRET_USER, "$1***@");
+  } catch {
+    return UNSHOWN;
   }
-  return result
-    .replace(SECRET_PARAMETER, "$1$2$3***")
-    .replace(SECRET_MEMBER, '$1"***"')
-    .replace(SECRET_HEADER, "$1$2***")
-    .replace(SECRET_USER, "$1***@");
 }
 
-/** A backslash, as it is or encoded. */
-const BACKSLASH = "(?:\\\\(?:u005c)?|%(?:25){0,4}5C)";
+const UNSHOWN = "(a text that could not be redacted)";
+const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
 
-/** Finds a secret plain, percent-encoded (twice, too) or escaped in JSON. */
-function secretPattern(secret: string): RegExp {
-  const hex = (n: number, digits: number) =>
-    n.toString(16).padStart(digits, "0");
-  // Limited, and a row of backslashes taken as one: else a host could send
-  // what takes for ever to search.
-  const characters = [...secret.replace(/\\+/g, "\\")].map((c) => {
-    if (/\w/.test(c)) return c;
-    if (c === "\\") return `${BACKSLASH}{1,64}`;
-    const bytes = [...new TextEncoder().encode(c)];
-    const encoded = bytes.map((byte) => `%(?:25){0,4}${hex(byte, 2)}`).join("");
-    const units = c.split("").map((unit) => hex(unit.charCodeAt(0), 4));
-    const escaped = units.map((unit) => `u${unit}`).join(BACKSLASH);
-    const space = c === " " ? "|\\+" : "";
-    return `${BACKSLASH}{0,8}(?:\\${c}|${encoded}|${escaped}${space})`;
-  });
-  return new RegExp(characters.join(""), "gi");
+/**
+ * Replaces secrets, however they are encoded: both sides are unescaped step by
+ * step, and every step of the text is searched for every step of the secret.
+ * No RegExp is made of a secret: it can be too long for one, or slow.
+ */
+function hideSecrets(text: string, secrets: readonly string[]): string {
+  const long = secrets.filter((secret) => secret.length >= SHORTEST_SECRET);
+  if (long.length === 0) return text;
+  const steps = long.map((secret) => [...unescapings(secret)]);
+  // What has no ASCII to be found by is not looked for, but shows nothing.
+  const isVague = steps.some(([step]) => step!.text.length < SHORTEST_SECRET);
+  if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
+  const words = new Map(
+    steps.flat().filter(({ text }) => text.length >= SHORTEST_SECRET)
+      .map((step) => [step.text, step]),
+  );
+  let ranges: [from: number, to: number][] = [];
+  for (const step of unescapings(text)) {
+    const lists = [...words.values()].map((word) => occurrences(step, word));
+    ranges = ranges.concat(...lists);
+  }
+  ranges.sort(([a], [b]) => a - b);
+  let [result, done] = ["", 0];
+  for (const [from, to] of ranges) {
+    // One may be a part of another, or overlap it.
+    if (from >= done) result += `${text.slice(done, from)}***`;
+    done = Math.max(done, to);
+  }
+  return result + text.slice(done);
+}
+
+const SHORTEST_SECRET = 4; // characters
+const UNESCAPED = 6; // times that a text may be encoded
+
+/** A text without its escapes, and where its characters were before. */
+interface Unescaped {
+  text: string;
+  /** The text's characters, each of which is ASCII. */
+  codes: Uint8Array;
+  starts: ArrayLike<number>;
+  ends: ArrayLike<number>;
+}
+
+/** A text folded, then its escapes resolved again and again. */
+function* unescapings(text: string): Generator<Unescaped> {
+  let step = fold(text);
+  yield step;
+  for (let n = 0; n < UNESCAPED; n++) {
+    const next = fold(step.text, step);
+    if (next.text.length === step.text.length) return;
+    yield step = next;
+  }
+}
+
+/**
+ * What remains of a text in every encoding: printable ASCII in lower case. A
+ * backslash is dropped, so `\"` is `"` and `\u0041` is `u0041`. Given the step
+ * before, `%41` and `u0041` become what they stand for.
+ */
+function fold(text: string, before?: Unescaped): Unescaped {
+  const codes = new Uint8Array(text.length);
+  const starts = new Uint32Array(text.length);
+  const ends = new Uint32Array(text.length);
+  let size = 0;
+  for (let i = 0, next = 0; i < text.length; i = next) {
+    let code = text.charCodeAt(i);
+    next = i + 1;
+    const digits = code === 37 ? 2 : code === 117 ? 4 : 0; // "%", "u"
+    const value = before && digits ? hexAt(text, next, digits) : -1;
+    if (value >= 0) [code, next] = [value, next + digits];
+    const folded = FOLDED[code];
+    if (!folded) continue;
+    codes[size] = folded;
+    starts[size] = before?.starts[i] ?? i;
+    ends[size++] = before?.ends[next - 1] ?? next;
+  }
+  const found = codes.subarray(0, size);
+  return { text: new TextDecoder().decode(found), codes: found, starts, ends };
+}
+
+/** What {@linkcode fold} makes of each ASCII code; 0: it is dropped. */
+const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
+  const c = String.fromCharCode(code);
+  if (code < 32) return "btnvfr".charCodeAt(code - 8) || 0; // "\n" is n
+  if (c === "+") return 32; // a space, in forms
+  return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
+});
+
+/** The number that so many lower-case hex digits stand for; else -1. */
+function hexAt(text: string, at: number, digits: number): number {
+  let value = 0;
+  for (let i = at; i < at + digits; i++) {
+    const code = text.charCodeAt(i);
+    const digit = code >= 97 ? code - 87 : code - 48; // "a", "0"
+    if (!(digit >= 0 && digit < 16) || (code > 57 && code < 97)) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+/**
+ * Where a word was before the unescaping: in order, overlapping ones as one.
+ * By Knuth, Morris and Pratt: no text makes it slow. On bytes: V8 was seen to
+ * copy a joined string anew for each of its characters.
+ */
+function occurrences(
+  { text, codes, starts, ends }: Unescaped,
+  { text: word, codes: wanted }: Unescaped,
+): [from: number, to: number][] {
+  const found: [from: number, to: number][] = [];
+  // Most often it is nowhere, which this tells many times faster.
+  const first = text.indexOf(word.slice(0, 16));
+  if (first < 0) return found;
+  const back = new Uint32Array(wanted.length);
+  const matched = (k: number, code: number) => {
+    while (k > 0 && wanted[k] !== code) k = back[k - 1]!;
+    return wanted[k] === code ? k + 1 : k;
+  };
+  for (let i = 1; i < wanted.length; i++) {
+    back[i] = matched(back[i - 1]!, wanted[i]!);
+  }
+  for (let i = first, k = 0; i < codes.length; i++) {
+    k = matched(k, codes[i]!);
+    if (k < wanted.length) continue;
+    const [from, to] = [starts[i - k + 1]!, ends[i]!];
+    const last = found.at(-1);
+    if (last && from < last[1]) last[1] = to;
+    else found.push([from, to]);
+  }
+  return found;
 }
 
 /** Control, bidi and zero-width characters, which could forge a terminal. */
@@ -1321,6 +1433,7 @@ class LoopbackFlow implements AuthFlow {
   readonly #settle = deferred<TokenReply>();
   #server: LoopbackServer | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #forgetAbort: () => void = () => {};
   #state: FlowState = FlowState.IDLE;
   /** The one redirect that is acted on, and the page that it brings. */
   #taken: { outcome: Outcome; page: Promise<PageAnswer> } | undefined;
@@ -1358,7 +1471,7 @@ class LoopbackFlow implements AuthFlow {
     this.url = authorizationUrl({ ...this.#options, state });
     const time = waitingTime(timeout);
     this.#timer = setTimeout(() => this.#expire(time), time);
-    signal?.addEventListener("abort", this.#aborted, { once: true });
+    this.#forgetAbort = onAbort(signal, this.#aborted);
     this.#step(FlowState.WAITING_FOR_REDIRECT);
     // An abort while the port was opening fires no event any more.
     if (signal?.aborted) this.#aborted();
@@ -1465,7 +1578,7 @@ class LoopbackFlow implements AuthFlow {
   #end(state: FlowState): boolean {
     if (!this.#step(state)) return false;
     clearTimeout(this.#timer);
-    this.#options.signal?.removeEventListener("abort", this.#aborted);
+    this.#forgetAbort();
     void this.#server?.close();
     return true;
   }
@@ -2591,8 +2704,7 @@ async function send(
   const { signal, tried, secrets, limits } = options;
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), limits.time);
-  const stop = () => abort.abort();
-  signal?.addEventListener("abort", stop);
+  const forget = onAbort(signal, () => abort.abort());
   const started = performance.now();
   try {
     signal?.throwIfAborted();
@@ -2619,7 +2731,7 @@ async function send(
     throw networkError(error, tried, secrets, late);
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
+    forget();
   }
 }
 
@@ -2754,15 +2866,14 @@ function retryDelay(error: unknown, retry: number): number | undefined {
 function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(cancelledError(signal.reason));
-    const stop = () => {
+    const forget = onAbort(signal, () => {
       clearTimeout(timer);
       reject(cancelledError(signal?.reason));
-    };
+    });
     const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
+      forget();
       resolve();
     }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
   });
 }
 
@@ -2781,6 +2892,34 @@ async function notify<T>(
   } catch (error) {
     await notify(onWarning, `A listener failed: ${messageOf(error)}`);
   }
+}
+
+/** Those to be called when a signal aborts, and the one listener of it. */
+const ABORT_CALLS = new WeakMap<
+  AbortSignal,
+  { calls: Set<() => void>; listener: () => void }
+>();
+
+/**
+ * Calls back when a signal aborts, until the returned function is called. A
+ * signal gets one listener for all: Node 20 warns of a leak at the eleventh,
+ * and a program may well wait for more calls than that.
+ */
+function onAbort(
+  signal: AbortSignal | undefined,
+  callback: () => void,
+): () => void {
+  if (!signal) return () => {};
+  const calls = ABORT_CALLS.get(signal)?.calls ?? new Set();
+  const { listener } = ABORT_CALLS.get(signal) ??
+    { listener: () => calls.forEach((call) => call()) };
+  ABORT_CALLS.set(signal, { calls, listener });
+  if (calls.size === 0) signal.addEventListener("abort", listener);
+  calls.add(callback);
+  return () => {
+    calls.delete(callback);
+    if (calls.size === 0) signal.removeEventListener("abort", listener);
+  };
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -2806,7 +2945,8 @@ function integerOf(value: unknown): number | undefined {
 }
 
 /** Integers beyond 2^53 in JSON text, outside of strings. */
-const JSON_TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+const JSON_TOKENS =
+  /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
 function parseJson(source: string): unknown {
@@ -2820,16 +2960,26 @@ function parseJson(source: string): unknown {
         !Number.isSafeInteger(Number(token));
       return large ? `"${mark}${token}"` : token;
     });
-    return JSON.parse(
-      marked,
-      (_, member) =>
-        typeof member === "string" && member.startsWith(mark)
-          ? BigInt(member.slice(mark.length))
-          : withToJson(member),
-    );
+    return withBigInts(JSON.parse(marked), mark);
   } catch {
     return undefined;
   }
+}
+
+/** Makes numbers of marked texts. It does not recurse: any depth may come. */
+function withBigInts(value: unknown, mark: string): unknown {
+  const top = { value };
+  const rest: object[] = [top];
+  for (let node = rest.pop(); node; node = rest.pop()) {
+    for (const [name, member] of Object.entries(node)) {
+      if (typeof member === "object" && member !== null) rest.push(member);
+      if (typeof member !== "string" || !member.startsWith(mark)) continue;
+      const value = BigInt(member.slice(mark.length));
+      Object.defineProperty(node, name, { value }); // also "__proto__"
+    }
+    withToJson(node);
+  }
+  return top.value;
 }
 
 /** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
@@ -2851,25 +3001,66 @@ function withToJson(value: unknown): unknown {
  * escaped; the value that it stands for is the same.
  */
 function stringifyJson(value: unknown, indent = 2): string {
-  const mark = `${randomText(9)}:`;
-  const text = JSON.stringify(
-    value,
-    function (this: Record<string, unknown>, name: string, member: unknown) {
-      // Not `member`: toJSON has made text of its bigints.
-      const own = this[name];
-      if (typeof own === "bigint") return `${mark}${own}`;
-      const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
-      return ours ? { ...own } : member;
-    },
-    indent,
+  return jsonText(value, indent).replace(
+    UNPRINTABLE,
+    (c) =>
+      c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
-  return text
-    .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1")
-    .replace(
-      UNPRINTABLE,
-      (c) =>
-        c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-    );
+}
+
+function jsonText(value: unknown, indent: number): string {
+  const mark = `${randomText(9)}:`;
+  const replacer = function (
+    this: Record<string, unknown>,
+    name: string,
+    member: unknown,
+  ) {
+    // Not `member`: toJSON has made text of its bigints.
+    const own = this[name];
+    if (typeof own === "bigint") return `${mark}${own}`;
+    const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
+    return ours ? { ...own } : member;
+  };
+  try {
+    return JSON.stringify(value, replacer, indent)
+      .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return deepJson(value);
+  }
+}
+
+const JSON_LIMIT = 1 << 22; // members under way; a body may contain itself
+
+/**
+ * What came as JSON in one line, for `JSON.stringify` overflows the stack at
+ * some thousand levels: a host's nesting must not cost anybody a token.
+ */
+function deepJson(value: unknown): string {
+  const parts: string[] = [];
+  const rest: [before: string, value?: unknown][] = [["", value]];
+  for (let next = rest.pop(); next; next = rest.pop()) {
+    const [before, value] = next;
+    if (rest.length > JSON_LIMIT) throw new RangeError("JSON without an end");
+    parts.push(before);
+    if (value === undefined) continue; // a closing bracket
+    if (typeof value !== "object" || value === null) {
+      const isBig = typeof value === "bigint";
+      parts.push(isBig ? String(value) : JSON.stringify(value));
+      continue;
+    }
+    const isList = Array.isArray(value);
+    parts.push(isList ? "[" : "{");
+    rest.push([isList ? "]" : "}"]);
+    const members = Object.entries(value)
+      .filter(([, member]) => member !== undefined);
+    for (let i = members.length - 1; i >= 0; i--) {
+      const [name, member] = members[i]!;
+      const key = isList ? "" : `${JSON.stringify(name)}:`;
+      rest.push([`${i > 0 ? "," : ""}${key}`, member]);
+    }
+  }
+  return parts.join("");
 }
 
 // === Loopback server
@@ -3433,12 +3624,11 @@ async function abortable<T>(
   Promise.resolve(promise).catch(() => {});
   if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
-  const stop = () => aborted.reject(errorOf(signal.reason));
-  signal.addEventListener("abort", stop);
+  const forget = onAbort(signal, () => aborted.reject(errorOf(signal.reason)));
   try {
     return await Promise.race([promise, aborted.promise]);
   } finally {
-    signal.removeEventListener("abort", stop);
+    forget();
   }
 }
 
