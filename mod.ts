@@ -332,8 +332,9 @@ function hideSecrets(text: string, secrets: readonly string[]): string {
   const isVague = steps.some(([step]) => step!.text.length < SHORTEST_SECRET);
   if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
   const words = new Map(
-    steps.flat().filter(({ text }) => text.length >= SHORTEST_SECRET)
-      .map((step) => [step.text, step]),
+    steps.flat().flatMap((step) => [step, withoutEnds(step)])
+      .filter(({ text }) => text.length >= SHORTEST_SECRET)
+      .map((word) => [word.text, word]),
   );
   let ranges: [from: number, to: number][] = [];
   for (const step of unescapings(text)) {
@@ -348,6 +349,13 @@ function hideSecrets(text: string, secrets: readonly string[]): string {
     done = Math.max(done, to);
   }
   return result + text.slice(done);
+}
+
+/** A long secret without what a "%" or "u" beside it may take for its own. */
+function withoutEnds(step: Unescaped): Unescaped {
+  const { text, codes } = step;
+  if (text.length < 24) return step;
+  return { ...step, text: text.slice(5, -5), codes: codes.subarray(5, -5) };
 }
 
 const SHORTEST_SECRET = 4; // characters

@@ -228,6 +228,81 @@ test("A message made to be slow is redacted in bounded time", async () => {
   }
 });
 
+/** What is told of an exchange whose reply is a refusal with a message. */
+function toldOf(code: string, message: string): Promise<TikTokShopError> {
+  const reply = { code: 1, message, request_id: "" };
+  const fetch = () => Promise.resolve(Response.json(reply));
+  return failure(exchangeCode(APP, code, { fetch }));
+}
+
+test("A secret that no pattern could hold is hidden all the same", async () => {
+  for (
+    const piece of ["(", "Qz[+/=", "\\Qz", "Qz%2F", "Qz\\u0041", "{9999}Qz"]
+  ) {
+    const code = piece.repeat(48_000 / piece.length);
+    for (const text of [code, encodeURIComponent(code), json(code)]) {
+      const error = await toldOf(code, `no code ${text} here`);
+      assert.match(error.message, /"no code [%5C\\]*\*{3} here"/, piece);
+    }
+  }
+});
+
+test("A secret that cannot be looked for hides the text", async () => {
+  const code = "\u6388\u6743\u7801\u2603";
+  for (const text of [code, encodeURIComponent(code)]) {
+    const { message } = await toldOf(code, `no code ${text} here`);
+    assert.ok(!message.includes(text), message);
+    assert.match(message, /could not be redacted/);
+  }
+});
+
+test("A secret is hidden beside what could be half of an escape", async () => {
+  for (const piece of ["x", "%", "%2", "\\", "u00", "\u2603", "abab", "+"]) {
+    const code = `abab${"cdCD".repeat(5)}/${piece}z`;
+    for (const text of [code, encodeURIComponent(code), json(code)]) {
+      const { message } = await toldOf(code, `in ${piece}${text};${piece} out`);
+      // At either end a few characters may be taken for the escape's own.
+      assert.match(message, /"in \S{0,7}\*{3}\S{0,9};\S* out"/, piece);
+    }
+  }
+});
+
+test("No secret and no text of 1 MiB make the redactor slow", async () => {
+  const took = async (code: string, text: string) => {
+    const message = text.repeat(400_000 / text.length);
+    const started = performance.now();
+    await toldOf(code, message);
+    return performance.now() - started;
+  };
+  const plain = "QzCodeQz".repeat(4);
+  const texts = [
+    "\\",
+    "\\u005c",
+    "%25",
+    "%2525",
+    "+",
+    "a",
+    "aaab",
+    "u0025",
+    "%",
+  ];
+  const codes = [
+    plain,
+    "\\!".repeat(40),
+    "a".repeat(24_000) + "b" + "a".repeat(24_000),
+    "%25".repeat(100) + "zzzz",
+    "aaaa",
+  ];
+  await took(plain, "x");
+  const usual = Math.max(await took(plain, "x"), await took(plain, "x"));
+  for (const code of codes) {
+    for (const text of texts) {
+      const time = await took(code, text);
+      assert.ok(time < 100 * usual + 1000, `${time} ms: ${code} in ${text}`);
+    }
+  }
+});
+
 test("A redacted message still tells what is no secret", () =>
   withHost(
     ({ target }) => refusal(36009004, `no such app: http://host${target}`),

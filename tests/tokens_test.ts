@@ -7,6 +7,7 @@ import { createServer } from "node:https";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import {
   type AuthFlow,
@@ -1208,3 +1209,95 @@ test("login() saves the clock's offset with the tokens", async () => {
     assert.ok(Math.abs(meta.obtained_at! - now) < 10);
   }, { clockOffset: -7200, redirectUrl });
 });
+
+// === Replies that nest, and signals that many wait for
+
+const DEPTH = 100_000;
+const NESTED = `${"[".repeat(DEPTH)}7495540735365777507${"]".repeat(DEPTH)}`;
+const DEEP_REPLY = JSON.stringify(REPLY).replace("{", `{"extra":${NESTED},`)
+  .replace(
+    '"data":{',
+    `"data":{"nested":${'{"a":'.repeat(DEPTH)}1` +
+      `${"}".repeat(DEPTH)},`,
+  );
+
+/** How deep the lists of a value are, and what is in the last one. */
+function innermost(value: unknown): [depth: number, value: unknown] {
+  let depth = 0;
+  for (; Array.isArray(value); depth++) value = value[0];
+  return [depth, value];
+}
+
+test("A reply nested 100,000 deep is read whole", () =>
+  withHost(() => answer(DEEP_REPLY), async (host) => {
+    const reply = await exchangeCode(APP, "code", host);
+    assert.equal(reply.data.access_token, REPLY.data.access_token);
+    assert.deepEqual(innermost(reply.extra), [DEPTH, 7495540735365777507n]);
+  }));
+
+test("A reply nested 100,000 deep is saved and printed", async () => {
+  await withFolder((folder) =>
+    withHost(() => answer(DEEP_REPLY), async ({ refreshEndpoint }) => {
+      const file = join(folder, "deep.json");
+      await writeFile(file, JSON.stringify(REPLY));
+      const run = async () => {
+        const { code, stdout, stderr } = await runProgram(
+          ["refresh", "--file", file, "--refresh-endpoint", refreshEndpoint],
+          {
+            env: {
+              TIKTOK_SHOP_APP_KEY: APP.appKey,
+              TIKTOK_SHOP_APP_SECRET: APP.appSecret,
+            },
+          },
+        );
+        assert.equal(code, 0, stderr);
+        return stdout;
+      };
+      await run();
+      const printed = await run(); // from the deep file, too
+      for (const text of [printed, await readFile(file, "utf8")]) {
+        assert.ok(text.includes(NESTED));
+        const { data } = JSON.parse(text);
+        assert.equal(data.refresh_token, REPLY.data.refresh_token);
+      }
+    })
+  );
+});
+
+test("Any number of calls share one listener of their signal", () =>
+  withHost(() => {}, async (host) => {
+    const { signal, abort } = listenedSignal();
+    const calls = Array.from({ length: 30 }, (_, i) =>
+      failure(
+        exchangeCode(APP, `code${i}`, { ...host, signal: signal.signal }),
+        "cancelled",
+      ));
+    while (host.requests.length < 5) await delay(5);
+    assert.equal(signal.listeners(), 1);
+    abort();
+    await Promise.all(calls);
+    assert.equal(signal.listeners(), 0);
+  }));
+
+/** A signal that counts its listeners. */
+function listenedSignal() {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const listeners = new Set<unknown>();
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = (...[type, listener]: Parameters<typeof add>) => {
+    listeners.add(listener);
+    add(type, listener);
+  };
+  signal.removeEventListener = (
+    ...[type, listener]: Parameters<typeof add>
+  ) => {
+    listeners.delete(listener);
+    remove(type, listener);
+  };
+  return {
+    signal: { signal, listeners: () => listeners.size },
+    abort: () => controller.abort(),
+  };
+}
