@@ -1365,8 +1365,8 @@ class Callback {
       return this.#arrived(outcome, query, reader);
     }
     const fate = isError ? "other" : this.#stateless.judge(outcome.code);
-    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
     if (fate !== "held") this.note(fate === "new" ? "stateless" : fate);
+    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
     return fate === "new" || fate === "held"
       ? pageAnswer(202, "held", reader)
       : pageAnswer(400, "other", reader);
