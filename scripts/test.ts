@@ -1,10 +1,11 @@
 /**
  * Proves everything: the driver behind `deno task test`. It runs every step,
- * even after one has failed, shows what a failed one printed, and ends by a
- * table of the tests that ran on each runtime.
+ * even after one has failed, and shows what a failed one printed. It ends with
+ * a table of the tests on each runtime, the time it took, and the counts.
  *
  * ```sh
  * deno task test                # everything
+ * deno task test quick          # format, lint, types, most tests; on Deno
  * deno task test deno node22    # some steps, by name
  * ```
  *
@@ -14,14 +15,17 @@
  * @module
  */
 import * as fs from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import {
   chooseNamed,
   installDevelopmentPackages,
+  messageOf,
   nodeBinary,
   NODES,
   PACKAGES,
+  ROOT,
   run,
   runScript,
   testFiles,
@@ -55,6 +59,8 @@ interface Job {
   readonly signal: AbortSignal;
   /** A temporary folder of the driver's. */
   readonly folder: string;
+  /** To be called with whatever the step prints, as it prints it. */
+  readonly onOutput: (text: string) => void;
 }
 
 /** A step of the proof, chosen by its name on the command line. */
@@ -88,18 +94,20 @@ export const STEPS: readonly Step[] = [
     name: "fences",
     run: (job) => testOnDeno(job, ["--doc"], DOCUMENTS),
   },
-  {
-    name: "deno",
-    run: async (job) => {
-      await installDevelopmentPackages(job.signal);
-      const options = ["--no-check", "--parallel"];
-      return testOnDeno(job, options, await testFiles());
-    },
-  },
-  { name: "node22", run: (job) => testOnNode(job, 22) },
-  { name: "node24", run: (job) => testOnNode(job, 24) },
+  { name: "deno", run: (job) => testFilesOnDeno(job, () => true) },
+  { name: "node22", run: (job) => testOnNode(job, 22, () => true) },
+  { name: "node24", run: (job) => testOnNode(job, 24, runsOnBothNodes) },
   { name: "package", run: testPackage },
 ];
+
+/** The step that only `quick` brings; everything else is in {@link STEPS}. */
+const QUICK_TESTS: Step = {
+  name: "quick",
+  run: (job) => testFilesOnDeno(job, isQuick),
+};
+
+/** What the word `quick` stands for on the command line. */
+const QUICK = ["fmt", "lint", "check", QUICK_TESTS.name];
 
 /**
  * The steps named on the command line, or all of them.
@@ -107,12 +115,18 @@ export const STEPS: readonly Step[] = [
  * @throws {RangeError} for a name that no step has
  */
 export function chooseSteps(names: readonly string[]): readonly Step[] {
-  return names.length === 0 ? STEPS : chooseNamed("step", STEPS, names);
+  if (names.length === 0) return STEPS;
+  const all = names.flatMap((name) => name === "quick" ? QUICK : [name]);
+  return chooseNamed("step", [...STEPS, QUICK_TESTS], all);
 }
 
+/** Tests wait more than they compute: two for each core keep it busy. */
+const JOBS: number = 2 * availableParallelism();
+
 function deno(job: Job, args: string[]): Promise<Outcome> {
-  const env = { DENO_JOBS: "2" };
-  return run(process.execPath, args, { signal: job.signal, env });
+  const { signal, onOutput } = job;
+  const env = { DENO_JOBS: String(JOBS) };
+  return run(process.execPath, args, { signal, onOutput, env });
 }
 
 /**
@@ -132,7 +146,7 @@ async function checkTypesWithoutDeno(job: Job): Promise<Outcome> {
     "--rewriteRelativeImportExtensions",
     ...["--typeRoots", path.join(PACKAGES, "@types"), "--types", "node"],
     ...["mod.ts", "scripts/sandbox.ts", "scripts/npm_bin.ts"],
-  ], { signal: job.signal });
+  ], job);
 }
 
 async function testOnDeno(
@@ -147,18 +161,32 @@ async function testOnDeno(
   return withCounts(outcome, report, `Deno ${process.versions.deno}`);
 }
 
-async function testOnNode(job: Job, major: number): Promise<Outcome> {
+async function testFilesOnDeno(
+  job: Job,
+  isMeant: (file: string) => boolean,
+): Promise<Outcome> {
   await installDevelopmentPackages(job.signal);
+  const files = await largestFirst((await testFiles()).filter(isMeant));
+  return testOnDeno(job, ["--no-check", "--parallel"], files);
+}
+
+async function testOnNode(
+  job: Job,
+  major: number,
+  isMeant: (file: string) => boolean,
+): Promise<Outcome> {
+  await installDevelopmentPackages(job.signal);
+  const files = await largestFirst((await testFiles()).filter(isMeant));
   const node = await nodeBinary(major, job.signal);
   const report = path.join(job.folder, `node${major}.xml`);
   const { stdout } = await run(node, ["--version"], { signal: job.signal });
   const outcome = await run(node, [
     // A file that hangs is ended and named, long before the step is.
-    ...["--test", "--test-concurrency=2", "--test-timeout=240000"],
+    ...["--test", `--test-concurrency=${JOBS}`, "--test-timeout=240000"],
     ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
-    ...await testFiles(),
-  ], { signal: job.signal });
+    ...files,
+  ], job);
   return withCounts(outcome, report, `Node ${stdout.trim().slice(1)}`);
 }
 
@@ -168,6 +196,69 @@ async function testPackage(job: Job): Promise<Outcome> {
   const files = ["tests/package/package_test.ts"];
   const outcome = await testOnDeno(job, ["--no-check"], files);
   return { ...outcome, runtime: `npm package, Node ${NODES.join(", ")}` };
+}
+
+// === Which tests run where
+
+/** A file of tests that does not run everywhere, and why. */
+interface Limits {
+  /** What it needs or takes: `quick` leaves it out. */
+  readonly notQuick?: string;
+  /** Why it can find nothing on Node 24 that it did not find on Node 22. */
+  readonly oneNode?: string;
+}
+
+/**
+ * Every file of tests runs on Deno, on Node 22 and on Node 24, unless it is
+ * listed here, by its name without the folder.
+ *
+ * The versions of Node differ in what a program gets from them: sockets, HTTP
+ * and `fetch`, files, child processes, stdin, errors. A file whose tests prove
+ * something about these runs on both. One whose tests prove something about
+ * texts, about a browser or about another program runs on Node 22 only, since
+ * that is the version that lacks most.
+ */
+export const LIMITED: Readonly<Record<string, Limits>> = {
+  authorization_url: { oneNode: "it makes texts" },
+  commands: { notQuick: "hundreds of processes" },
+  doctor: { notQuick: "it waits for hosts that never answer" },
+  first_run: { notQuick: "tmux" },
+  hostile_callers: { notQuick: "random input" },
+  hostile_disks: { notQuick: "random input" },
+  hostile_hosts: { notQuick: "random input" },
+  hostile_pages: {
+    notQuick: "a browser, tmux, random input",
+    oneNode: "a browser and a terminal show texts",
+  },
+  never_lose: { notQuick: "hundreds of processes" },
+  pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
+  redis: { notQuick: "Redis", oneNode: "the sockets are the client's" },
+  relay: { notQuick: "a browser", oneNode: "the page runs in a browser" },
+  scripts: { oneNode: "it makes texts; the scripts run on Deno" },
+  store_conformance: { oneNode: "it judges stores that are made for it" },
+  terminal: { notQuick: "tmux" },
+  two_steps: { notQuick: "hundreds of processes" },
+};
+
+function limitsOf(file: string): Limits {
+  return LIMITED[path.basename(file, "_test.ts")] ?? {};
+}
+
+function isQuick(file: string): boolean {
+  return limitsOf(file).notQuick === undefined;
+}
+
+function runsOnBothNodes(file: string): boolean {
+  return limitsOf(file).oneNode === undefined;
+}
+
+/** What starts last should be short, or one core waits for the other. */
+async function largestFirst(files: readonly string[]): Promise<string[]> {
+  const sized = await Promise.all(files.map(async (file) => {
+    const { size } = await fs.stat(path.join(ROOT, file));
+    return { file, size };
+  }));
+  return sized.sort((a, b) => b.size - a.size).map(({ file }) => file);
 }
 
 // === Counting
@@ -197,17 +288,19 @@ export function junitCounts(xml: string): Counts {
     failed: /<(failure|error)\b/.test(body),
     skipped: /<skipped\b/.test(body),
   }));
-  const parents = new Set(cases.flatMap(({ name }) => parentNames(name)));
+  const parents = new Set(
+    cases.flatMap(({ name }) => parentNames(name, " &gt; ")),
+  );
   const tests = cases.filter(({ name }) => !parents.has(name));
   const failed = tests.filter((test) => test.failed).length;
   const skipped = tests.filter((test) => !test.failed && test.skipped).length;
   return { passed: tests.length - failed - skipped, failed, skipped };
 }
 
-/** `a &gt; b &gt; c` has the parents `a` and `a &gt; b`. */
-function parentNames(name: string): string[] {
-  const parts = name.split(" &gt; ");
-  return parts.slice(1).map((_, i) => parts.slice(0, i + 1).join(" &gt; "));
+/** `a > b > c` has the parents `a` and `a > b`. */
+function parentNames(name: string, separator: string): string[] {
+  const parts = name.split(separator);
+  return parts.slice(1).map((_, i) => parts.slice(0, i + 1).join(separator));
 }
 
 /**
@@ -246,6 +339,107 @@ export function table(
   return textTable([head, ...cells], (column) => column > 1);
 }
 
+// === Progress
+
+/** The line that opens a group of tests: Node's, Deno's. */
+const OPENED = /^(\s*)(?:▶ (.+)|(.+) \.\.\.)$/;
+
+/** The line of a test or a group that has ended. */
+const ENDED_ON_NODE = /^(\s*)([✔✖﹣]) (.+) \(\S+ms\)/;
+const ENDED_ON_DENO = /^(\s*)(.+) \.\.\. (ok|FAILED|ignored)( \(.*\))+$/;
+
+/**
+ * Counts the tests of Deno and of Node while they print their lines. The
+ * report counts once more in the end; this only shows that things go on.
+ */
+export class RunningCounts {
+  readonly counts: { -readonly [name in keyof Counts]: number } = {
+    passed: 0,
+    failed: 0,
+    skipped: 0,
+  };
+  /** Groups under way: their own lines are not tests. */
+  readonly #groups = new Set<string>();
+  #rest = "";
+  #isOver = false;
+
+  add(text: string): void {
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.#addLine(line);
+  }
+
+  #addLine(line: string): void {
+    // Node then repeats the failed ones.
+    if (line === "✖ failing tests:") this.#isOver = true;
+    if (this.#isOver) return;
+    const [, indent = "", onNode, onDeno] = OPENED.exec(line) ?? [];
+    const group = onNode ?? onDeno;
+    if (group !== undefined) this.#groups.add(indent + group);
+    const node = ENDED_ON_NODE.exec(line);
+    if (node) this.#end(node[1]! + node[3]!, node[2]!);
+    const own = ENDED_ON_DENO.exec(line);
+    if (own) this.#end(own[1]! + own[2]!, own[3]!);
+  }
+
+  #end(name: string, verdict: string): void {
+    for (const parent of parentNames(name, " ... ")) this.#groups.add(parent);
+    if (this.#groups.delete(name)) return;
+    if (verdict === "ok" || verdict === "✔") this.counts.passed++;
+    else if (verdict === "FAILED" || verdict === "✖") this.counts.failed++;
+    else this.counts.skipped++;
+  }
+}
+
+const NOTICE_MS = 20_000; // between two lines where there is no terminal
+
+/** Shows that a step is under way: on a terminal in one line, which changes. */
+class Progress {
+  readonly #name: string;
+  readonly #began: number = performance.now();
+  readonly #running = new RunningCounts();
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(name: string) {
+    this.#name = name;
+    const ms = process.stdout.isTTY ? 1000 : NOTICE_MS;
+    this.#timer = setInterval(() => this.#show(), ms);
+    this.#show();
+  }
+
+  add(text: string): void {
+    this.#running.add(text);
+  }
+
+  /** The last line, which says how the step ended. */
+  end({ ok, counts }: Outcome): void {
+    clearInterval(this.#timer);
+    const line = this.#line(ok ? "ok" : "FAILED", counts);
+    console.log(process.stdout.isTTY ? `\r${line}\x1b[K` : line);
+  }
+
+  #show(): void {
+    const { passed, failed } = this.#running.counts;
+    const counts = passed + failed > 0 ? this.#running.counts : undefined;
+    const line = this.#line("...", counts);
+    if (process.stdout.isTTY) process.stdout.write(`\r${line}\x1b[K`);
+    else console.log(line);
+  }
+
+  #line(verdict: string, counts?: Counts): string {
+    const time = duration(performance.now() - this.#began).padStart(12);
+    const tests = counts ? `  ${summary(counts)}` : "";
+    return `${verdict.padEnd(8)}${this.#name.padEnd(8)}${time}${tests}`;
+  }
+}
+
+/** A time in ms for people. */
+export function duration(ms: number): string {
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  const seconds = Math.round(ms / 1000);
+  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+}
+
 // === The driver
 
 async function runStep(
@@ -255,26 +449,19 @@ async function runStep(
 ): Promise<Outcome> {
   const limit = new AbortController();
   const timer = setTimeout(
-    () => limit.abort(`Stopped after ${STEP_LIMIT / 1000} s`),
+    () => limit.abort(`Stopped after ${duration(STEP_LIMIT)}`),
     STEP_LIMIT,
   );
   const signal = AbortSignal.any([interrupt, limit.signal]);
-  const started = performance.now();
-  const outcome = await step.run({ signal, folder }).catch((error: Error) => ({
-    ok: false,
-    output: `${error.message}\n`,
-  }));
+  const progress = new Progress(step.name);
+  const onOutput = (text: string) => progress.add(text);
+  const outcome = await step.run({ signal, folder, onOutput })
+    .catch((error) => ({ ok: false, output: `${messageOf(error)}\n` }));
   clearTimeout(timer);
-  report(step.name, outcome, performance.now() - started);
+  progress.end(outcome);
+  const { ok, output } = outcome;
+  if (!ok) console.log(`\n${withoutPassed(output).trim()}\n`);
   return outcome;
-}
-
-function report(name: string, outcome: Outcome, time: number): void {
-  const seconds = `${(time / 1000).toFixed(1)} s`.padStart(8);
-  const counts = outcome.counts ? `  ${summary(outcome.counts)}` : "";
-  const verdict = outcome.ok ? "ok    " : "FAILED";
-  console.log(`${verdict}  ${name.padEnd(8)}${seconds}${counts}`);
-  if (!outcome.ok) console.log(`\n${withoutPassed(outcome.output).trim()}\n`);
 }
 
 /**
@@ -291,6 +478,7 @@ function prove(steps: readonly Step[]): Promise<number> {
   process.once("SIGINT", () => interrupt.abort("Interrupted"));
   process.once("SIGTERM", () => interrupt.abort("Interrupted"));
   return withTemporaryFolder("test", async (folder) => {
+    const began = performance.now();
     const rows: { name: string; outcome: Outcome }[] = [];
     for (const step of steps) {
       if (interrupt.signal.aborted) break;
@@ -298,7 +486,10 @@ function prove(steps: readonly Step[]): Promise<number> {
       rows.push({ name: step.name, outcome });
     }
     const counts = total(rows.map((row) => row.outcome));
-    console.log(["", table(rows), "", summary(counts)].join("\n"));
+    const took = `Took ${duration(performance.now() - began)}`;
+    const tests = table(rows);
+    const last = [took, "", summary(counts)];
+    console.log(["", ...(tests ? [tests, ""] : []), ...last].join("\n"));
     if (interrupt.signal.aborted) return 130;
     return counts.failed === 0 ? 0 : 1;
   });

@@ -19,7 +19,10 @@ import { ranges, readLcov } from "../scripts/coverage.ts";
 import { readSettings, SOAKS, table as noteTable } from "../scripts/soak.ts";
 import {
   chooseSteps,
+  duration,
   junitCounts,
+  LIMITED,
+  RunningCounts,
   STEPS,
   summary,
   table,
@@ -222,11 +225,107 @@ test("chooseSteps() takes all steps, or the named ones in their order", () => {
   );
 });
 
+test("chooseSteps() takes quick for format, lint, types and quick tests", () => {
+  const names = (args: string[]) => chooseSteps(args).map((step) => step.name);
+  assert.deepEqual(names(["quick"]), ["fmt", "lint", "check", "quick"]);
+  assert.deepEqual(names(["package", "lint", "quick"]), [
+    ...["fmt", "lint", "check", "package", "quick"],
+  ]);
+  assert.ok(STEPS.every((step) => step.name !== "quick"));
+});
+
 test("chooseSteps() answers an unknown name with the known ones", () => {
   assert.throws(() => chooseSteps(["fmt", "node18"]), {
     name: "RangeError",
-    message: /"node18": there are fmt, lint, .*, node24, package/,
+    message: /"node18": there are fmt, lint, .*, node24, package, quick/,
   });
+});
+
+test("Each file with limits is there, and says what they are", async () => {
+  for (const [name, { notQuick, oneNode }] of Object.entries(LIMITED)) {
+    await testFile(`${name}_test.ts`);
+    assert.ok(notQuick || oneNode, name);
+  }
+  const files = await testFiles();
+  const quick = files.filter((file) =>
+    !LIMITED[path.basename(file, "_test.ts")]?.notQuick
+  );
+  assert.ok(quick.length > files.length / 2, `${quick}`);
+});
+
+/** What a run prints, line by line and in odd pieces, as counted. */
+function countsOf(output: string): RunningCounts["counts"] {
+  const running = new RunningCounts();
+  for (let i = 0; i < output.length; i += 7) {
+    running.add(output.slice(i, i + 7));
+  }
+  return running.counts;
+}
+
+test("RunningCounts counts Deno's tests, not those that have steps", () => {
+  assert.deepEqual(
+    countsOf(`running 3 tests from ./tests/a_test.ts
+alone ... ok (42µs)
+suite ...
+  a ... ok (1ms)
+  b ... c ... FAILED (12ms)
+suite ... FAILED (due to 1 failed step) (13ms)
+todo ... ignored (0ms)
+------- output -------
+told ... by the test
+----- output end -----
+FAILED | 1 passed (1 step) | 1 failed (1 step) | 1 ignored (13ms)
+`),
+    { passed: 2, failed: 1, skipped: 1 },
+  );
+  assert.deepEqual(
+    countsOf(`./tests/a_test.ts => alone ... ok (42µs)
+./tests/b_test.ts => suite ... a ... ok (1ms)
+./tests/a_test.ts => todo ... ignored (0ms)
+./tests/b_test.ts => suite ... b ... FAILED (12ms)
+./tests/b_test.ts => suite ... FAILED (due to 1 failed step) (13ms)
+`),
+    { passed: 2, failed: 1, skipped: 1 },
+  );
+});
+
+test("RunningCounts counts Node's tests, not the suites, and once", () => {
+  assert.deepEqual(
+    countsOf(`✔ alone (0.4ms)
+▶ suite
+  ✔ a (210.5ms)
+  ▶ inner
+    ✖ b (12.1ms)
+  ✖ inner (13.1ms)
+✖ suite (224.2ms)
+﹣ todo (0.1ms) # SKIP
+ℹ tests 4
+✖ failing tests:
+
+test at tests/a_test.ts:1:2
+✖ b (12.1ms)
+`),
+    { passed: 2, failed: 1, skipped: 1 },
+  );
+});
+
+test("duration() is in seconds, then in minutes", () => {
+  assert.equal(duration(1234), "1.2 s");
+  assert.equal(duration(59_900), "59.9 s");
+  assert.equal(duration(119_900), "2 min 0 s");
+  assert.equal(duration(372_000), "6 min 12 s");
+});
+
+test("The driver says what it does, how long it took, and the counts", {
+  skip: !ON_DENO && "the driver runs on Deno",
+}, async () => {
+  const driver = runtimeCommand(path.join(ROOT, "scripts", "test.ts"));
+  const { stdout } = await start([...driver, "--", "lint"]).ended;
+  assert.match(stdout, /^\.\.\. +lint +0\.0 s$/m);
+  assert.match(stdout, /^(ok|FAILED) +lint +\d\S+ s$/m);
+  assert.match(stdout, /\nTook \d.*s\n\n\d+ passed, \d+ failed\n$/);
+  const unknown = await start([...driver, "lint", "nonsense"]).ended;
+  assert.deepEqual([unknown.code, unknown.stdout], [2, ""]);
 });
 
 test("junitCounts() counts in Deno's report only tests without steps", () => {
