@@ -615,8 +615,24 @@ export interface TokenMeta {
   user_type?: UserType;
   /** The shops of the seller, once they were asked for. */
   shops?: Shop[];
+  /** Seconds that the last refresh should have brought and did not bring. */
+  unmet_min_valid?: number;
+  /** The last refresh, if the host said that the grant is gone. */
+  refresh_refused?: RefusedRefresh;
   /** Whatever else was found in the file. */
   [name: string]: unknown;
+}
+
+/** A refusal that is remembered, so that not every call asks again. */
+export interface RefusedRefresh {
+  /** When it came: Unix seconds by the token host's clock. */
+  at: number;
+  /** TikTok's `code`. */
+  code: number;
+  /** What the error said. */
+  message: string;
+  /** TikTok's id of the request. */
+  request_id?: string;
 }
 
 /** A token reply as it is kept by a {@linkcode TokenStore}. */
@@ -4454,7 +4470,11 @@ export interface AccessTokenOptions extends AppCredentials, TokenOptions {
   store?: TokenStore;
   /** Name that they are kept under. @default {"default"} */
   profile?: string;
-  /** Refresh if less than this is left. @default {"5m"} */
+  /**
+   * Refresh if less than this is left. If even a fresh token has less, it is
+   * returned with a warning, and none is asked for within the next hour.
+   * @default {"5m"}
+   */
   minValid?: Duration;
   /** Called with what a person should know though the call goes on. */
   onWarning?: (message: string) => unknown;
@@ -4464,6 +4484,9 @@ export interface AccessTokenOptions extends AppCredentials, TokenOptions {
  * A valid access token for a profile: from the store, refreshed when it is
  * about to expire. However many callers there are, in however many processes,
  * one refresh request is made.
+ *
+ * A refresh that fails while the old token still lives is a warning, unless
+ * `minValid` is given. If the grant is gone, TikTok is asked once a minute.
  *
  * @throws {TikTokShopError} of kind `login_required` if there are no tokens,
  * or the seller's grant is gone; of the kinds of {@linkcode refreshTokens};
@@ -4478,6 +4501,8 @@ export async function accessToken(
 /** How tokens are kept fresh; credentials are asked for only when needed. */
 interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
   appKey?: string;
+  /** Seconds that a refresh should bring; none asks in any case. */
+  least?: number;
   credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
   /** Has a call wait until it may be made. */
   inTurn?: Turns;
@@ -4499,9 +4524,93 @@ async function validTokens(
   const { store = defaultStore(), profile = "default" } = keep;
   const least = seconds(keep.minValid ?? "5m", 0);
   const tokens = await loadTokens(store, profile, keep.signal);
-  const { now = Date.now } = keep;
+  const { now = Date.now, onWarning } = keep;
   if (secondsLeft(tokens, now) > least) return tokens;
-  return await refreshOnce(store, profile, tokens, keep);
+  const name = `profile "${printable(profile)}"`;
+  try {
+    const fresh = await refreshOnce(store, profile, tokens, { ...keep, least });
+    const left = secondsLeft(fresh, now);
+    if (left > least) return fresh;
+    const has = left > 0
+      ? `has ${timeLeft(left)} left, not ${timeLeft(least)}`
+      : "has expired";
+    const word = `The access token of ${name} ${has}: a refresh brings no more`;
+    await notify(onWarning, word);
+    return fresh;
+  } catch (error) {
+    if (!isBearable(error) || keep.minValid !== undefined) throw error;
+    if (secondsLeft(tokens, now) <= 0) throw error;
+    const word = `The access token of ${name} could not be refreshed and is ` +
+      `used while it lives: ${messageOf(error)}`;
+    await notify(onWarning, word);
+    return tokens;
+  }
+}
+
+/** Whether a refresh failed without loss, and by no decision of the caller. */
+function isBearable(error: unknown): boolean {
+  return error instanceof TikTokShopError && error.kind !== "cancelled" &&
+    error.reply === undefined;
+}
+
+const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
+const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
+
+/**
+ * Whether a refresh is known to be of no use for now: it brought less than an
+ * hour ago what does not live long enough. Throws if the grant was gone less
+ * than a minute ago. Both are remembered in the store, for all processes.
+ */
+function isVain(
+  tokens: StoredTokens,
+  { least, now = Date.now }: KeepOptions,
+): boolean {
+  if (least === undefined) return false;
+  const { meta } = tokens;
+  const { refresh_refused: refused } = meta;
+  const time = hostTime(meta, now);
+  const isRecent = (at: unknown, pause: number) =>
+    Math.abs(time - Number(textOf(at) || NaN)) < pause;
+  if (isRecord(refused) && isRecent(refused.at, REFUSED_PAUSE)) {
+    throw refusedError(refused);
+  }
+  const life = expiryOf(tokens) - (integerOf(meta.obtained_at) ?? 0);
+  const unmet = meta.unmet_min_valid !== undefined && life <= least &&
+    isRecent(meta.obtained_at, UNMET_PAUSE);
+  // One that has died since is another matter, unless it came as good as dead.
+  return unmet && (life < 60 || secondsLeft(tokens, now) > 0);
+}
+
+/** The refusal that was remembered, as the error that it was. */
+function refusedError(refused: Record<string, unknown>): TikTokShopError {
+  const code = integerOf(refused.code);
+  return new TikTokShopError(
+    "login_required",
+    printable(textOf(refused.message)),
+    {
+      code,
+      requestId: printable(textOf(refused.request_id)) || undefined,
+      hint: TIKTOK_CODES[code ?? 0]?.hint ?? LOGIN_AGAIN,
+    },
+  );
+}
+
+/** Remembers, as long as the lock is held, that the grant is gone. */
+async function rememberRefusal(
+  error: unknown,
+  store: TokenStore,
+  profile: string,
+  { meta, ...tokens }: StoredTokens,
+  lock: TokenLock,
+  now: () => number = Date.now,
+): Promise<void> {
+  const { kind, code, message, requestId } = error as Partial<TikTokShopError>;
+  if (kind !== "login_required" || code === undefined) return;
+  const at = hostTime(meta, now);
+  const refused = { at, code, message, request_id: requestId };
+  const kept = { ...tokens, meta: { ...meta, refresh_refused: refused } };
+  // If it cannot be saved, the next call asks again: no more is lost.
+  await store.save(profile, kept as StoredTokens, lock).catch(() => {});
 }
 
 async function loadTokens(
@@ -4532,14 +4641,20 @@ function hostTime(meta: TokenMeta, now: () => number): number {
  * gone back: then what it tells proves nothing, and a refresh measures it anew.
  */
 function secondsLeft(tokens: StoredTokens, now: () => number): number {
-  const { data, meta } = tokens;
+  const { meta } = tokens;
   const obtained = integerOf(meta.obtained_at) ?? 0;
-  const end = integerOf(data.access_token_expire_in) ?? obtained + 7 * 86400;
+  const end = expiryOf(tokens);
   const time = hostTime(meta, now);
   if (time < obtained - 3600) return 0;
   // In the first hour it is as wrong as it was: else a clock that is a week
   // ahead, and remains so, would let no token live.
   return end - (time < obtained + 3600 ? time : Math.max(time, now() / 1000));
+}
+
+/** When an access token ends, in Unix seconds. */
+function expiryOf({ data, meta }: StoredTokens): number {
+  return integerOf(data.access_token_expire_in) ??
+    (integerOf(meta.obtained_at) ?? 0) + 7 * 86400;
 }
 
 /** A refresh that the callers of this process share. */
@@ -4560,6 +4675,7 @@ async function refreshOnce(
   seen: StoredTokens,
   options: KeepOptions,
 ): Promise<StoredTokens> {
+  if (isVain(seen, options)) return seen;
   const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
   refreshes.set(store, running);
   const shared = running.get(profile) ??
@@ -4605,10 +4721,14 @@ async function refreshLocked(
   const lock = await lockProfile(store, profile, { signal, onWarning });
   try {
     const held = await loadTokens(store, profile, signal);
-    if (!sameTokens(held, seen)) return held;
+    if (!sameTokens(held, seen) || isVain(held, options)) return held;
     // A store may have overheard it; from the request on it counts no more.
     if (signal.aborted) throw cancelledError(signal.reason);
-    const fresh = await renewedTokens(profile, held, app, options);
+    const fresh = await renewedTokens(profile, held, app, options)
+      .catch(async (error) => {
+        await rememberRefusal(error, store, profile, held, lock, options.now);
+        throw error;
+      });
     return await saveRenewed(store, profile, held, fresh, lock)
       .catch((error) => {
         throw unsavedError(error, withoutMeta(fresh));
@@ -4665,7 +4785,12 @@ async function renewedTokens(
   const url = refreshRequest(app, token, options);
   const obtain = () => obtainTokens(url, app, options);
   const { reply, meta } = await (options.inTurn?.(obtain) ?? obtain());
-  return mergedTokens(held, reply, { app_key: app.appKey, ...meta });
+  const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
+  const { least, now = Date.now } = options;
+  if (least !== undefined && secondsLeft(fresh, now) <= least) {
+    fresh.meta.unmet_min_valid = least;
+  }
+  return fresh;
 }
 
 /** The reply verbatim, but the old refresh token if none came back. Pure. */
@@ -4674,7 +4799,9 @@ function mergedTokens(
   reply: TokenReply,
   meta: TokenMeta,
 ): StoredTokens {
-  const { clock_offset: _, ...kept } = held.meta;
+  const kept = { ...held.meta };
+  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
+  for (const name of stale) delete kept[name];
   const { refresh_token, refresh_token_expire_in, open_id } = held.data;
   const data = { ...reply.data, open_id: reply.data.open_id ?? open_id };
   if (!data.refresh_token) {
@@ -4907,7 +5034,8 @@ async function sendFresh(
     const { code = 0 } = error as Partial<TikTokShopError>;
     const { store = defaultStore(), profile = "default" } = options;
     if (code === TOKEN_EXPIRED) {
-      const fresh = await refreshOnce(store, profile, tokens, options);
+      const keep = { ...options, least: 0 };
+      const fresh = await refreshOnce(store, profile, tokens, keep);
       return await sendCall(call, app, fresh, options);
     }
     // Another process may have refreshed since these were read.
@@ -5819,6 +5947,10 @@ function tell(text: string): void {
   const { isTTY, columns } = RUNTIME.process.stderr;
   const whole = !isTTY || !columns || text.length <= columns;
   put(`${whole ? text : wrapped(text, columns).join("\n")}\n`);
+}
+
+function warn(text: string): void {
+  tell(`${paint("33", "warning:")} ${text}`);
 }
 
 /** Text for people; that it cannot be written is no reason to fail. */
@@ -7128,7 +7260,7 @@ function keepFor(
     apiEndpoint: cli.get("api-endpoint"),
     signal,
     ...requestOptions(cli),
-    onWarning: tell,
+    onWarning: warn,
     credentials: ({ meta }) =>
       inTurn(() => readCredentials(cli, meta, input, signal)),
   };
@@ -7422,7 +7554,7 @@ async function forget(store: TokenStore, profile: string): Promise<boolean> {
   // Before the lock, which would make the folder.
   if (!await store.load(profile)) return false;
   // Not in the middle of a refresh, which would bring the profile back.
-  const lock = await lockProfile(store, profile, { onWarning: tell });
+  const lock = await lockProfile(store, profile, { onWarning: warn });
   try {
     return await store.remove(profile);
   } finally {
@@ -7556,14 +7688,11 @@ function timeLeft(span: number | undefined): string {
 function warnOfEnd(status: ProfileStatus): void {
   const { error, refresh_token_left: left } = status;
   const profile = printable(status.profile);
-  if (error) return tell(`${paint("33", "warning:")} ${error}`);
+  if (error) return warn(error);
   if (left === undefined || left > 30 * 86400) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
   const hint = hintFor(LOGIN_AGAIN, { profile });
-  tell(
-    `${paint("33", "warning:")} the seller's grant of profile ${profile} ` +
-      `${when}, ${hint}`,
-  );
+  warn(`the seller's grant of profile ${profile} ${when}, ${hint}`);
 }
 
 /** Columns of text, foreign text made safe. */

@@ -79,13 +79,24 @@ export async function withPairIn<T>(
   );
 }
 
-/** Each refreshes, whatever is left: the tokens live seven days. */
-export const ALWAYS = { minValid: "8d" };
+/** When the clock of {@linkcode ALWAYS} was right. */
+const BEGIN = Date.now();
+
+/**
+ * Each refreshes, whatever is left: the tokens live seven days, and the hour
+ * after which a longer life is asked for again is over in a millisecond.
+ */
+export const ALWAYS = {
+  minValid: "8d",
+  now: (): number => BEGIN + (Date.now() - BEGIN) * 4_000_000,
+};
 
 /** What a worker is told that is to refresh this file. */
 export function jobOf({ refreshEndpoint }: Host, folder: string): Job {
   const place = { folder, lease: LEASE };
-  return { place, app: APP, options: { refreshEndpoint, ...ALWAYS } };
+  const { minValid } = ALWAYS;
+  const options = { refreshEndpoint, minValid };
+  return { place, app: APP, options, hasteSince: BEGIN };
 }
 
 /** The refresh token in the file, which is whole and not made of two pairs. */

@@ -21,6 +21,7 @@ import {
   fileStore,
   memoryStore,
   type StoredTokens,
+  TikTokShopError,
   type TokenStore,
 } from "../mod.ts";
 import {
@@ -29,7 +30,7 @@ import {
   type SandboxOptions,
   startSandbox,
 } from "../scripts/sandbox.ts";
-import { startProgram } from "./helpers.ts";
+import { freePort, loginAsPerson, startProgram } from "./helpers.ts";
 import { failure, withFolder, withSandbox } from "./token_host.ts";
 import {
   askAt,
@@ -52,6 +53,7 @@ import {
 const LEASE = 1000;
 const DAY = 86_400;
 const NAME = "default";
+const LOGIN_PORT = await freePort();
 
 /** A sandbox, a store with an expired token, and how to ask for another. */
 interface Setup {
@@ -338,18 +340,211 @@ test("accessToken() hands JSON.stringify stores what it takes", () =>
 
 for (const fault of ["expired-refresh", "deauthorized"] as SandboxFault[]) {
   test(`accessToken() says that a login is needed after ${fault}`, () =>
-    withExpiredFile(async ({ sandbox, folder, ask }) => {
-      const before = await readFile(join(folder, "default.json"), "utf8");
+    withExpiredFile(async ({ sandbox, store, folder, held, ask }) => {
       sandbox.fail("refresh", fault);
       const error = await failure(accessToken(ask), "login_required");
       assert.match(error.hint!, /log in again/);
-      assert.equal(
-        await readFile(join(folder, "default.json"), "utf8"),
-        before,
-      );
+      const { meta, ...reply } = (await store.load(NAME))!;
+      const { refresh_refused: refused, ...before } = meta;
+      assert.deepEqual({ ...reply, meta: before }, held);
+      assert.equal(refused?.code, error.code);
       assert.deepEqual(await readdir(folder), ["default.json"]);
     }));
 }
+
+// === What need not be asked again
+
+const HOUR = 3600;
+
+/** Options whose clock is so many seconds ahead, and the warnings. */
+function later(ask: AccessTokenOptions, ahead: number) {
+  const warnings: string[] = [];
+  const onWarning = (message: string) => warnings.push(message);
+  const now = () => Date.now() + ahead * 1000;
+  return { options: { ...ask, now, onWarning }, warnings };
+}
+
+test("accessToken() asks about a grant that is gone once a minute", () =>
+  withExpired(async ({ sandbox, held, ask }) => {
+    sandbox.deauthorize(held.data.open_id);
+    const first = await failure(accessToken(ask), "login_required");
+    const callers = Array.from({ length: 25 }, () => ask);
+    for (const each of callers) {
+      const error = await failure(accessToken(each), "login_required");
+      for (const name of ["message", "code", "hint", "requestId"] as const) {
+        assert.equal(error[name], first[name]);
+      }
+    }
+    await Promise.all(callers.map((each) => failure(accessToken(each))));
+    assert.equal(refreshCount(sandbox), 1);
+    await failure(accessToken(later(ask, 58).options));
+    assert.equal(refreshCount(sandbox), 1);
+    await failure(accessToken(later(ask, 61).options));
+    await failure(accessToken(later(ask, 62).options));
+    assert.equal(refreshCount(sandbox), 2);
+  }));
+
+test("callApi() asks about a grant that is gone once a minute", () =>
+  withExpired(async ({ sandbox, held, ask }) => {
+    sandbox.deauthorize(held.data.open_id);
+    const call = () =>
+      authorizedShops({ ...ask, ...sandbox, store: ask.store });
+    for (let n = 0; n < 20; n++) await failure(call(), "login_required");
+    assert.equal(refreshCount(sandbox), 1);
+  }));
+
+test("a grant that is gone is asked about once by fifty callers in each of four processes", () =>
+  withExpiredFile(async ({ sandbox, held, folder }) => {
+    sandbox.deauthorize(held.data.open_id);
+    const job = jobAt(sandbox, { folder });
+    const starting = Array.from({ length: 4 }, () => startWorker(job));
+    await withWorkers(starting, async (workers) => {
+      for (let round = 0; round < 2; round++) {
+        for (const worker of workers) worker.order({ callers: 50 });
+        for (const { next } of workers) {
+          const { tokens, errors } = (await next())!;
+          assert.deepEqual([tokens.length, errors.length], [0, 50]);
+        }
+      }
+      assert.equal(refreshCount(sandbox), 1);
+    });
+  }, { latency: 100 }));
+
+test("a login and the refresh command end the memory of a grant that is gone", () =>
+  withExpiredFile(async ({ sandbox, store, held, folder, ask }) => {
+    const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder };
+    sandbox.fail("refresh", "deauthorized");
+    await failure(accessToken(ask), "login_required");
+    const { code, stderr } = await startProgram(["refresh"], { env }).ended;
+    assert.equal(code, 0, stderr);
+    assert.equal(refreshCount(sandbox), 2);
+    assert.equal((await store.load(NAME))!.meta.refresh_refused, undefined);
+
+    await store.save(NAME, held);
+    sandbox.fail("refresh", "deauthorized");
+    await failure(accessToken(ask), "login_required");
+    assert.ok((await store.load(NAME))!.meta.refresh_refused);
+    const ended = await loginAsPerson(sandbox, [], { env });
+    assert.equal(ended.code, 0, ended.stderr);
+    assert.equal((await store.load(NAME))!.meta.refresh_refused, undefined);
+  }, { redirectUrl: `http://localhost:${LOGIN_PORT}/` }));
+
+for (
+  const [host, life, minValid, says] of [
+    ["lives too short", 7 * DAY, "8d", /has (7d|6d 23h) left, not 8d/],
+    ["has expired", -10, undefined, /has expired/],
+    ["has expired", -10, "1h", /has expired/],
+    ["lives for seconds", 2, undefined, /has (\ds left, not 5m|expired)/],
+  ] as const
+) {
+  test(`accessToken() returns a token that ${host} and asks once an hour, ${minValid} wanted`, () =>
+    withExpired(async ({ sandbox, store, ask }) => {
+      const wanted = { ...ask, minValid };
+      for (let n = 0; n < 25; n++) {
+        const { options, warnings } = later(wanted, 0);
+        const token = await accessToken(options);
+        assert.equal(token, await storedToken(store));
+        assert.equal(warnings.length, 1);
+        assert.match(warnings[0]!, says);
+      }
+      const many = Array.from({ length: 25 }, () => accessToken(wanted));
+      await Promise.all(many);
+      assert.equal(refreshCount(sandbox), 1);
+      await accessToken(later(wanted, HOUR - 60).options);
+      assert.equal(refreshCount(sandbox), 1);
+      await accessToken(later(wanted, HOUR + 60).options);
+      assert.equal(refreshCount(sandbox), 2);
+    }, { accessTokenLife: life }));
+}
+
+test("a token that lives too short is asked for once by four processes", () =>
+  withExpiredFile(async ({ sandbox, folder }) => {
+    const job = jobAt(sandbox, { folder });
+    job.options.minValid = "8d";
+    const starting = Array.from({ length: 4 }, () => startWorker(job));
+    await withWorkers(starting, async (workers) => {
+      for (let round = 0; round < 2; round++) {
+        for (const worker of workers) worker.order({ callers: 50 });
+        for (const { next } of workers) {
+          assert.deepEqual((await next())!.errors, []);
+        }
+      }
+      assert.equal(refreshCount(sandbox), 1);
+    });
+  }, { latency: 100 }));
+
+test("accessToken() replaces a short-lived token once it has died", () =>
+  withExpired(async ({ sandbox, ask }) => {
+    const token = await accessToken(ask);
+    assert.equal(await accessToken(later(ask, 100).options), token);
+    assert.notEqual(await accessToken(later(ask, 130).options), token);
+    assert.equal(refreshCount(sandbox), 2);
+  }, { accessTokenLife: 120 }));
+
+test("callApi() asks no more than once for a token that comes expired", () =>
+  withExpired(async ({ sandbox, ask }) => {
+    const call = () =>
+      authorizedShops({ ...ask, ...sandbox, store: ask.store });
+    for (let n = 0; n < 10; n++) await failure(call(), "rejected");
+    assert.equal(refreshCount(sandbox), 1);
+  }, { accessTokenLife: -10 }));
+
+test("token --min-valid 8d prints the fresh token with a warning", () =>
+  withExpiredFile(async ({ sandbox, store, folder }) => {
+    const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder };
+    for (let n = 0; n < 2; n++) {
+      const running = startProgram(["token", "--min-valid", "8d"], { env });
+      const { code, stdout, stderr } = await running.ended;
+      assert.equal(stdout, `${await storedToken(store)}\n`);
+      assert.match(stderr, /^warning: The access token .* left, not 8d: /);
+      assert.equal(code, 0);
+    }
+    assert.equal(refreshCount(sandbox), 1);
+  }));
+
+// === A refresh that fails while the old token lives
+
+for (
+  const [fault, kind] of [
+    ["text-404", "invalid_response"],
+    ["ip-not-allowed", "rejected"],
+    ["deauthorized", "login_required"],
+  ] as const
+) {
+  test(`accessToken() uses a token that still lives after ${fault}`, () =>
+    withExpired(async ({ sandbox, held, ask }) => {
+      const end = held.data.access_token_expire_in;
+      const now = () => (end - 200) * 1000;
+      sandbox.fail("refresh", fault, Infinity);
+      const { options, warnings } = later(ask, 0);
+      const living = { ...options, now };
+      assert.equal(await accessToken(living), held.data.access_token);
+      assert.equal(warnings.length, 1);
+      assert.match(warnings[0]!, /is used while it lives: Cannot get tokens/);
+      // Asked for and not met.
+      await failure(accessToken({ ...living, minValid: "5m" }), kind);
+      const dead = { ...options, now: () => (end + 1) * 1000 };
+      await failure(accessToken(dead), kind);
+    }));
+}
+
+test("accessToken() uses a token that still lives when it cannot be locked", () =>
+  withExpired(async ({ held, store, ask }) => {
+    const now = () => (held.data.access_token_expire_in - 200) * 1000;
+    const lock = () =>
+      Promise.reject(new TikTokShopError("store", "The disk is read-only"));
+    const options = { ...ask, now, store: { ...store, lock } };
+    assert.equal(await accessToken(options), held.data.access_token);
+  }));
+
+test("accessToken() hands over what it could not save though the old token lives", () =>
+  withExpired(async ({ held, store, ask }) => {
+    const now = () => (held.data.access_token_expire_in - 200) * 1000;
+    const save = () => Promise.reject(new Error("The disk is full"));
+    const options = { ...ask, now, store: { ...store, save } };
+    const { reply } = await failure(accessToken(options), "store");
+    assert.notEqual(reply!.data.refresh_token, held.data.refresh_token);
+  }));
 
 test("accessToken() says that a login is needed without a refresh token", () =>
   withExpired(async ({ sandbox, store, held, ask }) => {
@@ -669,7 +864,7 @@ test("The program says that it waits for a lock, and leaves another program's fi
         env: sandbox.env,
       });
       await running.until(
-        /^Waiting for another process that holds the lock of profile "Cargo"$/m,
+        /^warning: Waiting for another process .* lock of profile "Cargo"$/m,
       );
       const { code, stdout, stderr } = await running.ended;
       assert.deepEqual([code, stdout], [1, ""]);

@@ -26,7 +26,11 @@ await close();
 
 /** Asks as often as wanted, at once. */
 async function work({ callers = 1, profile }: Order): Promise<Outcome> {
-  const ask = () => accessToken({ ...job.options, ...job.app, store, profile });
+  const { options, app, hasteSince } = job;
+  const now = hasteSince === undefined
+    ? Date.now
+    : () => hasteSince + (Date.now() - hasteSince) * 4_000_000;
+  const ask = () => accessToken({ ...options, ...app, store, profile, now });
   const asked = await Promise.allSettled(Array.from({ length: callers }, ask));
   const outcome = {
     tokens: [] as string[],

@@ -26,6 +26,8 @@ export interface Job {
   app: AppCredentials;
   /** Further options of `accessToken()`. */
   options: Pick<AccessTokenOptions, "refreshEndpoint" | "minValid">;
+  /** From when on its clock is four million times too fast. */
+  hasteSince?: number;
 }
 
 /** What a worker is to do. */
