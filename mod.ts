@@ -1143,22 +1143,13 @@ function missingStateError(message: string): TikTokShopError {
 
 /** What the gate needs to know of the login that it guards. */
 interface Expected {
-  redirectUrl: string;
   hosts: ReadonlySet<string>;
   paths: ReadonlySet<string>;
   state: string;
 }
 
-/** Why a redirect that came is not used. */
-type Unused =
-  | "other" // wrong state, or none and no code
-  | "stateless"
-  | "ambiguous" // a second code without state
-  | "host"
-  | "path"
-  | "twice"
-  | "headers"
-  | "https";
+/** Why a redirect that came is not used; see {@linkcode UNUSED}. */
+type Unused = keyof typeof UNUSED;
 
 /** The gate's verdict: an answer, or a redirect that may be acted on. */
 type Verdict =
@@ -1245,7 +1236,6 @@ function expectedOn(
 ): Expected {
   const redirectUrl = callbackUrl(options, port);
   return {
-    redirectUrl,
     hosts: ownHosts(port, redirectUrl),
     paths: ownPaths(options, redirectUrl),
     // With a relay it names the port to move the redirect on to.
@@ -1365,10 +1355,10 @@ class Callback {
   }
 
   /** Counts what is not used, and tells each kind once; the text of it. */
-  note(why: Unused): string | undefined {
+  note(why: Unused): string {
     const times = this.unused.get(why) ?? 0;
     this.unused.set(why, times + 1);
-    const text = UNUSED[why][1]?.replace("URL", this.#login.redirectUrl);
+    const text = UNUSED[why][1].replace("URL", this.#login.redirectUrl);
     if (text && times === 0) void notify(this.#options.onWarning, text);
     return text;
   }
@@ -1488,13 +1478,18 @@ class LoopbackFlow implements AuthFlow {
       },
       onUnread: (why) => this.#callback.note(why),
     });
-    void this.#server.failed.then((error) => this.#lose(error));
+    void this.#server.failed.then((error) => {
+      // A redirect that was taken needs no listener any more.
+      if (!this.#taken) this.#fail(error);
+    });
     this.port = this.#server.port;
-    const { redirectUrl, state } = this.#expectedOn(this.port);
-    this.redirectUrl = redirectUrl;
+    this.redirectUrl = callbackUrl(this.#options, this.port);
+    const { state } = this.#expectedOn(this.port);
     this.url = authorizationUrl({ ...this.#options, state });
     const time = waitingTime(timeout);
-    this.#timer = setTimeout(() => this.#expire(time), time);
+    this.#timer = setTimeout(() => {
+      this.#fail(timeoutError(time, this.#callback.unused, this.redirectUrl));
+    }, time);
     this.#forgetAbort = onAbort(signal, this.#aborted);
     this.#step(FlowState.WAITING_FOR_REDIRECT);
     // An abort while the port was opening fires no event any more.
@@ -1559,7 +1554,14 @@ class LoopbackFlow implements AuthFlow {
     try {
       if (outcome.kind === "error") throw outcome.error;
       this.#step(FlowState.WAITING_FOR_RESPONSE);
-      const { reply, meta } = await this.#obtain(outcome.code);
+      const { signal } = this.#exchange;
+      const { reply, meta } = await obtainFor(
+        this.#options,
+        outcome.code,
+        signal,
+      ).catch((error) => {
+        throw signal.aborted ? cancelledError(signal.reason, "login") : error;
+      });
       // From here on nothing cancels the login: the code is spent.
       secrets = tokensOf(reply);
       await this.#options.onReply?.(reply, meta);
@@ -1571,31 +1573,12 @@ class LoopbackFlow implements AuthFlow {
     }
   }
 
-  async #obtain(code: string): ReturnType<typeof obtainFor> {
-    const { signal } = this.#exchange;
-    try {
-      return await obtainFor(this.#options, code, signal);
-    } catch (error) {
-      throw signal.aborted ? cancelledError(signal.reason, "login") : error;
-    }
-  }
-
   #fail(error: unknown): void {
     const state = this.#state === FlowState.WAITING_FOR_REDIRECT &&
         isDenial(error)
       ? FlowState.ACCESS_DENIED
       : FlowState.FAILED;
     if (this.#end(state)) this.#settle.reject(error);
-  }
-
-  #expire(time: number): void {
-    const { unused } = this.#callback;
-    this.#fail(timeoutError(time, unused, this.redirectUrl));
-  }
-
-  /** A listener is gone; a redirect that was taken needs it no more. */
-  #lose(error: TikTokShopError): void {
-    if (!this.#taken) this.#fail(error);
   }
 
   /** Ends the login; false if it has ended before. */
@@ -1619,11 +1602,11 @@ function isDenial(error: unknown): boolean {
   return (error as Partial<TikTokShopError>)?.kind === "access_denied";
 }
 
-/** Whether a redirect is a copy of the one that is acted on. */
+/** Tells whether a redirect is a copy of another. */
 function sameOutcome(a: Outcome, b: Outcome): boolean {
-  return a.kind === "code"
-    ? b.kind === "code" && a.code === b.code
-    : b.kind === "error" && a.error.message === b.error.message;
+  const keyOf = (one: Outcome) =>
+    one.kind === "code" ? `code ${one.code}` : one.error.message;
+  return keyOf(a) === keyOf(b);
 }
 
 function successPage({ data }: TokenReply): PageAnswer {
@@ -1639,8 +1622,8 @@ function failurePage(error: unknown, secrets: string[]): PageAnswer {
 }
 
 /** What came and is not used: how a timeout counts it, and what is told. */
-const UNUSED: Record<Unused, [count: string, told?: string]> = {
-  other: ["of other attempts turned away"],
+const UNUSED = {
+  other: ["of other attempts turned away", ""],
   stateless: [
     "without state held",
     "A redirect without state came and is held: it may be forged",
@@ -1675,7 +1658,7 @@ const UNUSED: Record<Unused, [count: string, told?: string]> = {
     "Partner Center starts with https, but must start with http; or serve " +
     "the callback over https",
   ],
-};
+} as const;
 
 /** Tells what came, and what to do. Pure. */
 function timeoutError(
@@ -1688,7 +1671,7 @@ function timeoutError(
   const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
   // Deno tells nobody of a browser that spoke https to us, or sent too much.
   const unseen = RUNTIME.Deno
-    ? "; if the browser showed an error, delete the cookies of localhost"
+    ? ", and, if the browser showed an error, delete the cookies of localhost"
     : "";
   const hint = unused.has("stateless")
     ? missingStateError("").hint
@@ -1786,14 +1769,13 @@ function stateFor(random: string, redirectUrl: string, port: number): string {
 }
 
 /** Ports that browsers open no page of (Fetch standard, "bad ports"). */
-const BAD_PORTS = new Set([
-  ...[1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69],
-  ...[77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119],
-  ...[123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515],
-  ...[526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990],
-  ...[993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000],
-  ...[6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080],
-]);
+const BAD_PORTS = new Set(
+  ("1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 " +
+    "103 104 109 110 111 113 115 117 119 123 135 137 139 143 161 179 389 " +
+    "427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 " +
+    "636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 " +
+    "6566 6665 6666 6667 6668 6669 6679 6697 10080").split(" ").map(Number),
+);
 
 function checkBrowsable(port: number): void {
   if (!BAD_PORTS.has(port)) return;
@@ -3103,7 +3085,7 @@ interface LoopbackOptions {
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Answer;
   /** Told what came that cannot be read; the text for its page. */
-  onUnread: (why: "headers" | "https") => string | undefined;
+  onUnread: (why: "headers" | "https") => string;
 }
 
 type Answer = Response | Promise<Response>;
@@ -7025,7 +7007,7 @@ function checkPort(port: number, needsBoth: boolean): Promise<Finding> {
       tls: undefined,
       needsBoth,
       handlerOn: () => () => plainAnswer(404),
-      onUnread: () => undefined,
+      onUnread: () => "",
     });
     await server.close();
     return "is free";
