@@ -268,12 +268,15 @@ export class TikTokShopError extends Error {
   /** Makes an error; `message` and `details.hint` must be free of secrets. */
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
     const { cause } = details;
-    super(message, cause === undefined ? {} : { cause: evidence(cause) });
+    super(
+      printable(message),
+      cause === undefined ? {} : { cause: evidence(cause) },
+    );
     this.name = "TikTokShopError";
     this.kind = kind;
     this.code = details.code;
     this.requestId = details.requestId;
-    this.hint = details.hint;
+    this.hint = details.hint && printable(details.hint);
     this.status = details.status;
     this.retryAfter = details.retryAfter;
     Object.defineProperty(this, "reply", { value: details.reply });
@@ -487,7 +490,7 @@ function misuse(
   message: string,
   Kind: typeof TypeError | typeof RangeError = TypeError,
 ): TypeError | RangeError {
-  return Object.assign(new Kind(message), { code: MISUSE });
+  return Object.assign(new Kind(printable(message)), { code: MISUSE });
 }
 
 /** The `code` of every error that {@linkcode misuse} makes. */
@@ -2580,19 +2583,30 @@ function judgeTokenAnswer(
   secrets: readonly string[],
 ): TokenReply {
   const reply = judgeEnvelope(answer, tried, secrets);
-  const data = reply.data as TokenData | undefined;
-  if (typeof data?.access_token === "string" && data.access_token) {
-    return reply as TokenReply;
-  }
+  if (hasTokens(reply.data)) return reply as TokenReply;
+  const { access_token } = (reply.data ?? {}) as Partial<TokenData>;
+  const what = access_token ? "damaged tokens" : "no access token";
   throw new TikTokShopError(
     "invalid_response",
-    `${tried}: the reply has no access token`,
+    `${tried}: the reply has ${what}`,
     {
       status: answer.status,
       requestId: requestIdOf(reply, secrets),
       hint: "try again; if it stays so, name the request id to TikTok",
     },
   );
+}
+
+/**
+ * Whether the tokens in a reply can be used. What is not printable ASCII could
+ * neither be sent in a header nor be shown: it would command the terminal.
+ */
+function hasTokens(data: unknown): boolean {
+  const isToken = (value: unknown) =>
+    typeof value === "string" && /^[\x21-\x7e]+$/.test(value);
+  return isRecord(data) && isToken(data.access_token) &&
+    (!data.refresh_token || typeof data.refresh_token !== "string" ||
+      isToken(data.refresh_token));
 }
 
 /** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
@@ -2954,9 +2968,38 @@ function integerOf(value: unknown): number | undefined {
 const JSON_TOKENS =
   /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
+/** The text of a file: UTF-8, or the UTF-16 that PowerShell's ">" writes. */
+function decodeText(bytes: Uint8Array): string {
+  const mark = bytes[0]! << 8 | bytes[1]!;
+  const name = { 0xfffe: "utf-16le", 0xfeff: "utf-16be" }[mark] ?? "utf-8";
+  return new TextDecoder(name).decode(bytes);
+}
+
+async function readText(path: string): Promise<string> {
+  return decodeText(await node("node:fs/promises").readFile(path));
+}
+
+/** As {@linkcode readText}; 0 is stdin. */
+function readTextSync(path: string | 0): string {
+  return decodeText(node("node:fs").readFileSync(path));
+}
+
+/** A path whose `~/` the shell has left, as it does within `--file=~/x`. */
+function expandHome(
+  path: string,
+  { env, platform }: {
+    env: Readonly<Record<string, string | undefined>>;
+    platform: string;
+  } = RUNTIME.process,
+): string {
+  if (!path.startsWith("~/")) return path;
+  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
+  if (!home) return path;
+  return node("node:path").join(home, path.slice(2));
+}
+
 /** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
-function parseJson(source: string): unknown {
-  const text = source.replace(/^\ufeff/, ""); // as some editors save it
+function parseJson(text: string): unknown {
   try {
     const plain = JSON.parse(text);
     if (!/\d{16}/.test(text)) return plain;
@@ -3695,11 +3738,18 @@ function storeFolder(
   platform: string,
 ): string {
   const { join } = node("node:path");
-  if (env.TIKTOK_SHOP_HOME) return env.TIKTOK_SHOP_HOME;
+  if (env.TIKTOK_SHOP_HOME) {
+    return expandHome(env.TIKTOK_SHOP_HOME, { env, platform });
+  }
+  const { isAbsolute } = node("node:path");
   const home = platform === "win32" ? env.USERPROFILE : env.HOME;
+  // A relative one is to be ignored (XDG Base Directory Specification).
+  const config = env.XDG_CONFIG_HOME ?? "";
   const base = platform === "win32"
     ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
-    : env.XDG_CONFIG_HOME || (home && join(home, ".config"));
+    : isAbsolute(config)
+    ? config
+    : home && join(home, ".config");
   if (base) return join(base, PROGRAM);
   throw misuse(
     "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
@@ -3729,7 +3779,7 @@ class FileStore implements TokenStore {
     const path = this.path(profile);
     let text: string;
     try {
-      text = await node("node:fs/promises").readFile(path, "utf8");
+      text = await readText(path);
     } catch (error) {
       if (codeOf(error) === "ENOENT") return undefined;
       throw storeError(`Cannot read ${path}`, error);
@@ -4121,8 +4171,7 @@ async function takeAway(
 }
 
 async function fileText(path: string): Promise<string | undefined> {
-  const { readFile } = node("node:fs/promises");
-  return await readFile(path, "utf8").catch(() => undefined);
+  return await readText(path).catch(() => undefined);
 }
 
 /** The tokens in the text of a file, or of what `place` names. Pure. */
@@ -4132,9 +4181,7 @@ function judgeTokenFile(
   kind = "token file",
 ): StoredTokens {
   const value = parseJson(text);
-  const data = isRecord(value) ? value.data : undefined;
-  const token = isRecord(data) ? data.access_token : undefined;
-  if (!isRecord(value) || typeof token !== "string" || !token) {
+  if (!isRecord(value) || !hasTokens(value.data)) {
     throw new TikTokShopError("store", `${place} is no ${kind}, or damaged`, {
       hint: `move it away, then ${LOGIN_AGAIN}`,
     });
@@ -5693,8 +5740,10 @@ class Cli {
     const given = this.#flags.get(flag)?.[0];
     // The flag --profile beats a file that the environment names.
     if (flag === "file" && given === undefined && this.has("profile")) return;
-    const { env } = flagOf(this.commandName, flag) ?? {};
-    return given ?? (env ? this.env(env) ?? this.#kept(flag) : undefined);
+    const { env, value } = flagOf(this.commandName, flag) ?? {};
+    const text = given ??
+      (env ? this.env(env) ?? this.#kept(flag) : undefined);
+    return text && value === "FILE" ? expandHome(text) : text;
   }
 
   /** What a person chose to keep at his first login. */
@@ -5707,7 +5756,7 @@ class Cli {
 
   /** An environment variable; an empty one counts as not set. */
   env(name: string): string | undefined {
-    this.#envFile ??= readEnvFile(this.#flags.get("env-file")?.[0]);
+    this.#envFile ??= readEnvFile(this.get("env-file"));
     return RUNTIME.process.env[name] || this.#envFile[name] || undefined;
   }
 
@@ -5847,8 +5896,7 @@ function unknownFlag(command: string, rawName: string): TypeError {
 /** The variables of an env file: the one named, or ./.env if there is one. */
 function readEnvFile(file?: string): Record<string, string | undefined> {
   try {
-    const text = node("node:fs").readFileSync(file ?? ".env", "utf8");
-    return node("node:util").parseEnv(text.replace(/^\ufeff/, ""));
+    return node("node:util").parseEnv(readTextSync(file ?? ".env"));
   } catch (error) {
     if (file === undefined) return {};
     throw misuse(
@@ -5867,7 +5915,7 @@ function configPath(cli: Cli): string {
 function readConfig(cli: Cli): Record<string, unknown> {
   let text: string;
   try {
-    text = node("node:fs").readFileSync(configPath(cli), "utf8");
+    text = readTextSync(configPath(cli));
   } catch {
     return {}; // nothing was kept
   }
@@ -5880,8 +5928,9 @@ function readConfig(cli: Cli): Record<string, unknown> {
 }
 
 function homeFolder(cli: Cli): string {
-  return cli.env("TIKTOK_SHOP_HOME") ??
-    storeFolder(RUNTIME.process.env, RUNTIME.process.platform);
+  const { env, platform } = RUNTIME.process;
+  const named = { TIKTOK_SHOP_HOME: cli.env("TIKTOK_SHOP_HOME") };
+  return storeFolder({ ...env, ...named }, platform);
 }
 
 function helpText(command: string): string {
@@ -6114,9 +6163,8 @@ async function readTls(
   if (!cert || !key) {
     throw misuse("--tls-cert and --tls-key go together: give both");
   }
-  const { readFile } = node("node:fs/promises");
   const read = (path: string) =>
-    readFile(path, "utf8").catch((error) => {
+    readText(path).catch((error) => {
       throw misuse(`Cannot read ${path}: ${messageOf(error)}`);
     });
   return { cert: await read(cert), key: await read(key) };
@@ -6266,7 +6314,7 @@ async function offerToKeep(
 ): Promise<void> {
   const path = configPath(cli);
   const answer = await input.ask(
-    `Keep all but the secret in ${path}\nfor next time? [Y/n] `,
+    `Keep all but the secret in ${printable(path)}\nfor next time? [Y/n] `,
     { signal },
   );
   if (/^n/i.test(answer)) return;
@@ -6312,7 +6360,7 @@ function readSecret(cli: Cli): string | undefined {
   if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
   if (isTyped(file)) return undefined;
   const from = file === "-" ? 0 : file;
-  const read = () => node("node:fs").readFileSync(from, "utf8").trim();
+  const read = () => readTextSync(from).trim();
   try {
     return cli.once("app secret", read);
   } catch (error) {
@@ -6771,7 +6819,7 @@ async function givenRedirect(
   if (given !== "-") return given;
   return input.isTerminal
     ? await input.ask("Address that the browser was sent to: ", { signal })
-    : node("node:fs").readFileSync(0, "utf8");
+    : readTextSync(0);
 }
 
 function noPending(profile: string): TikTokShopError {
@@ -7420,16 +7468,13 @@ async function apiCommand(cli: Cli): Promise<void> {
 
 /** The exact bytes of `--body`: text, a file or stdin. */
 async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
-  const { readFile } = node("node:fs/promises");
   if (body === "-") return node("node:fs").readFileSync(0);
   if (!body?.startsWith("@")) return body ?? "";
+  const path = expandHome(body.slice(1));
   try {
-    return await readFile(body.slice(1));
+    return await node("node:fs/promises").readFile(path);
   } catch (error) {
-    throw misuse(
-      `Cannot read the body from ${body.slice(1)}: ` +
-        messageOf(error),
-    );
+    throw misuse(`Cannot read the body from ${path}: ${messageOf(error)}`);
   }
 }
 

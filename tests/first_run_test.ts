@@ -58,6 +58,22 @@ async function linkOn(terminal: Terminal): Promise<URL> {
 const CONFIG = "config.json";
 
 describe("login at its first run", AT_TERMINAL, () => {
+  it("shows a folder named by the environment without its escapes", () =>
+    atFirst(async (desk, terminal) => {
+      const { appKey, appSecret, serviceId } = desk.sandbox;
+      await terminal.run(loginLine(desk));
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n]$/, ""],
+      );
+      await fetch(await desk.decide((await linkOn(terminal)).href));
+      assert.equal((await terminal.finish()).code, 0);
+      assert.ok(!terminal.raw.includes("\x1b]52"));
+    }, (desk) => ({ TIKTOK_SHOP_HOME: `${desk.folder}/\x1b]52;c;QQ==\x07x` })));
+
   it("tells what each thing is, asks for it and keeps it, not the secret", () =>
     atFirst(async (desk, terminal) => {
       const { appKey, appSecret, serviceId } = desk.sandbox;

@@ -1,4 +1,5 @@
 /** What the tests share: the program as a process, ports, folders. */
+import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect } from "node:net";
@@ -157,3 +158,10 @@ export async function loginAsPerson(
   const page = await answer.text();
   return { ...await running.ended, page, status: answer.status };
 }
+
+/** The ways in which an editor or PowerShell's ">" may save a text. */
+export const ENCODINGS: Record<string, (text: string) => Uint8Array> = {
+  "UTF-8 with a mark": (text) => Buffer.from(`\ufeff${text}`),
+  "UTF-16 LE": (text) => Buffer.from(`\ufeff${text}`, "utf16le"),
+  "UTF-16 BE": (text) => Buffer.from(`\ufeff${text}`, "utf16le").swap16(),
+};

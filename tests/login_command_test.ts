@@ -28,6 +28,7 @@ import {
   withDesk,
 } from "./desk.ts";
 import {
+  ENCODINGS,
   type Ended,
   freePort,
   isListening,
@@ -518,12 +519,70 @@ describe("a setting of login", TOGETHER, () => {
       assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
     }));
 
-  it("is read from a ./.env that begins with a byte order mark", () =>
+  for (const [name, encode] of Object.entries(ENCODINGS)) {
+    it(`is read from text files in ${name}`, () =>
+      withDesk(async (desk) => {
+        const { appKey, appSecret, serviceId, env } = desk.sandbox;
+        const write = (file: string, text: string) =>
+          writeFile(desk.path(file), encode(text));
+        await mkdir(desk.store);
+        await write("store/config.json", `{"service_id":"${serviceId}"}`);
+        await write(".env", `TIKTOK_SHOP_APP_KEY=${appKey}\n`);
+        await write("secret", `${appSecret}\r\n`);
+        const set = { ...env, TIKTOK_SHOP_APP_KEY: undefined };
+        const bare = {
+          TIKTOK_SHOP_SERVICE_ID: undefined,
+          TIKTOK_SHOP_APP_SECRET: undefined,
+        };
+        const args = ["--app-secret-file", desk.path("secret")];
+        const ended = await desk.login(args, { env: { ...set, ...bare } });
+        assert.equal(ended.code, 0, ended.stderr);
+
+        const lines = Object.entries(env).map(([key, v]) => `${key}=${v}\r\n`);
+        await write("all.env", lines.join(""));
+        await write("tokens.json", await desk.saved());
+        const refresh = ["refresh", "--env-file", desk.path("all.env")];
+        const file = ["--file", desk.path("tokens.json")];
+        const run = await desk.run([...refresh, ...file], { env: NOTHING_SET });
+        assert.equal(run.code, 0, run.stderr);
+      }));
+  }
+
+  it("is read from paths that begin with ~/, in flags and environment", () =>
     withDesk(async (desk) => {
-      const lines = Object.entries(desk.sandbox.env)
-        .map(([name, value]) => `${name}=${value}\n`);
-      await desk.write(".env", `\ufeff${lines.join("")}`);
-      assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
+      const { appSecret, env } = desk.sandbox;
+      await desk.write("secret", appSecret);
+      const lines = Object.entries(env).map(([name, v]) => `${name}=${v}\n`);
+      await desk.write("all.env", lines.join(""));
+      const ended = await desk.login(
+        ["--env-file=~/all.env", "--app-secret-file=~/secret"],
+        { env: { ...NOTHING_SET, TIKTOK_SHOP_HOME: "~/my store" } },
+      );
+      assert.equal(ended.code, 0, ended.stderr);
+      const saved = desk.path("my store", "default.json");
+      await writeFile(desk.path("t.json"), await readFile(saved));
+      for (
+        const [args, TIKTOK_SHOP_TOKEN_FILE] of [
+          [["--file=~/t.json"]],
+          [[], "~/t.json"],
+        ] as [string[], string?][]
+      ) {
+        const run = await desk.run(["refresh", ...args], {
+          env: { TIKTOK_SHOP_TOKEN_FILE },
+        });
+        assert.equal(run.code, 0, run.stderr);
+      }
+      await desk.write("body.json", '{"a":1}');
+      const call = ["api", "POST", "/order/202309/orders/search", "--dry-run"];
+      const missing = await desk.run(
+        [...call.slice(0, 3), "--file=~/t.json", "--body", "@~/none.json"],
+      );
+      assert.match(
+        missing.stderr,
+        new RegExp(`from ${desk.path("none.json")}`),
+      );
+      const names = await readdir(desk.folder);
+      assert.ok(!names.includes("~"), names.join());
     }));
 
   const sources: [name: string, args: string[], env: string, id: string][] = [

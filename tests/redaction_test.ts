@@ -486,7 +486,12 @@ test("No secret is on the page of a login that brought no token", () =>
 
 const TOKENS = {
   ...REPLY,
-  data: { ...REPLY.data, ...SECRETS, seller_name: "Finch" },
+  data: {
+    ...REPLY.data,
+    ...SECRETS,
+    refresh_token: "GCP_r+/==%2FQzRefreshTokenQz", // printable, as they all are
+    seller_name: "Finch",
+  },
 };
 
 test("No token is on the page of a login", () =>

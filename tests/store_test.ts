@@ -12,7 +12,7 @@ import {
   type TikTokShopError,
   type TokenStore,
 } from "../mod.ts";
-import { freePort, ROOT, runtimeCommand, start } from "./helpers.ts";
+import { ENCODINGS, freePort, ROOT, runtimeCommand, start } from "./helpers.ts";
 import {
   answer,
   APP,
@@ -78,11 +78,13 @@ for (const [name, make] of Object.entries(STORES)) {
     title("keeps profiles apart and lists them sorted"),
     withStore(async (store) => {
       const names = ["zoe", "default", "Éire", "b.c-d_e", "constructor", "7"];
-      for (const each of names) await store.save(each, tokensWith(each));
+      for (const each of names) {
+        await store.save(each, tokensWith(encodeURIComponent(each)));
+      }
       assert.deepEqual(await store.list(), [...names].sort());
       for (const each of names) {
         const { data } = (await store.load(each))!;
-        assert.equal(data.access_token, each);
+        assert.equal(data.access_token, encodeURIComponent(each));
       }
     }),
   );
@@ -279,7 +281,13 @@ for (const umask of ["000", "022"]) {
 /** Environments, and the folder below the test's that they choose. */
 const HOMES: readonly [Record<string, string>, string][] = [
   [{ TIKTOK_SHOP_HOME: "mine", XDG_CONFIG_HOME: "xdg", HOME: "home" }, "mine"],
-  [{ XDG_CONFIG_HOME: "xdg", HOME: "home" }, "xdg/tiktok-shop-oauth2"],
+  [{ TIKTOK_SHOP_HOME: "~/mine", HOME: "home" }, "home/mine"],
+  [{ TIKTOK_SHOP_HOME: "a~/mine", HOME: "home" }, "a~/mine"],
+  [{ XDG_CONFIG_HOME: "/xdg", HOME: "home" }, "/xdg/tiktok-shop-oauth2"],
+  [
+    { XDG_CONFIG_HOME: "./xdg", HOME: "home" },
+    "home/.config/tiktok-shop-oauth2",
+  ],
   [{ HOME: "home" }, "home/.config/tiktok-shop-oauth2"],
 ];
 
@@ -290,7 +298,10 @@ test("fileStore() finds its folder by the environment", {
     const lines = `await fileStore().save("default", tokens);`;
     for (const [names, expected] of HOMES) {
       const env = Object.fromEntries(
-        Object.entries(names).map(([name, path]) => [name, join(folder, path)]),
+        Object.entries(names).map(([name, path]) => [
+          name,
+          /^[.~]/.test(path) ? path : join(folder, path),
+        ]),
       );
       await runLines(folder, lines, { env });
       await fs.access(join(folder, expected, "default.json"));
@@ -310,7 +321,7 @@ test("fileStore() never lets a reader see half a file", () =>
   withFolder(async (folder) => {
     const store = fileStore(folder);
     const path = join(folder, "default.json");
-    const long = (i: number) => tokensWith(`${i} ${"x".repeat(200_000)}`);
+    const long = (i: number) => tokensWith(`${i}_${"x".repeat(200_000)}`);
     await store.save("default", long(0));
     let reads = 0;
     let saving = true;
@@ -332,7 +343,7 @@ test("fileStore() never lets a reader see half a file", () =>
 test("fileStore() keeps one of many that are saved at once", () =>
   withFolder(async (folder) => {
     const store = fileStore(folder);
-    const all = Array.from({ length: 20 }, (_, i) => `token ${i}`);
+    const all = Array.from({ length: 20 }, (_, i) => `token_${i}`);
     await Promise.all(all.map((one) => store.save("default", tokensWith(one))));
     const { data } = (await store.load("default"))!;
     assert.ok(all.includes(data.access_token));
@@ -424,11 +435,30 @@ for (const [name, text] of FOREIGN) {
     }));
 }
 
-test("fileStore() reads a file that an editor put a byte order mark into", () =>
+test("fileStore() reads a file in every encoding of editors", () =>
   withFolder(async (folder) => {
-    const text = `\ufeff${JSON_OF(TOKENS)}`;
-    await fs.writeFile(join(folder, "default.json"), text);
-    assert.deepEqual(await fileStore(folder).load("default"), TOKENS);
+    for (const encode of Object.values(ENCODINGS)) {
+      const bytes = encode(JSON_OF(TOKENS));
+      await fs.writeFile(join(folder, "default.json"), bytes);
+      assert.deepEqual(await fileStore(folder).load("default"), TOKENS);
+    }
+  }));
+
+test("fileStore() refuses a file whose tokens would command a terminal", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "default.json");
+    const names = ["access_token", "refresh_token"];
+    for (
+      const token of ["\x1b]52;c;ZXZpbA==\x07", "a b", "a\nb", "é", "\x7f"]
+    ) {
+      for (const name of names) {
+        const data = { ...TOKENS.data, [name]: token };
+        await fs.writeFile(path, JSON_OF({ ...TOKENS, data }));
+        const error = await failure(fileStore(folder).load("default"), "store");
+        assert.match(error.message, /is no token file, or damaged/);
+        assert.ok(!error.message.includes(token));
+      }
+    }
   }));
 
 test("fileStore() refuses the file of a newer version", () =>
@@ -482,9 +512,9 @@ test("fileStore() takes names of letters and digits of any script", () =>
   withFolder(async (folder) => {
     const store = fileStore(folder);
     for (const name of GOOD_NAMES) {
-      await store.save(name, tokensWith(name));
+      await store.save(name, tokensWith(encodeURIComponent(name)));
       const { data } = (await store.load(name))!;
-      assert.equal(data.access_token, name);
+      assert.equal(data.access_token, encodeURIComponent(name));
     }
     assert.deepEqual(await store.list(), [...GOOD_NAMES].sort());
   }));

@@ -4,12 +4,13 @@
  * the library is in callback_test.ts.
  */
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { connect } from "node:tls";
 import { describe, it } from "node:test";
 import { type Certificate, makeCertificate } from "./certificate.ts";
 import { type Desk, withDesk } from "./desk.ts";
-import { freePort, isListening, ON_DENO } from "./helpers.ts";
+import { ENCODINGS, freePort, isListening, ON_DENO } from "./helpers.ts";
 
 const TOGETHER = { concurrency: 4 };
 
@@ -77,6 +78,17 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
         assert.equal(await isListening(desk.port), false);
       }));
   }
+
+  it("reads certificate and key in UTF-16, and from ~/", () =>
+    withTlsDesk(async (desk) => {
+      const encode = ENCODINGS["UTF-16 LE"]!;
+      await writeFile(desk.path("cert"), encode(certificate().cert));
+      await writeFile(desk.path("key"), encode(certificate().key));
+      const flags = ["--tls-cert=~/cert", "--tls-key=~/key"];
+      const { link, ended } = await desk.open(flags);
+      await show(await desk.decide(link), "127.0.0.1");
+      assert.equal((await ended).code, 0);
+    }));
 
   it("goes on waiting after plain http, and after a broken handshake", () =>
     withTlsDesk(async (desk) => {

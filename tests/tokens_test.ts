@@ -1301,3 +1301,15 @@ function listenedSignal() {
     abort: () => controller.abort(),
   };
 }
+
+test("A reply whose tokens would command a terminal is damaged", async () => {
+  for (const token of ["\x1b]52;c;ZXZpbA==\x07", "a b", "é", "\ud83d"]) {
+    for (const name of ["access_token", "refresh_token"]) {
+      const data = { ...REPLY.data, [name]: token };
+      await withHost(() => answer({ ...REPLY, data }), async (host) => {
+        const error = await failure(exchange(host), "invalid_response");
+        assert.match(error.message, /the reply has damaged tokens$/);
+      });
+    }
+  }
+});
