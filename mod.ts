@@ -4222,7 +4222,16 @@ export interface RedisStoreOptions {
    * @default {5000}
    */
   lease?: number;
+  /**
+   * The commands of all nodes that hold keys, for a cluster: `list()` asks
+   * each of them, every time anew.
+   * @default {the one `command`}
+   */
+  nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
 }
+
+/** Sends one command to Redis, given as its words, and resolves to the reply. */
+export type RedisCommand = (...words: string[]) => Promise<unknown>;
 
 /**
  * A store in Redis, for those who outgrow one machine. It depends on no
@@ -4234,11 +4243,36 @@ export interface RedisStoreOptions {
  * | `redis` | `(...words) => client.sendCommand(words)` |
  * | `ioredis` | `(name, ...words) => client.call(name, ...words)` |
  *
+ * On a cluster `list()` must ask every node, and `redis` must be told by
+ * which key to choose the node of a command:
+ *
+ * ```js ignore
+ * // cluster = createCluster({ rootNodes: [{ url }] }) of redis
+ * redisStore(
+ *   (...words) =>
+ *     cluster.sendCommand(words.find((word) => /{/.test(word)), false, words),
+ *   {
+ *     nodes: () =>
+ *       Promise.all(cluster.masters.map(async (master) => {
+ *         const node = await cluster.nodeClient(master);
+ *         return (...words) => node.sendCommand(words);
+ *       })),
+ *   },
+ * );
+ *
+ * // cluster = new Cluster([{ host, port }]) of ioredis
+ * redisStore((name, ...words) => cluster.call(name, ...words), {
+ *   nodes: () =>
+ *     cluster.nodes("master").map((node) => (name, ...words) =>
+ *       node.call(name, ...words)
+ *     ),
+ * });
+ * ```
+ *
  * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
  * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`.
- * What stands in braces makes a cluster keep both on one node; `list()` asks
- * the node that `command` reaches. Tokens never expire: let Redis save them
- * on disk, and evict nothing.
+ * What stands in braces makes a cluster keep both on one node. Tokens never
+ * expire: let Redis save them on disk, and evict nothing.
  *
  * A lock is a key that expires, renewed as long as its holder runs. A holder
  * may be stopped for longer and not know it: a suspended machine, a full
@@ -4254,7 +4288,7 @@ export interface RedisStoreOptions {
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export function redisStore(
-  command: (...args: string[]) => Promise<unknown>,
+  command: RedisCommand,
   options: RedisStoreOptions = {},
 ): TokenStore {
   return new RedisStore(command, options);
@@ -4272,14 +4306,13 @@ return 1`;
 }
 
 class RedisStore implements TokenStore {
-  readonly #command: (...args: string[]) => Promise<unknown>;
+  readonly #command: RedisCommand;
+  readonly #nodes: () => RedisCommand[] | Promise<RedisCommand[]>;
   readonly #prefix: string;
   readonly #lease: number;
 
-  constructor(
-    command: (...args: string[]) => Promise<unknown>,
-    { prefix = `${PROGRAM}:`, lease = LEASE }: RedisStoreOptions,
-  ) {
+  constructor(command: RedisCommand, options: RedisStoreOptions) {
+    const { prefix = `${PROGRAM}:`, lease = LEASE } = options;
     if (/[{}]/.test(prefix)) {
       throw misuse(
         `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
@@ -4287,6 +4320,7 @@ class RedisStore implements TokenStore {
       );
     }
     this.#command = command;
+    this.#nodes = options.nodes ?? (() => [command]);
     this.#prefix = prefix;
     this.#lease = checkLease(lease);
   }
@@ -4322,14 +4356,17 @@ class RedisStore implements TokenStore {
     const start = `${this.#prefix}{`;
     const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
     const names = new Set<string>(); // a scan may tell a key twice
-    let cursor = "0";
-    do {
-      const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-      const reply = await this.#send(words, `Cannot list ${pattern}`);
-      const [next, keys] = reply as [unknown, unknown[]];
-      for (const key of keys) names.add(String(key).slice(start.length, -1));
-      cursor = String(next);
-    } while (cursor !== "0");
+    const tried = `Cannot list ${pattern}`;
+    for (const node of await inRedis(this.#nodes, tried)) {
+      let cursor = "0";
+      do {
+        const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
+        const reply = await inRedis(() => node(...words), tried);
+        const [next, keys] = reply as [unknown, unknown[]];
+        for (const key of keys) names.add(String(key).slice(start.length, -1));
+        cursor = String(next);
+      } while (cursor !== "0");
+    }
     return [...names].filter(isProfile).sort();
   }
 
@@ -4356,20 +4393,28 @@ class RedisStore implements TokenStore {
     return `${this.#prefix}{${profile}}`;
   }
 
-  async #send(
+  #send(
     words: string[],
     tried: string,
     secrets: readonly string[] = [],
   ): Promise<unknown> {
-    try {
-      return await this.#command(...words);
-    } catch (error) {
-      const why = messageOf(error, secrets);
-      throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
-        cause: evidence(error, secrets),
-        hint: "check that Redis is within reach and that it lets you write",
-      });
-    }
+    return inRedis(() => this.#command(...words), tried, secrets);
+  }
+}
+
+async function inRedis<T>(
+  act: () => T | Promise<T>,
+  tried: string,
+  secrets: readonly string[] = [],
+): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    const why = messageOf(error, secrets);
+    throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
+      cause: evidence(error, secrets),
+      hint: "check that Redis is within reach and that it lets you write",
+    });
   }
 }
 
@@ -5319,23 +5364,42 @@ export interface OtherWebhookEvent extends WebhookEnvelope {
   expirationTime?: undefined;
 }
 
+/** A request's body as it came: text, or bytes such as a `Buffer`. */
+export type RawBody = string | ArrayBuffer | ArrayBufferView;
+
+/** A raw body as what can be hashed and decoded. */
+function rawBytes(body: RawBody): string | Uint8Array {
+  if (typeof body === "string") return body;
+  if (ArrayBuffer.isView(body)) {
+    return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
+  }
+  // By its name: one of another realm is no instance of ours.
+  const name = Object.prototype.toString.call(body);
+  if (/ (Shared)?ArrayBuffer]$/.test(name)) return new Uint8Array(body);
+  throw misuse(
+    `Cannot use ${name.slice(8, -1)} as a webhook's body: hand over the ` +
+      "request's raw body, before any JSON middleware",
+  );
+}
+
 /**
  * Whether a webhook's `Authorization` header proves that TikTok sent its body.
  * Compares in constant time; the body must be the raw bytes as received.
  *
  * Source: TikTok Shop Partner Center, "TikTok Shop webhooks overview".
  *
- * @throws {TypeError} if the app secret is missing.
+ * @throws {TypeError} if the app secret is missing, or the body is not raw.
  */
 export function verifyWebhook(
   app: AppCredentials,
-  rawBody: string | Uint8Array,
+  rawBody: RawBody,
   signature: string | null | undefined,
 ): boolean {
   checkAppSecret(app.appSecret); // with an empty one, anybody could sign
+  const body = rawBytes(rawBody);
   if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
   const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
-  const expected = hmac.update(app.appKey).update(rawBody).digest("hex");
+  const expected = hmac.update(app.appKey).update(body).digest("hex");
   return sameText(expected, signature.toLowerCase());
 }
 
@@ -5344,11 +5408,13 @@ export function verifyWebhook(
  * first. Pure.
  *
  * @throws {TikTokShopError} of kind `invalid_response` if it is no event.
+ * @throws {TypeError} if the body is not raw.
  */
-export function parseWebhook(rawBody: string | Uint8Array): WebhookEvent {
-  const text = typeof rawBody === "string"
-    ? rawBody
-    : new TextDecoder().decode(rawBody);
+export function parseWebhook(rawBody: RawBody): WebhookEvent {
+  const bytes = rawBytes(rawBody);
+  const text = typeof bytes === "string"
+    ? bytes
+    : new TextDecoder().decode(bytes);
   const body = parseJson(text);
   const type = isRecord(body) ? integerOf(body.type) : undefined;
   if (!isRecord(body) || type === undefined) {

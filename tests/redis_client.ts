@@ -21,6 +21,11 @@ export interface RedisConnection {
 
 /** The part in use of the package `redis`. */
 interface NodeRedis {
+  createCluster(options: { rootNodes: { url: string }[] }): {
+    on(event: "error", listener: () => void): void;
+    connect(): Promise<unknown>;
+    close(): Promise<void>;
+  };
   createClient(options: { url: string }): {
     on(event: "error", listener: () => void): void;
     connect(): Promise<unknown>;
@@ -31,6 +36,11 @@ interface NodeRedis {
 
 /** The part in use of the package `ioredis`. */
 interface IoRedis {
+  Cluster: new (nodes: { host: string; port: number }[]) => {
+    on(event: "error", listener: () => void): void;
+    once(event: "ready", listener: () => void): void;
+    quit(): Promise<unknown>;
+  };
   Redis: new (port: number, host: string) => {
     call(name: string, ...words: string[]): Promise<unknown>;
     quit(): Promise<unknown>;
@@ -61,6 +71,26 @@ export async function connectRedis(
     command: (...words) => connection.sendCommand(words),
     close: () => connection.close(),
   };
+}
+
+/** Connects to a cluster by one of its nodes: the client's own object. */
+export async function connectCluster(
+  client: typeof REDIS_CLIENTS[number],
+  port: number,
+): Promise<{ cluster: unknown; close: () => Promise<void> }> {
+  if (client === "ioredis") {
+    const { Cluster }: IoRedis = require("ioredis");
+    const cluster = new Cluster([{ host: "127.0.0.1", port }]);
+    cluster.on("error", () => {});
+    await new Promise<void>((resolve) => cluster.once("ready", resolve));
+    return { cluster, close: async () => void await cluster.quit() };
+  }
+  const { createCluster }: NodeRedis = require("redis");
+  const rootNodes = [{ url: `redis://127.0.0.1:${port}` }];
+  const cluster = createCluster({ rootNodes });
+  cluster.on("error", () => {});
+  await cluster.connect();
+  return { cluster, close: () => cluster.close() };
 }
 
 const SERVER = "redis-server";

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { inspect } from "node:util";
 import { accessToken, redisStore, type StoredTokens } from "../mod.ts";
 import { type Sandbox, testTokenStore } from "../scripts/sandbox.ts";
-import { freePort, temporaryFolder } from "./helpers.ts";
+import { freePort, ROOT, temporaryFolder } from "./helpers.ts";
 import {
+  connectCluster,
   connectRedis,
   NO_REDIS,
   REDIS_CLIENTS,
@@ -134,20 +137,69 @@ redisTest(
   },
 );
 
-redisTest("redisStore() works on a node of a cluster", async () => {
-  const folder = await temporaryFolder();
-  closing.push(() => folder[Symbol.asyncDispose]());
-  const port = await freePort();
-  const options = ["--cluster-enabled", "yes", "--cluster-port"];
-  options.push(`${await freePort()}`);
-  closing.push(await startRedis(port, folder.path, options));
-  const { command } = await connect("ioredis", port);
-  await command("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
-  await eventually(
-    async () => /state:ok/.test(`${await command("CLUSTER", "INFO")}`),
-    "the cluster is ready",
-  );
-  await testTokenStore(() => redisStore(command, { lease: LEASE }));
+/** Starts a cluster of three nodes; the port of one. */
+async function startCluster(): Promise<number> {
+  const nodes = await Promise.all([0, 1, 2].map(async () => {
+    const folder = await temporaryFolder();
+    closing.push(() => folder[Symbol.asyncDispose]());
+    const [port, bus] = [await freePort(), await freePort()];
+    const options = ["--cluster-enabled", "yes", "--cluster-port", `${bus}`];
+    closing.push(await startRedis(port, folder.path, options));
+    return { port, bus, ...await connect("redis", port) };
+  }));
+  const [first, ...others] = nodes;
+  for (const { port, bus } of others) {
+    const words = ["MEET", "127.0.0.1", `${port}`, `${bus}`];
+    await first!.command("CLUSTER", ...words);
+  }
+  for (const [i, { command }] of nodes.entries()) {
+    const slots = [i * 5461, i === 2 ? 16383 : i * 5461 + 5460].map(String);
+    await command("CLUSTER", "ADDSLOTSRANGE", ...slots);
+  }
+  for (const { command } of nodes) {
+    await eventually(async () => {
+      const info = `${await command("CLUSTER", "INFO")}`;
+      return /state:ok/.test(info) && /known_nodes:3/.test(info);
+    }, "the cluster is ready");
+  }
+  return first!.port;
+}
+
+/** What mod.ts tells to write for a client's cluster. */
+async function clusterExample(client: string): Promise<string> {
+  const text = await readFile(join(ROOT, "mod.ts"), "utf8");
+  const [, example] = new RegExp(
+    `// cluster = [^\\n]* of ${client}\\n((?: \\*.*\\n)*? \\* }?\\);\\n)`,
+  ).exec(text) ?? [];
+  assert.ok(example, `mod.ts has no example for a cluster of ${client}`);
+  return example.replace(/^ \* ?/gm, "").trim();
+}
+
+test("README.md tells the same of a cluster as mod.ts", async () => {
+  const readme = await readFile(join(ROOT, "README.md"), "utf8");
+  const example = (await clusterExample("redis")).replace(/\s+/g, " ");
+  const [, line] = /`(\(\.\.\.words\) => cluster[^`]*)`/.exec(readme)!;
+  assert.ok(example.includes(line!), example);
+});
+
+redisTest("redisStore() works on a cluster as mod.ts tells", async () => {
+  const port = await startCluster();
+  for (const client of REDIS_CLIENTS) {
+    const { cluster, close } = await connectCluster(client, port);
+    closing.push(close);
+    const example = await clusterExample(client);
+    const make = new Function("redisStore", "cluster", `return ${example}`);
+    const withLease: typeof redisStore = (command, options) =>
+      redisStore(command, { ...options, lease: LEASE });
+    await testTokenStore(() => make(withLease, cluster));
+    const store = make(redisStore, cluster);
+    const names = Array.from({ length: 30 }, (_, i) => `shop-${i}`).sort();
+    for (const name of names) await store.save(name, TOKENS);
+    // Whatever node the others are on, all of them are found.
+    assert.deepEqual(await store.list(), names);
+    for (const name of names) assert.ok(await store.remove(name));
+    assert.deepEqual(await store.list(), []);
+  }
 });
 
 // === Wrong arguments and values

@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { test } from "node:test";
+import { runInNewContext } from "node:vm";
 import {
   type AuthorizationEndingEvent,
   parseWebhook,
@@ -45,6 +46,56 @@ test("verifyWebhook() approves the published signature", () => {
   assert.equal(verifyWebhook(APP, BODY, SIGNATURE), true);
   assert.equal(verifyWebhook(APP, bytes, SIGNATURE), true);
   assert.equal(verifyWebhook(APP, Buffer.from(BODY), SIGNATURE), true);
+});
+
+test("verifyWebhook() and parseWebhook() take the bytes in any form", () => {
+  const whole = Buffer.from(`##${BODY}##`); // a part of a larger memory
+  const bytes = whole.subarray(2, -2);
+  const { buffer, byteOffset, byteLength } = bytes;
+  const own = new Uint8Array(bytes);
+  const shared = new SharedArrayBuffer(byteLength);
+  new Uint8Array(shared).set(bytes);
+  const forms = [
+    bytes,
+    own.buffer,
+    new DataView(buffer, byteOffset, byteLength),
+    new Uint8ClampedArray(own),
+    new Uint8Array(shared),
+    runInNewContext("ArrayBuffer.prototype.slice.call(bytes)", {
+      bytes: own.buffer,
+    }),
+  ];
+  for (const form of forms) {
+    assert.equal(verifyWebhook(APP, form, SIGNATURE), true);
+    assert.equal(parseWebhook(form).type, 1);
+    assert.equal(verifyWebhook(APP, form, signed("{}")), false);
+  }
+});
+
+test("verifyWebhook() and parseWebhook() refuse what is no raw body", () => {
+  const parsed = JSON.parse(BODY);
+  const others = [
+    ...[parsed, {}, [parsed], [123, 125], undefined, null, 5, true, 1n],
+    ...[Symbol("body"), () => BODY, new Map(), new Blob([BODY])],
+    ...[new String(BODY), new Request("http://h", { method: "POST" })],
+    new URLSearchParams(BODY),
+  ];
+  for (const body of others as string[]) {
+    for (
+      const call of [
+        () => verifyWebhook(APP, body, SIGNATURE),
+        () => verifyWebhook(APP, body, null),
+        () => parseWebhook(body),
+      ]
+    ) {
+      assert.throws(call, {
+        name: "TypeError",
+        code: "ERR_MISUSE",
+        message:
+          /^Cannot use .*: hand over .*raw body, before any JSON middlew/,
+      });
+    }
+  }
 });
 
 test("verifyWebhook() approves upper-case hex", () => {
