@@ -61,6 +61,9 @@ interface Builtins {
 interface DenoRuntime {
   readonly args: string[];
   readonly mainModule: string;
+  readonly permissions: {
+    querySync(of: { name: "read" }): { readonly state: string };
+  };
   serve(
     options: DenoServeOptions,
     handler: (
@@ -945,32 +948,54 @@ function linkIdentity(
   return { service_id: checkServiceId(options.serviceId) };
 }
 
+/** What a key must not have in it, and what to do about it. */
+const COPY_FAULTS: [RegExp, string][] = [
+  [/\s/, "has white space in it: copy it alone"],
+  [/^<|>$|^\$?\{.*\}$|^\[.*\]$/, "is in brackets: put your own there, without"],
+  [
+    /^["'`\u00ab\u2018-\u201f\uff02]|["'`\u00bb\u2018-\u201f\uff02]$/,
+    "has quotes around it: leave them out",
+  ],
+  [/^[\w-]*(?:key|secret|id)[:=]/i, "has a name in front of it: leave it out"],
+  [
+    /[^\x21-\x7e]/,
+    "has an invisible or full-width character in it: copy it again",
+  ],
+];
+
+/** A key as it was copied from Partner Center, or what is wrong with it. */
+function checkCopied(what: string, text: string | undefined): string {
+  if (!text) {
+    throw misuse(
+      `The ${what} is missing: copy it from your app in Partner Center`,
+    );
+  }
+  const fault = COPY_FAULTS.find(([form]) => form.test(text));
+  if (!fault) return text;
+  throw misuse(`The ${what} ${fault[1]}`);
+}
+
 function checkAppKey(appKey: string | undefined): string {
-  if (!appKey || /\s/.test(appKey)) {
-    throw misuse(
-      "The app key is missing or has white space in it: copy it from your " +
-        "app in Partner Center",
-    );
-  }
-  if (/^\d{15,}$/.test(appKey)) {
-    throw misuse(
-      `"${appKey}" looks like a service id: an app key has about 12 letters ` +
-        "and digits",
-    );
-  }
-  return appKey;
+  const key = checkCopied("app key", appKey);
+  // Not shown, for it may well be that.
+  const other = key.length >= 30
+    ? "The app key looks like the app secret"
+    : /^\d{15,}$/.test(key)
+    ? `"${key}" looks like a service id`
+    : undefined;
+  if (!other) return key;
+  throw misuse(`${other}: an app key has about 12 letters and digits`);
 }
 
 function checkServiceId(serviceId: string | undefined): string {
-  if (serviceId && /^\d+$/.test(serviceId)) return serviceId;
+  const id = serviceId && checkCopied("service id", serviceId);
+  if (id && /^\d+$/.test(id)) return id;
   // Nothing as long as an app secret is shown: it may have been mixed up.
-  const shown = (serviceId ?? "").length < 30 ? ` "${serviceId}"` : "";
-  const what = serviceId
-    ? `The service id${printable(shown)} is not a number`
-    : "The service id is missing";
+  const shown = id && id.length < 30 ? ` "${id}"` : "";
   throw misuse(
-    `${what}: it has about 19 digits and stands at the end of the ` +
-      "authorization link in Partner Center; the app key is something else",
+    `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
+      "about 19 digits and stands at the end of the authorization link in " +
+      "Partner Center; the app key is something else",
   );
 }
 
@@ -1085,9 +1110,17 @@ export function parseRedirect(input: string, state: string): RedirectResult {
   return { code: judgement.code, params, stateMatched: true };
 }
 
+/** What a person pasted, judged; nothing vouches for a bare code. Pure. */
+function judgePasted(input: string, state: string): Judgement {
+  const query = redirectQuery(input);
+  return typeof query !== "string"
+    ? judgeRedirect(query, state)
+    : { kind: "missing_state", outcome: { kind: "code", code: query } };
+}
+
 /** The parameters of a URL or query string, or else the bare code. */
 function redirectQuery(input: string): URLSearchParams | string {
-  const text = input.trim().replace(/^["'<](.*)["'>]$/s, "$1");
+  const text = pastedRedirect(input);
   if (/^https?:\/\//i.test(text) && URL.canParse(text)) {
     return new URL(text).searchParams;
   }
@@ -1101,6 +1134,30 @@ function redirectQuery(input: string): URLSearchParams | string {
     return code;
   }
   throw judgementError({ kind: "empty" });
+}
+
+/** What stands between a redirect and the text around it. */
+const PUT_AROUND = /(?:[\s"'`<>|\u00ab\u00bb\u2018-\u201f]|\]\()+/;
+/** What may stand right before or behind it; a run is tried only once. */
+const PUNCTUATION = /^[([{*]+|(?<![.,;:!?)\]}*])[.,;:!?)\]}*]+$/g;
+
+/**
+ * Cuts off what mails, chats and shells put around a redirect or a code, and
+ * undoes what they write for "&". Pure.
+ */
+function pastedRedirect(input: string): string {
+  const text = input.trim().replace(/[\u00ad\u200b-\u200f\u2060\ufeff]/g, "")
+    .replace(/&(?:(?:amp;)+|#38;|#x26;)|\\u0026/gi, "&")
+    .replace(/&(?:quot|lt|gt|#39);/gi, " ")
+    .replace(/[\\^](?=[&?=/"'])/g, ""); // shells' escapes, and JSON's
+  // Nothing but line breaks: one long line that was wrapped.
+  const whole = /[^\S\r\n]/.test(text) ? text : text.replace(/\s+/g, "");
+  const words = whole.split(PUT_AROUND)
+    .map((word) => word.replace(PUNCTUATION, ""))
+    .filter(Boolean);
+  return words.find((word) => /(^|[?&])(code|auth_code|error)=/.test(word)) ??
+    words.find((word) => /:\/\/|(^|[?&])state=/.test(word)) ??
+    (words.length === 1 ? words[0]! : whole);
 }
 
 function decodeOnce(text: string): string {
@@ -1501,9 +1558,8 @@ class LoopbackFlow implements AuthFlow {
 
   async submit(urlOrCode: string): Promise<void> {
     const query = redirectQuery(urlOrCode);
-    const judgement: Judgement = typeof query !== "string"
-      ? judgeRedirect(query, this.#expectedOn(this.port).state)
-      : { kind: "missing_state", outcome: { kind: "code", code: query } };
+    const { state } = this.#expectedOn(this.port);
+    const judgement = judgePasted(urlOrCode, state);
     const outcome = judgement.kind === "missing_state"
       ? await confirmed(judgement.outcome, this.#options)
       : judgement;
@@ -1746,12 +1802,8 @@ function checkTls(tls: { cert: string; key: string }): void {
   throw misuse("The TLS key belongs to another certificate");
 }
 
-function checkAppSecret(appSecret: string): void {
-  if (appSecret && !/\s/.test(appSecret)) return;
-  throw misuse(
-    "The app secret is missing or has white space in it: copy it from your " +
-      "app in Partner Center",
-  );
+function checkAppSecret(appSecret: string | undefined): string {
+  return checkCopied("app secret", appSecret);
 }
 
 /** The redirect URL, as it must be registered for the app. */
@@ -3411,6 +3463,12 @@ export interface BrowserOptions {
   platform?: string;
   /** The environment. @default {process.env} */
   env?: Readonly<Record<string, string | undefined>>;
+  /**
+   * Called to learn whether a text names a file: it then is a command as it
+   * stands, spaces and all. {@linkcode openBrowser} looks at the disk.
+   * @default {no text does}
+   */
+  isFile?: (path: string) => boolean;
 }
 
 /**
@@ -3418,12 +3476,19 @@ export interface BrowserOptions {
  * none of them passes through a shell.
  *
  * @returns whether one of them did; false is no error, show the link instead.
+ * @throws {TypeError} if it is no http or https URL.
  */
 export async function openBrowser(
   url: string,
   options: BrowserOptions = {},
 ): Promise<boolean> {
-  return await tryBrowsers(url, options, true);
+  const link = URL.canParse(url) ? new URL(url) : undefined;
+  if (!link || !/^https?:$/.test(link.protocol)) {
+    throw misuse(
+      `Cannot open "${printable(redact(url))}": give an http or https URL`,
+    );
+  }
+  return (await tryBrowsers(url, options, true)).opened;
 }
 
 /** Without `hold`, the process may end before it is known what became of it. */
@@ -3431,12 +3496,25 @@ async function tryBrowsers(
   url: string,
   options: BrowserOptions,
   hold: boolean,
-): Promise<boolean> {
+): Promise<{ opened: boolean; failed: string[] }> {
   const { platform, env } = RUNTIME.process;
-  for (const command of browserCommands(url, { platform, env, ...options })) {
-    if (await launches(command, hold)) return true;
+  const usual = { platform, env, isFile: namesFile };
+  const failed = new Set<string>();
+  for (const command of browserCommands(url, { ...usual, ...options })) {
+    if (await launches(command, hold)) {
+      return { opened: true, failed: [...failed] };
+    }
+    failed.add(command[0]!);
   }
-  return false;
+  return { opened: false, failed: [...failed] };
+}
+
+function namesFile(path: string): boolean {
+  try {
+    return node("node:fs").statSync(path).isFile();
+  } catch {
+    return false; // nothing is there, or it may not be looked at
+  }
 }
 
 /**
@@ -3448,13 +3526,23 @@ export function browserCommands(
   options: BrowserOptions,
 ): string[][] {
   const { browser, platform = "linux", env = {} } = options;
+  const { isFile = () => false } = options;
   const separator = platform === "win32" ? ";" : ":";
-  const asked = browser ? [browser] : (env.BROWSER ?? "").split(separator);
-  const own = asked.map((text) => commandLine(text, url))
+  const named = browser || env.BROWSER || "";
+  // Only what would be taken apart is looked for.
+  const isWhole = (text: string) => /[\s:;]/.test(text) && isFile(text);
+  const asked = browser || isWhole(named) ? [named] : named.split(separator);
+  const own = asked
+    .map((text) => isWhole(text) ? [text, url] : commandLine(text, url))
     .filter((command) => command.length > 0);
   if (browser) return own;
   if (platform === "darwin") return [...own, ["open", url]];
-  if (platform === "win32") return [...own, ...windowsCommands(url, "")];
+  if (platform === "win32") {
+    // By their full path: a file of that name may lie in the working folder.
+    const system = `${env.SystemRoot || "C:\\Windows"}\\System32\\`;
+    const shell = `${system}WindowsPowerShell\\v1.0\\`;
+    return [...own, ...windowsCommands(url, system, shell)];
+  }
   const display = env.DISPLAY || env.WAYLAND_DISPLAY;
   const linux = ["xdg-open", "gio open", "x-www-browser", "sensible-browser"]
     .map((text) => commandLine(text, url));
@@ -3462,7 +3550,7 @@ export function browserCommands(
     ...own,
     // wslview is for links; Windows' own commands are there without it.
     ...(env.WSL_DISTRO_NAME ? [["wslview", url]] : []),
-    ...(env.WSL_DISTRO_NAME ? windowsCommands(url, ".exe") : []),
+    ...(env.WSL_DISTRO_NAME ? windowsCommands(url) : []),
     ...(env.TERMUX_VERSION ? [["termux-open-url", url]] : []),
     // Without a display, xdg-open would start a text browser in our terminal.
     ...(display ? linux : []),
@@ -3470,7 +3558,7 @@ export function browserCommands(
 }
 
 /** Not `cmd /c start`: it cuts the URL at its first `&`. */
-function windowsCommands(url: string, suffix: string): string[][] {
+function windowsCommands(url: string, system = "", shell = ""): string[][] {
   // To PowerShell, the typographic quotes are quotes too.
   const quoted = url.replace(/['\u2018-\u201b]/g, "$&$&");
   // UTF-16 in base64, so that nothing of the URL is ever parsed.
@@ -3480,8 +3568,8 @@ function windowsCommands(url: string, suffix: string): string[][] {
     String.fromCharCode(...units.flatMap((unit) => [unit & 255, unit >> 8])),
   );
   return [
-    [`rundll32${suffix}`, "url.dll,FileProtocolHandler", url],
-    [`powershell${suffix}`, "-NoProfile", "-EncodedCommand", encoded],
+    [`${system}rundll32.exe`, "url.dll,FileProtocolHandler", url],
+    [`${shell}powershell.exe`, "-NoProfile", "-EncodedCommand", encoded],
   ];
 }
 
@@ -3503,10 +3591,16 @@ async function launches(
 ): Promise<boolean> {
   const { clearTimeout, setTimeout } = node("node:timers");
   let child: import("node:child_process").ChildProcess;
+  // What opens a link needs no secret, and outlives us.
+  const env = Object.fromEntries(
+    Object.entries(RUNTIME.process.env)
+      .filter(([name]) => !/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)),
+  );
   try {
     child = node("node:child_process").spawn(command, args, {
       stdio: "ignore", // a child never writes to our stdout
       detached: true,
+      env,
     });
   } catch {
     return false; // what cannot be an argument, or is not permitted
@@ -4186,7 +4280,7 @@ function judgeTokenFile(
       hint: `move it away, then ${LOGIN_AGAIN}`,
     });
   }
-  const meta = isRecord(value.meta) ? value.meta : {};
+  const meta = judgeMeta(value.meta);
   if ((integerOf(meta.version) ?? 1) > 1) {
     throw new TikTokShopError(
       "store",
@@ -4195,6 +4289,17 @@ function judgeTokenFile(
     );
   }
   return Object.assign(value, { meta }) as unknown as StoredTokens;
+}
+
+/** Our own part of a token file, without what is not of its type. Pure. */
+function judgeMeta(value: unknown): Record<string, unknown> {
+  const meta = isRecord(value) ? { ...value } : {};
+  for (const name of ["app_key", "service_id", "region", "user_type"]) {
+    if (typeof meta[name] !== "string") delete meta[name];
+  }
+  const shops = Array.isArray(meta.shops) ? meta.shops : undefined;
+  if (!shops?.every(isRecord)) delete meta.shops; // they are asked for again
+  return meta;
 }
 
 function codeOf(error: unknown): string {
@@ -5446,6 +5551,8 @@ interface Flag {
   env?: string;
   /** May be given more than once. */
   many?: boolean;
+  /** Checks a value, wherever it is set, and takes what is meant out of it. */
+  read?: (text: string) => string;
   help: string;
 }
 
@@ -5453,6 +5560,7 @@ const COMMON_FLAGS: Record<string, Flag> = {
   "app-key": {
     value: "KEY",
     env: "TIKTOK_SHOP_APP_KEY",
+    read: checkAppKey,
     help: "the app key from Partner Center",
   },
   "app-secret-file": {
@@ -5460,9 +5568,10 @@ const COMMON_FLAGS: Record<string, Flag> = {
     help: "file with the app secret, - for stdin",
   },
   "service-id": {
-    value: "ID",
+    value: "ID|LINK",
     env: "TIKTOK_SHOP_SERVICE_ID",
-    help: "the number at the end of the app's authorization link",
+    read: readServiceId,
+    help: "the app's authorization link, or the number at its end",
   },
   "region": {
     value: "row|us",
@@ -5707,8 +5816,11 @@ function ignore(): void {}
 function arrived(line: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const settle = (error?: unknown) => {
-      if (!error || codeOf(error) === "EPIPE") return resolve();
-      reject(new Error(`Cannot write to stdout: ${messageOf(error)}`));
+      const code = codeOf(error);
+      const isGone = code === "EPIPE" || code === "ERR_STREAM_DESTROYED";
+      if (!error || isGone) return resolve();
+      const message = `Cannot write to stdout: ${messageOf(error)}`;
+      reject(Object.assign(new Error(message), { code }));
     };
     try {
       RUNTIME.process.stdout.write(`${line}\n`, settle);
@@ -5732,32 +5844,54 @@ function tellVersion(): number {
 
 /** Tells an error and its next step; returns its exit code. */
 function report(error: unknown, verbose: boolean, cli?: Cli): number {
-  const { hint, cause } = (error ?? {}) as Partial<TikTokShopError>;
-  const next = hintFor(hint, {
-    profile: cli?.all("profile")[0],
-    file: cli?.all("file")[0],
-  });
-  const isBug = !isMisuse(error) && !(error instanceof TikTokShopError);
-  const what = isBug ? "a fault of this program: " : "";
-  tell(`${paint("31;1", "error:")} ${what}${messageOf(error)}`);
-  if (next) tell(`${paint("36", "hint:")} ${printable(next)}`);
-  if (isMisuse(error)) tell(`${paint("36", "hint:")} see ${PROGRAM} --help`);
-  for (let at = verbose ? cause : undefined; at; at = (at as Error).cause) {
-    tell(`cause: ${messageOf(at)}`);
+  const { hint, cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
+  const bug = isBug(error);
+  const text = (of: unknown) => messageOf(of, cli?.secrets);
+  const what = bug ? "a fault of this program: " : "";
+  tell(`${paint("31;1", "error:")} ${what}${hintFor(text(error))}`);
+  const next = bug
+    ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
+    : isMisuse(error)
+    ? `see ${PROGRAM} --help`
+    : hint;
+  const flags = { profile: cli?.all("profile")[0], file: cli?.all("file")[0] };
+  const shown = hintFor(next, flags);
+  if (shown) tell(`${paint("36", "hint:")} ${printable(shown)}`);
+  if (!verbose) return exitCodeOf(error);
+  const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
+  for (const call of calls) tell(text(call));
+  for (let at = cause; at; at = (at as Error).cause) {
+    tell(`cause: ${text(at)}`);
   }
   return exitCodeOf(error);
 }
 
-/** A hint whose login is for the profile or file that the error is about. */
-function hintFor(
-  hint: string | undefined,
-  flags: Record<string, string | undefined>,
-): string | undefined {
+const ISSUES = `https://github.com/${PROGRAM}/${PROGRAM}/issues`;
+
+/** Whether an error is neither ours, nor the caller's, nor the system's. */
+function isBug(error: unknown): boolean {
+  const { name } = (error ?? {}) as { name?: unknown };
+  const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
+  return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
+}
+
+/**
+ * A text whose commands are those that work here; a login in it is for the
+ * profile or file that an error is about.
+ */
+function hintFor<T extends string | undefined>(
+  hint: T,
+  flags: Record<string, string | undefined> = {},
+): T {
   const words = Object.entries(flags).flatMap(([flag, value]) =>
-    value === undefined ? [] : [`--${flag}`, shellWord(value)]
+    value === undefined ? [] : [`--${flag}`, value]
   );
-  const login = `${PROGRAM} login`;
-  return hint?.replaceAll(login, () => [login, ...words].join(" "));
+  const spoken = new RegExp(`(?<![/\\w])${PROGRAM} (--help|[a-z]+)`, "g");
+  return hint?.replace(
+    spoken,
+    (_, name: string) =>
+      commandLineOf([name, ...name === "login" ? words : []]),
+  ) as T;
 }
 
 function exitCodeOf(error: unknown): number {
@@ -5768,6 +5902,8 @@ function exitCodeOf(error: unknown): number {
 /** What was given on the command line, in the environment and in its file. */
 class Cli {
   exitCode = 0;
+  /** What no message may show. */
+  readonly secrets: string[] = [];
   /** Rejects if data could not be written: a full disk is no success. */
   written: Promise<void> = Promise.resolve();
   readonly commandName: string;
@@ -5803,16 +5939,31 @@ class Cli {
 
   /** A flag's value, else the environment's, else the file's. */
   get(flag: string): string | undefined {
+    const { read, value } = flagOf(this.commandName, flag) ?? {};
+    const text = this.text(flag);
+    if (!text || !read) {
+      return text && value === "FILE" ? expandHome(text) : text;
+    }
+    return read(text);
+  }
+
+  /** The same, as it was written. */
+  text(flag: string): string | undefined {
     const given = this.#flags.get(flag)?.[0];
     // The flag --profile beats a file that the environment names.
     if (flag === "file" && given === undefined && this.has("profile")) return;
-    const { env, value } = flagOf(this.commandName, flag) ?? {};
-    const text = given ??
-      (env ? this.env(env) ?? this.#kept(flag) : undefined);
-    return text && value === "FILE" ? expandHome(text) : text;
+    const { env } = flagOf(this.commandName, flag) ?? {};
+    if (!env) return given;
+    return given ?? this.env(env) ?? this.#linked(flag) ?? this.#kept(flag);
   }
 
-  /** What a person chose to keep at his first login. */
+  /** The region of the link that was given for the service id. */
+  #linked(flag: string): string | undefined {
+    if (flag !== "region") return undefined;
+    return linkRegion(this.text("service-id") ?? "");
+  }
+
+  /** What a person chose to keep at the first login. */
   #kept(flag: string): string | undefined {
     if (!KEPT_FLAGS.includes(flag)) return undefined;
     this.#config ??= readConfig(this);
@@ -5820,9 +5971,16 @@ class Cli {
     return typeof value === "string" ? value : undefined;
   }
 
-  /** An environment variable; an empty one counts as not set. */
+  /**
+   * An environment variable; an empty one counts as not set.
+   *
+   * @throws {TypeError} if ./.env was not named and says what it must not.
+   */
   env(name: string): string | undefined {
-    this.#envFile ??= readEnvFile(this.get("env-file"));
+    const file = this.get("env-file");
+    this.#envFile ??= file === undefined
+      ? foundEnv(readEnvFile())
+      : readEnvFile(file);
     return RUNTIME.process.env[name] || this.#envFile[name] || undefined;
   }
 
@@ -5971,25 +6129,52 @@ function readEnvFile(file?: string): Record<string, string | undefined> {
   }
 }
 
+/** What is taken from a ./.env that nobody named. */
+const FOUND_NAMES = ["APP_KEY", "APP_SECRET", "SERVICE_ID"]
+  .concat("REGION", "USER_TYPE", "PROFILE");
+
+/**
+ * The variables of a ./.env, which may be part of somebody else's repository:
+ * it must not send secrets away, or bring foreign tokens. Nor is that ignored,
+ * for then what is meant for a test host would go to TikTok.
+ */
+function foundEnv<T>(variables: Record<string, T>): Record<string, T> {
+  const foreign = Object.keys(variables).find((name) =>
+    name.startsWith("TIKTOK_SHOP_") && !FOUND_NAMES.includes(name.slice(12))
+  );
+  if (foreign === undefined) return variables;
+  throw misuse(
+    `Cannot take ${printable(foreign)} from the .env of this folder unasked: ` +
+      "if the file is yours, pass --env-file .env",
+  );
+}
+
 /** The settings that may be kept for next time. Never the secret. */
 const KEPT_FLAGS = ["app-key", "service-id", "region", "user-type"];
 
-function configPath(cli: Cli): string {
-  return node("node:path").join(homeFolder(cli), "config.json");
+/** Where settings are kept; nowhere, if there is no home. */
+function configPath(cli: Cli): string | undefined {
+  try {
+    return node("node:path").join(homeFolder(cli), "config.json");
+  } catch (error) {
+    if (!isMisuse(error)) throw error;
+    return undefined; // tokens may still go to --file
+  }
 }
 
 function readConfig(cli: Cli): Record<string, unknown> {
+  const path = configPath(cli);
+  if (path === undefined) return {};
   let text: string;
   try {
-    text = readTextSync(configPath(cli));
+    text = readTextSync(path);
   } catch {
     return {}; // nothing was kept
   }
   const config = parseJson(text);
   if (isRecord(config)) return config;
   throw misuse(
-    `Cannot read ${configPath(cli)}, which is no JSON object: mend or ` +
-      "remove it",
+    `Cannot read ${path}, which is no JSON object: fix or delete it`,
   );
 }
 
@@ -6116,7 +6301,7 @@ async function withTerminal(
   }
 }
 
-type App = AppCredentials & { serviceId?: string };
+type App = AppCredentials & { serviceId?: string; region?: Region };
 
 async function loginOptions(
   cli: Cli,
@@ -6134,9 +6319,10 @@ async function loginOptions(
   checkWait(wait); // before a person is asked for the rest
   const app = await readApp(cli, input, signal);
   const progress = new Progress(cli, input);
+  let flow: AuthFlow | undefined;
   return {
-    ...app,
     ...wait,
+    ...app,
     allowMissingState: cli.has("allow-missing-state"),
     switch: cli.has("switch"),
     requireScopes: requiredScopes(cli),
@@ -6144,14 +6330,15 @@ async function loginOptions(
     store,
     profile,
     signal,
-    onStart: (flow) => {
-      progress.start(flow);
+    onStart: (started) => {
+      flow = started;
+      progress.start(started);
       if (input.isTerminal || cli.has("paste")) {
-        input.lines((line) => submitLine(flow, line, progress));
+        input.lines((line) => submitLine(started, line, progress));
       }
     },
     confirmMissingState: input.isTerminal
-      ? () => confirmCode(input, signal)
+      ? async () => !!flow && await confirmCode(flow, input, signal, progress)
       : undefined,
     onState: (state) => progress.show(state),
     onWarning: (message) => progress.interrupt(message),
@@ -6192,22 +6379,61 @@ function requiredScopes(cli: Cli): string[] {
 function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
   if (line === "") return;
   flow.submit(line).catch((error: TikTokShopError) => {
-    progress.interrupt(`${error.message}: ${error.hint}`);
+    // While it was asked about, another redirect may have come.
+    const waits = flow.state === FlowState.WAITING_FOR_REDIRECT;
+    if (error.kind !== "missing_state" || waits) explain(error, progress);
   });
 }
 
+function explain({ message, hint }: TikTokShopError, progress: Progress): void {
+  progress.interrupt(`${message}: ${hintFor(hint)}`);
+}
+
+/** Asks about a code without proof; a redirect that is pasted is submitted. */
 async function confirmCode(
+  flow: AuthFlow,
   input: TerminalInput,
   signal: AbortSignal,
+  progress: Progress,
 ): Promise<boolean> {
-  if (!input.isTerminal) return false;
+  const state = new URL(flow.url).searchParams.get("state")!;
+  for (;;) {
+    const answer = await askAboutCode(input, signal);
+    if (!isPasted(answer)) return isYes(answer);
+    const judgement = judgePasted(answer, state);
+    if ("outcome" in judgement || "code" in judgement || "error" in judgement) {
+      submitLine(flow, answer, progress);
+      return false;
+    }
+    explain(judgementError(judgement), progress);
+  }
+}
+
+async function askAboutCode(
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<string> {
+  if (!input.isTerminal) return "";
   const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
-  const answer = await input.ask(
+  return await input.ask(
     `${clear}Nothing proves that this code belongs to your login. Did you ` +
       "approve the app\nyourself, just now, at the link above? [y/N] ",
     { signal },
   );
+}
+
+function isYes(answer: string): boolean {
   return /^y(es)?$/i.test(answer);
+}
+
+/** Whether an answer is a redirect or a code; no word for "no" is so long. */
+function isPasted(answer: string): boolean {
+  try {
+    const query = redirectQuery(answer);
+    return typeof query !== "string" || query.length > 10;
+  } catch {
+    return false;
+  }
 }
 
 function callbackOptions(
@@ -6274,7 +6500,11 @@ async function openForPerson(
 ): Promise<void> {
   const hint = remoteHint(RUNTIME.process.env, progress.port);
   if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
-  if (await tryBrowsers(url, { browser: cli.get("browser") }, false)) return;
+  const asked = { browser: cli.get("browser") };
+  const { opened, failed } = await tryBrowsers(url, asked, false);
+  const names = failed.map((name) => `"${name}"`).join(", ");
+  if (opened) return;
+  if (names) progress.interrupt(`The link could not be opened with ${names}`);
   progress.interrupt(
     hint ?? "No browser could be opened: open the link yourself",
   );
@@ -6313,24 +6543,38 @@ async function readApp(
   signal: AbortSignal,
 ): Promise<App> {
   const creator = cli.get("user-type")?.toLowerCase() === "creator";
+  // What is there is judged before anything else is asked for.
+  const appKey = cli.get("app-key");
   const serviceId = cli.get("service-id");
+  const appSecret = readSecret(cli);
   const missing = [
-    ...(cli.get("app-key") ? [] : ["app-key"]),
+    ...(appKey ? [] : ["app-key"]),
     ...(serviceId || creator ? [] : ["service-id"]),
-    ...(hasSecret(cli) ? [] : ["app-secret-file"]),
+    ...(appSecret ? [] : ["app-secret-file"]),
   ];
   if (missing.length && !input.isTerminal) throw missingSettings(missing);
-  const ask = (flag: string, check: (value: string) => unknown) =>
-    askFor(flag, check, input, signal);
-  const app = {
-    appKey: cli.get("app-key") ?? await ask("app-key", checkAppKey),
-    serviceId: serviceId ??
-      (creator ? undefined : await ask("service-id", checkServiceId)),
-    appSecret: readSecret(cli) ?? await ask("app-secret-file", checkAppSecret),
-  };
+  const ask = (flag: string) => askFor(flag, input, signal);
+  const app: App = { appKey: appKey ?? await ask("app-key"), appSecret: "" };
+  const link = serviceId ?? (creator ? undefined : await ask("service-id"));
+  if (link !== undefined) app.serviceId = readServiceId(link);
+  const region = linkRegion(link ?? "");
+  if (region && !cli.get("region")) app.region = region;
+  app.appSecret = appSecret ?? await ask("app-secret-file");
   const asked = missing.some((flag) => KEPT_FLAGS.includes(flag));
   if (asked) await offerToKeep(cli, app, input, signal);
   return app;
+}
+
+/** The service id, out of the whole authorization link too. */
+function readServiceId(text: string): string {
+  return checkServiceId(/[?&]service_id=(\d+)/.exec(text)?.[1] ?? text);
+}
+
+/** The region of an authorization link, by its host. Pure. */
+function linkRegion(link: string): Region | undefined {
+  const host = /^(?:https?:\/\/)?([\w.-]+)\/.*[?&]service_id=/i.exec(link)?.[1];
+  if (!host || !/\.tiktokshops?\.[a-z]+$/i.test(host)) return undefined;
+  return /\.us(\.|$)/i.test(host) ? "us" : "row";
 }
 
 /** What each thing is, and where to find it. */
@@ -6341,8 +6585,8 @@ const QUESTIONS: Record<string, [about: string, question: string]> = {
     "App key: ",
   ],
   "service-id": [
-    'The service id has about 19 digits: it ends the "Copy authorization ' +
-    'link".',
+    'The service id ends the "Copy authorization link"; the whole link will ' +
+    "do.",
     "Service id: ",
   ],
   "app-secret-file": [
@@ -6351,10 +6595,16 @@ const QUESTIONS: Record<string, [about: string, question: string]> = {
   ],
 };
 
+/** What judges an answer; a flag's value is judged in the same way. */
+const ANSWER_CHECKS: Record<string, (text: string) => string> = {
+  "app-key": checkAppKey,
+  "service-id": readServiceId,
+  "app-secret-file": checkAppSecret,
+};
+
 /** Asks until the answer has the right shape. */
 async function askFor(
   flag: string,
-  check: (value: string) => unknown,
   input: TerminalInput,
   signal: AbortSignal,
 ): Promise<string> {
@@ -6364,7 +6614,7 @@ async function askFor(
     const hidden = flag === "app-secret-file";
     const answer = await input.ask(question, { hidden, signal });
     try {
-      check(answer);
+      ANSWER_CHECKS[flag]!(answer);
       return answer;
     } catch (error) {
       tell(messageOf(error));
@@ -6379,6 +6629,7 @@ async function offerToKeep(
   signal: AbortSignal,
 ): Promise<void> {
   const path = configPath(cli);
+  if (path === undefined) return;
   const answer = await input.ask(
     `Keep all but the secret in ${printable(path)}\nfor next time? [Y/n] `,
     { signal },
@@ -6387,12 +6638,13 @@ async function offerToKeep(
   const config = {
     app_key: app.appKey,
     service_id: app.serviceId,
-    region: cli.get("region"),
+    region: app.region ?? cli.get("region"),
     user_type: cli.get("user-type"),
   };
   const { mkdir } = node("node:fs/promises");
   try {
-    await mkdir(homeFolder(cli), { recursive: true, mode: 0o700 });
+    const folder = node("node:path").dirname(path);
+    await mkdir(folder, { recursive: true, mode: 0o700 });
     await replaceFile(path, `${stringifyJson(config)}\n`);
   } catch (error) {
     tell(`It could not be kept: ${messageOf(error)}`);
@@ -6415,20 +6667,20 @@ function isTyped(secretFile: string): boolean {
   return secretFile === "-" && node("node:tty").isatty(0);
 }
 
-function hasSecret(cli: Cli): boolean {
-  const file = cli.get("app-secret-file");
-  if (file !== undefined) return !isTyped(file);
-  return cli.env("TIKTOK_SHOP_APP_SECRET") !== undefined;
+function readSecret(cli: Cli): string | undefined {
+  const text = cli.once("app secret", () => secretText(cli));
+  if (text === undefined) return undefined;
+  cli.secrets.push(text);
+  return checkAppSecret(text);
 }
 
-function readSecret(cli: Cli): string | undefined {
+function secretText(cli: Cli): string | undefined {
   const file = cli.get("app-secret-file");
   if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
   if (isTyped(file)) return undefined;
   const from = file === "-" ? 0 : file;
-  const read = () => readTextSync(from).trim();
   try {
-    return cli.once("app secret", read);
+    return readTextSync(from).trim();
   } catch (error) {
     throw misuse(
       `Cannot read the app secret from ${file}: ${messageOf(error)}`,
@@ -6445,9 +6697,7 @@ class Interrupt {
   isSaving = false;
   readonly #abort = new AbortController();
   readonly #giveUp = new AbortController();
-  readonly #names = RUNTIME.process.platform === "win32"
-    ? ["SIGINT" as const]
-    : ["SIGINT" as const, "SIGTERM" as const, "SIGHUP" as const];
+  readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
 
   constructor() {
     for (const name of this.#names) RUNTIME.process.on(name, this.#stop);
@@ -6608,7 +6858,7 @@ class TerminalInput {
     while ((end = /\r\n?|\n/.exec(this.#text))) {
       const take = this.#asked ?? this.#onLine;
       if (!take) return;
-      const line = this.#text.slice(0, end.index);
+      const line = this.#text.slice(0, end.index).replace(ESCAPES, "");
       this.#text = this.#text.slice(end.index + end[0].length);
       this.#asked = undefined;
       take(this.#hidden ? erased(line) : line.trim());
@@ -6616,12 +6866,24 @@ class TerminalInput {
   }
 }
 
+/**
+ * What a terminal sends that nobody typed: the marks of a bracketed paste,
+ * arrow and function keys, reports. Whole lines are searched, so it does not
+ * matter in how many pieces a sequence came.
+ */
+const ESCAPES = new RegExp(
+  "(?:\\x1b[\\]PX^_]|[\\x9d\\x90])[^\\x07\\x1b\\x9c]*(?:\\x07|\\x1b\\\\|\\x9c)" +
+    "|(?:\\x1b\\[|\\x9b)(?:\\[.|[0-?]*[ -/]*[@-~])" +
+    "|\\x1bO[ -~]|\\x1b[^\\x1b]?",
+  "g",
+);
+
 /** A line typed in raw mode: backspaces applied, other controls dropped. */
 function erased(line: string): string {
   const kept: string[] = [];
   for (const c of line) {
     if (c === "\x7f" || c === "\b") kept.pop();
-    else if (c === "\x15") kept.length = 0; // Ctrl-U
+    else if (c === "\x15" || c === "\x17") kept.length = 0; // Ctrl-U, Ctrl-W
     else if (c > "\x1f") kept.push(c);
   }
   return kept.join("").trim();
@@ -6653,7 +6915,7 @@ function tellSaved(
   cli.say(`Saved to ${printable(path)}`);
   if (profile === wanted) return;
   const place = cli.get("file")
-    ? `--file ${shellWord(path)}`
+    ? `--file ${shellWord(path, RUNTIME.process.platform)}`
     : `--profile ${profile}`;
   tell(
     `"${
@@ -6802,22 +7064,74 @@ function completeLine(cli: Cli): string {
     const value = cli.get(flag);
     return value ? [`--${flag}`, value] : cli.has(flag) ? [`--${flag}`] : [];
   });
-  const words = [...ownCommand(), "login", ...flags, "--complete"];
   // Quoted in any case: a redirect has "&" in it.
-  return `${words.map(shellWord).join(" ")} 'URL'`;
+  const url = RUNTIME.process.platform === "win32" ? '"URL"' : "'URL'";
+  return `${commandLineOf(["login", ...flags, "--complete"])} ${url}`;
+}
+
+/** A line that runs this program again, in this system's shell. */
+function commandLineOf(args: readonly string[]): string {
+  const { platform } = RUNTIME.process;
+  return [...ownCommand(), ...args]
+    .map((word) => shellWord(word, platform)).join(" ");
 }
 
 /** The words that start this program the way it was started. */
 function ownCommand(): string[] {
-  const { argv, execPath } = RUNTIME.process;
-  return RUNTIME.Deno
-    ? [execPath, "run", "-A", RUNTIME.Deno.mainModule]
-    : [execPath, argv[1] ?? PROGRAM];
+  const { argv, env, execArgv, execPath } = RUNTIME.process;
+  const { fileURLToPath, pathToFileURL } = node("node:url");
+  const script = RUNTIME.Deno?.mainModule ??
+    pathToFileURL(realFile(argv[1] ?? "")).href;
+  const isBin = /\/npm_bin\.[jt]s$/.test(script);
+  if (!isBin && script !== import.meta.url) return [PROGRAM]; // main() alone
+  if (RUNTIME.Deno) {
+    const path = script.startsWith("file:") ? fileURLToPath(script) : script;
+    return [asFound(execPath), "run", "-A", path];
+  }
+  if (isBin && env.npm_command) return ["npx", PROGRAM];
+  if (isBin && asFound(argv[1]!, PROGRAM) === PROGRAM) return [PROGRAM];
+  return [asFound(execPath), ...execArgv, argv[1]!];
 }
 
-/** A text as one word of a POSIX shell. */
-function shellWord(text: string): string {
-  if (/^[\w.,:/@%+=-]+$/.test(text)) return text;
+/** The name by which a shell finds a program, if it finds that one. */
+function asFound(
+  path: string,
+  file = node("node:path").basename(path),
+): string {
+  const { delimiter, join } = node("node:path");
+  if (!mayRead()) return path;
+  const found = (RUNTIME.process.env.PATH ?? "").split(delimiter)
+    .map((folder) => join(folder, file)).find(namesFile);
+  return found && realFile(found) === realFile(path)
+    ? file.replace(/\.exe$/i, "")
+    : path;
+}
+
+/** Whether all files may be read: Deno would ask a person for each. */
+function mayRead(): boolean {
+  const read = RUNTIME.Deno?.permissions.querySync({ name: "read" });
+  return (read?.state ?? "granted") === "granted";
+}
+
+function realFile(path: string): string {
+  try {
+    return node("node:fs").realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+/**
+ * A text as one word of a shell: of a POSIX one, or of both cmd and
+ * PowerShell, which share double quotes. Pure.
+ */
+function shellWord(text: string, platform: string): string {
+  if (platform === "win32") {
+    if (/^[\w.:/\\+-]+$/.test(text)) return text;
+    // A backslash before a quote would escape it.
+    return `"${text.replace(/(\\*)("|$)/g, "$1$1$2").replace(/"/g, '\\"')}"`;
+  }
+  if (/^[\w.,:/@%+-][\w.,:/@%+=-]*$/.test(text)) return text;
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
@@ -6867,12 +7181,35 @@ async function completedCode(
   pending: PendingLogin,
   { input, signal }: Terminal,
 ): Promise<string> {
-  const text = await givenRedirect(cli, input, signal);
-  const { code, stateMatched } = parseRedirect(text, pending.state);
-  const sure = stateMatched || cli.has("allow-missing-state") ||
-    await confirmCode(input, signal);
-  if (sure) return code;
+  let text = await givenRedirect(cli, input, signal);
+  for (;;) {
+    const judgement = judgePasted(text, pending.state);
+    if (judgement.kind === "code") return judgement.code;
+    if (judgement.kind !== "missing_state") throw judgementError(judgement);
+    const { outcome } = judgement;
+    const allowed = cli.has("allow-missing-state");
+    if (outcome.kind === "error") {
+      if (allowed) throw outcome.error;
+      break;
+    }
+    const answer = allowed ? "y" : await askAboutCode(input, signal);
+    if (isYes(answer)) return outcome.code;
+    if (!isPasted(answer)) break;
+    text = answer;
+  }
   throw missingStateError("There is no state with the code to judge it by");
+}
+
+/** Refuses a URL without its end: to a shell, "&" ends a command. */
+function checkWhole(cli: Cli): void {
+  const text = pastedRedirect(cli.get("complete")!);
+  const cut = /^[^?&]*\?[^=&]*=[^&]*$/.test(text);
+  const asked = cli.has("allow-missing-state") && /\?(auth_)?code=/.test(text);
+  if (!cut || asked) return;
+  throw misuse(
+    'The URL has lost what follows its first "&", where a shell cuts: put ' +
+      "it in quotes",
+  );
 }
 
 /** What `--complete` was given: `-` is stdin, or the person is asked. */
@@ -6882,7 +7219,7 @@ async function givenRedirect(
   signal: AbortSignal,
 ): Promise<string> {
   const given = cli.get("complete")!;
-  if (given !== "-") return given;
+  if (given !== "-") return checkWhole(cli), given;
   return input.isTerminal
     ? await input.ask("Address that the browser was sent to: ", { signal })
     : readTextSync(0);
@@ -7002,6 +7339,7 @@ interface Finding {
 const HOST_PATIENCE = 8; // seconds a host may take to answer
 
 async function doctorCommand(cli: Cli): Promise<void> {
+  cli.get("file"); // an env file that is refused ends the whole command
   const findings = (await Promise.all([
     checkApp(cli),
     checkLink(cli),
@@ -7045,7 +7383,7 @@ async function finding(
 }
 
 function problem(check: string, error: unknown): Finding {
-  const { hint } = error as Partial<TikTokShopError>;
+  const hint = hintFor((error as Partial<TikTokShopError>).hint);
   return { check, status: "problem", message: messageOf(error), hint };
 }
 
@@ -7053,19 +7391,10 @@ function problem(check: string, error: unknown): Finding {
 function checkApp(cli: Cli): Promise<Finding[]> {
   const creator = cli.get("user-type")?.toLowerCase() === "creator";
   return Promise.all([
-    finding("app key", () => {
-      const appKey = checkAppKey(cli.get("app-key"));
-      if (appKey.length < 30) return appKey;
-      // Not shown, for it may well be that.
-      throw misuse(
-        "This looks like the app secret: an app key has about 12 letters and " +
-          "digits",
-      );
-    }),
+    finding("app key", () => checkAppKey(cli.get("app-key"))),
     finding("app secret", () => {
-      const appSecret = readSecret(cli) ?? "";
-      checkAppSecret(appSecret);
-      if (![cli.get("app-key"), cli.get("service-id")].includes(appSecret)) {
+      const appSecret = checkAppSecret(readSecret(cli));
+      if (![cli.text("app-key"), cli.text("service-id")].includes(appSecret)) {
         return "is set";
       }
       throw misuse("This is the app key or the service id once more");
@@ -7131,7 +7460,8 @@ function checkPort(port: number, needsBoth: boolean): Promise<Finding> {
 async function checkBrowser(): Promise<Finding> {
   const { env, platform } = RUNTIME.process;
   const check = "browser";
-  const commands = browserCommands("-", { env, platform });
+  const options = { env, platform, isFile: namesFile };
+  const commands = browserCommands("-", options);
   for (const [command = ""] of commands) {
     if (!await isOnPath(command)) continue;
     return { check, status: "ok", message: `opens with ${command}` };
@@ -7197,7 +7527,7 @@ async function checkStore(cli: Cli): Promise<Finding> {
       }`;
       return { check, status: "ok", message };
     }
-    const hint = `run: chmod ${mode} ${shellWord(open)}`;
+    const hint = `run: chmod ${mode} ${shellWord(open, "posix")}`;
     return {
       check,
       status: "warning",
@@ -7376,11 +7706,11 @@ async function readCredentials(
     ...(appSecret ? [] : ["app-secret-file"]),
   ];
   if (missing.length && !input.isTerminal) throw missingSettings(missing);
-  const ask = (question: string, hidden = false) =>
-    cli.once(question, () => input.ask(question, { signal, hidden }));
+  const ask = (flag: string) =>
+    cli.once(flag, () => askFor(flag, input, signal));
   return {
-    appKey: appKey ?? await ask("App key: "),
-    appSecret: appSecret ?? await ask("App secret (hidden): ", true),
+    appKey: appKey ?? await ask("app-key"),
+    appSecret: appSecret ?? await ask("app-secret-file"),
   };
 }
 
@@ -7589,38 +7919,89 @@ async function runChild(
   const { process } = RUNTIME;
   let child: ChildProcess | undefined;
   // A terminal's Ctrl-C reaches the child by itself; kill(1) reaches only us.
-  const names = process.platform === "win32" ? [] : ["SIGTERM", "SIGHUP"];
+  const names = passedSignals();
   const pass = (name: NodeJS.Signals) => {
     // Not child.kill(): Deno then tells the signal for the exit code.
     const isAlive = child?.exitCode === null && child.signalCode === null;
-    if (isAlive && child?.pid) process.kill(child.pid, name);
+    try {
+      if (isAlive && child?.pid) process.kill(child.pid, name);
+    } catch {
+      // A signal to our whole group has ended it a moment before.
+    }
   };
-  const ignore = () => {};
   // Before the start: a signal may come as soon as the command runs.
   process.on("SIGINT", ignore);
-  for (const name of names) process.on(name as NodeJS.Signals, pass);
+  for (const name of names) process.on(name, pass);
   try {
     const options = {
       stdio: "inherit",
       env: { ...process.env, ...env },
     } as const;
-    child = node("node:child_process").spawn(command, args, options);
-    return await childEnd(child, command);
+    const [file = "", ...words] = hangupKept([command, ...args]);
+    child = node("node:child_process").spawn(file, words, options);
+    return await childEnd(child);
+  } catch (error) {
+    return notRun(command, error);
   } finally {
     process.off("SIGINT", ignore);
-    for (const name of names) process.off(name as NodeJS.Signals, pass);
+    for (const name of names) process.off(name, pass);
+  }
+}
+
+/** The exit code of a command that a shell could not run either. */
+function notRun(command: string, error: unknown): number {
+  const why = printable(`Cannot run "${command}": ${messageOf(error)}`);
+  tell(`${paint("31;1", "error:")} ${why}`);
+  return codeOf(error) === "ENOENT" ? 127 : 126;
+}
+
+/** The signals besides Ctrl-C that ask for an end. */
+function passedSignals(): NodeJS.Signals[] {
+  if (RUNTIME.process.platform === "win32") return [];
+  if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
+  // Node has undone what nohup did, and Deno does with its first listener.
+  const isKept = RUNTIME.process.listeners("SIGHUP").includes(ignore);
+  if (!isKept) RUNTIME.process.on("SIGHUP", ignore);
+  return ["SIGTERM"];
+}
+
+/** A command as nohup starts it: it does not inherit a listener of ours. */
+function hangupKept(command: string[]): string[] {
+  if (!isHangupIgnored()) return command;
+  return ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...command];
+}
+
+/** Known before our first listener, which changes it. */
+let hangupIgnored: boolean | undefined;
+
+/**
+ * Whether SIGHUP was ignored when this process began, where Linux tells. Node
+ * resets it at its start; what is left then is that the parent ignores it, or
+ * that nohup has closed stdin: /dev/null, open for writing only.
+ */
+function isHangupIgnored(): boolean {
+  return hangupIgnored ??= RUNTIME.process.platform === "linux" && mayRead() &&
+      ["self", RUNTIME.process.ppid].some((process) =>
+        // SIGHUP is the lowest bit.
+        /^SigIgn:.*[13579bdf]$/m.test(procFile(`${process}/status`))
+      ) || (/^flags:.*1$/m.test(procFile("self/fdinfo/0")) &&
+      realFile("/proc/self/fd/0") === "/dev/null");
+}
+
+function procFile(path: string): string {
+  try {
+    return node("node:fs").readFileSync(`/proc/${path}`, "utf8");
+  } catch {
+    return ""; // no Linux, or it may not be read
   }
 }
 
 type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
 
 /** The exit code of a command, as a shell would tell it. */
-function childEnd(child: ChildProcess, command: string): Promise<number> {
+function childEnd(child: ChildProcess): Promise<number> {
   return new Promise<number>((resolve, reject) => {
-    child.once("error", (error) => {
-      const why = messageOf(error);
-      reject(misuse(`Cannot run "${printable(command)}": ${why}`));
-    });
+    child.once("error", reject);
     child.once("close", (code, signal) => {
       resolve(code ?? 128 + (signalNumber(signal) ?? 0));
     });
@@ -7686,7 +8067,7 @@ async function statusCommand(cli: Cli): Promise<void> {
   const list = profiles.map((name) => found.get(name)!);
   if (cli.has("json")) cli.print(list);
   else if (list.length) cli.write(statusTable(list));
-  else tell(`There are no profiles yet, ${LOGIN_AGAIN}`);
+  else tell(`There are no profiles yet, ${hintFor(LOGIN_AGAIN)}`);
   for (const each of list) warnOfEnd(each);
   const lacking = list.some((each) =>
     each.error !== undefined || (each.access_token_left ?? 0) < least

@@ -239,17 +239,17 @@ const MIX_UPS: readonly [
     },
     /stands at the end of the authorization link/,
   ],
-  ["a number with a space", { serviceId: `${serviceId} ` }, /not a number/],
+  ["a number with a space", { serviceId: `${serviceId} ` }, /white space/],
   ["a fraction", { serviceId: "7.4e18" }, /is not a number/],
   [
     "no app key",
     { appKey: undefined, userType: "creator" },
-    /The app key is missing .*copy it from your app in Partner Center/,
+    /The app key is missing: copy it from your app in Partner Center/,
   ],
   [
     "an app key with white space",
     { appKey: "6f3k9d2m 1x8q", userType: "creator" },
-    /The app key .*white space .*copy it from your app in Partner Center/,
+    /The app key has white space in it: copy it alone/,
   ],
 ];
 

@@ -23,23 +23,26 @@ const XDG = [
 /** What PowerShell is asked to do, as it decodes it. */
 function decoded(command: readonly string[]): string[] {
   const [program = "", ...args] = command;
-  if (!program.startsWith("powershell")) return [...command];
+  if (!/powershell\.exe$/.test(program)) return [...command];
   const script = Buffer.from(args.at(-1)!, "base64").toString("utf16le");
   return [program, ...args.slice(0, -1), script];
 }
 
-function windows(suffix: string, url = URL_): string[][] {
+/** Windows' own commands; `system` is where they are. */
+function windows(system = "", shell = system): string[][] {
   return [
-    [`rundll32${suffix}`, "url.dll,FileProtocolHandler", url],
+    [`${system}rundll32.exe`, "url.dll,FileProtocolHandler", URL_],
     [
-      `powershell${suffix}`,
+      `${shell}powershell.exe`,
       "-NoProfile",
       "-EncodedCommand",
-      `Start-Process '${url}'`,
+      `Start-Process '${URL_}'`,
     ],
   ];
 }
 
+const SYSTEM32 = "C:\\Windows\\System32\\";
+const POWERSHELL = "WindowsPowerShell\\v1.0\\";
 const DISPLAY = { DISPLAY: ":0" };
 const WSL = { WSL_DISTRO_NAME: "Ubuntu" };
 const MINE = (...words: string[]) => [...words, URL_];
@@ -47,7 +50,16 @@ const MINE = (...words: string[]) => [...words, URL_];
 /** Systems, and the commands that are tried there. */
 const SYSTEMS: readonly [string, BrowserOptions, string[][]][] = [
   ["macOS", { platform: "darwin" }, [["open", URL_]]],
-  ["Windows", { platform: "win32" }, windows("")],
+  [
+    "Windows",
+    { platform: "win32" },
+    windows(SYSTEM32, `${SYSTEM32}${POWERSHELL}`),
+  ],
+  [
+    "Windows on another disk",
+    { platform: "win32", env: { SystemRoot: "D:\\Win" } },
+    windows("D:\\Win\\System32\\", `D:\\Win\\System32\\${POWERSHELL}`),
+  ],
   ["Linux with X11", { platform: "linux", env: DISPLAY }, XDG],
   [
     "Linux with Wayland",
@@ -72,12 +84,12 @@ const SYSTEMS: readonly [string, BrowserOptions, string[][]][] = [
   [
     "WSL without a browser of Linux",
     { platform: "linux", env: WSL },
-    [["wslview", URL_], ...windows(".exe")],
+    [["wslview", URL_], ...windows()],
   ],
   [
     "WSL with browsers of Linux",
     { platform: "linux", env: { ...WSL, ...DISPLAY } },
-    [["wslview", URL_], ...windows(".exe"), ...XDG],
+    [["wslview", URL_], ...windows(), ...XDG],
   ],
   [
     "Termux",
@@ -156,7 +168,7 @@ const AWKWARD = [
   `https://x/?q='";'&x="y z"%20`,
   "https://x/?$&=$1$$$`$'",
   "https://x/\u2018é☃😀\u2019; calc '",
-  "%s",
+  "https://x/?%s",
 ];
 
 test("browserCommands() hands an awkward URL over as one argument", () => {
@@ -277,17 +289,85 @@ test(
 );
 
 test(
-  "openBrowser() never throws, whatever the URL",
+  "openBrowser() opens none where a URL cannot be an argument",
   { skip: NO_SH },
   () =>
     withFolder(async (folder) => {
       const [browser] = await browsers(folder, { browser: "exit 0" });
       assert.equal(await openWith("https://x/\0", browser!), false);
-      assert.equal(await openWith("x".repeat(3_000_000), browser!), false);
-      assert.equal(await openBrowser("\ud800\0", { platform: "linux" }), false);
-      assert.equal(await openWith("", browser!), true);
+      const long = `https://x/${"x".repeat(3_000_000)}`;
+      assert.equal(await openWith(long, browser!), false);
+      const options = { platform: "linux", env: {} };
+      assert.equal(await openBrowser("https://x/\ud800\0", options), false);
     }),
 );
+
+test("openBrowser() refuses what is no http or https URL", {
+  skip: NO_SH,
+}, () =>
+  withFolder(async (folder) => {
+    const [browser] = await browsers(folder, { browser: "exit 0" });
+    const urls = ["", "x", "file:///etc/passwd", "javascript:alert(1)"]
+      .concat("-a", "ms-settings:", "%s", "ssh://x/?code=SECRETCODE");
+    for (const url of urls) {
+      await assert.rejects(openWith(url, browser!), (error: Error) => {
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, /: give an http or https URL$/);
+        assert.doesNotMatch(error.message, /SECRETCODE/);
+        return true;
+      });
+    }
+    assert.equal(await argumentsOf(folder, "browser"), undefined);
+  }));
+
+test("browserCommands() takes a text that names a file as a command", () => {
+  const files = ["/opt/My Browser", "C:\\Program Files\\b.exe", "/a:b/c;d"];
+  const isFile = (path: string) => files.includes(path);
+  for (const file of files) {
+    for (const platform of ["linux", "win32"]) {
+      const own = browserCommands(URL_, { platform, isFile, browser: file });
+      assert.deepEqual(own, [MINE(file)]);
+      const env = { BROWSER: file };
+      const [first] = browserCommands(URL_, { platform, isFile, env });
+      assert.deepEqual(first, MINE(file));
+    }
+  }
+  const env = { BROWSER: "a b:/opt/My Browser" };
+  const commands = browserCommands(URL_, { platform: "linux", isFile, env });
+  assert.deepEqual(commands, [MINE("a", "b"), MINE("/opt/My Browser")]);
+});
+
+test("openBrowser() finds a browser whose path has spaces in it", {
+  skip: NO_SH,
+}, () =>
+  withFolder(async (folder) => {
+    await browsers(folder, { "my own browser": "exit 0" });
+    const path = join(folder, "my own browser");
+    assert.equal(await openWith(URL_, path), true);
+    assert.deepEqual(await argumentsOf(folder, "my own browser"), ["1", URL_]);
+    const browser = path;
+    assert.equal(await openBrowser(URL_, { browser }), true);
+  }));
+
+test("openBrowser() keeps what is secret in the environment to itself", {
+  skip: NO_SH,
+}, () =>
+  withFolder(async (folder) => {
+    const script = 'env > "$0.env"';
+    const [browser] = await browsers(folder, { browser: script });
+    const lines = `console.log(await openBrowser("https://x/"));`;
+    const { ended } = await startOpening(folder, browser!, lines, {
+      TIKTOK_SHOP_APP_SECRET: "S-1",
+      TIKTOK_SHOP_ACCESS_TOKEN: "S-2",
+      TIKTOK_SHOP_SHOP_CIPHER: "S-3",
+      TIKTOK_SHOP_APP_KEY: "key",
+    });
+    assert.equal((await ended).stdout, "true\n");
+    const env = await readFile(join(folder, "browser.env"), "utf8");
+    assert.match(env, /^TIKTOK_SHOP_APP_KEY=key$/m);
+    assert.match(env, /^PATH=/m);
+    assert.doesNotMatch(env, /S-\d|SECRET/);
+  }));
 
 test("openBrowser() opens nothing where there is nothing", async () => {
   assert.equal(await openBrowser(URL_, { platform: "linux", env: {} }), false);
@@ -317,12 +397,13 @@ async function startOpening(
   folder: string,
   browser: string,
   lines: string,
+  env: Record<string, string> = {},
 ): Promise<ReturnType<typeof start>> {
   const file = join(folder, "program.ts");
   const module = JSON.stringify(join(ROOT, "mod.ts"));
   const names = "{ login, openBrowser }";
   await writeFile(file, `import ${names} from ${module};\n${lines}\n`);
-  return start(runtimeCommand(file), { env: { BROWSER: browser } });
+  return start(runtimeCommand(file), { env: { BROWSER: browser, ...env } });
 }
 
 const LASTING = `echo $$ > "$0.pid"; exec sleep 30`;

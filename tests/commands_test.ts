@@ -4,6 +4,7 @@
  * run may show a secret that it was not asked for; see `run`.
  */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
@@ -18,6 +19,7 @@ import type {
 import {
   assertAbsent,
   type Desk,
+  deskCommand,
   NOTHING_SET,
   type RunOptions,
   withDesk,
@@ -160,8 +162,12 @@ async function listen(server: Server): Promise<string> {
 
 /** A fault of the token host, the exit code, and what is said. */
 const HOST_FAULTS: [SandboxFault, number, RegExp][] = [
-  ["deauthorized", 5, /code 36004005, .*\nhint: .* log in again: tiktok-sho/],
-  ["expired-refresh", 5, /code 36004001, .*\nhint: .* log in again: tiktok-/],
+  ["deauthorized", 5, /code 36004005, .*\nhint: .* log in again: .* login\n/],
+  [
+    "expired-refresh",
+    5,
+    /code 36004001, .*\nhint: .* log in again: .* login\n/,
+  ],
   ["ip-not-allowed", 6, /code 36009033, .*\nhint: add this machine's IP/],
   ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/],
   ["html", 1, /HTTP 200 with .*\nhint: check the endpoint/],
@@ -636,8 +642,9 @@ shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
       ]);
       assert.equal(code, 0);
       const again = (name: string) =>
-        `log in again: tiktok-shop-oauth2 login --profile ${name}`;
-      assert.deepEqual(stderr.trimEnd().split("\n"), [
+        `log in again: OURS login --profile ${name}`;
+      const told = stderr.replace(/(?<=again: ).*(?= login)/gm, "OURS");
+      assert.deepEqual(told.trimEnd().split("\n"), [
         `warning: ${desk.store}/0-damaged.json is no token file, or damaged`,
         "warning: the seller's grant of profile 1-ended has ended, " +
         again("1-ended"),
@@ -1269,11 +1276,67 @@ describe("exec", TOGETHER, () => {
       assert.equal((await running.ended).code, 9);
     }));
 
-  it("exits 2 when there is no such command", () =>
+  it("exits 127 when there is no such command, as a shell", () =>
     withDesk(async (desk) => {
       await seed(desk);
-      const says = /^error: Cannot run "no such command": .*\nhint: .*\n$/;
-      assertFailed(await run(desk, ["exec", "--", "no such command"]), 2, says);
+      for (const command of ["no such command", desk.path("none")]) {
+        const says = new RegExp(`^error: Cannot run "${command}": .*\n$`);
+        assertFailed(await run(desk, ["exec", "--", command]), 127, says);
+      }
+    }));
+
+  it(
+    "exits 126 when the command cannot be run, as a shell",
+    POSIX,
+    () =>
+      withDesk(async (desk) => {
+        await seed(desk);
+        const script = await desk.write("script", "#!/bin/sh\n", 0o600);
+        for (const command of [script, desk.folder, `${script}/x`]) {
+          const says = new RegExp(`^error: Cannot run "${command}": .*\n$`);
+          assertFailed(await run(desk, ["exec", "--", command]), 126, says);
+        }
+      }),
+  );
+
+  it("ends as its command when a signal meets their whole group", {
+    skip: spawnSync("setsid", ["--version"]).status !== 0 &&
+      "setsid is not here",
+  }, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const line = deskCommand(["exec", "--", "sleep", "30"]).join("' '");
+      const script = await desk.write(
+        "group.sh",
+        `for name in TERM HUP TERM HUP TERM HUP; do\nsetsid '${line}' &\n` +
+          "until pgrep -g $! sleep >/dev/null; do sleep 0.05; done\n" +
+          'kill -$name -$!; wait $!; echo "ended $?"\ndone\n',
+      );
+      const { stdout, stderr } = await desk.startCommand(["sh", script]).ended;
+      assert.doesNotMatch(stderr, /Uncaught|ESRCH|error/);
+      assert.equal(stdout, "ended 143\nended 129\n".repeat(3));
+    }));
+
+  it("leaves SIGHUP ignored if it was when it began, for its command too", {
+    skip: process.platform !== "linux" && "only Linux tells",
+  }, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const child = 'echo ready; read line; kill -HUP $$; echo "still here"';
+      const words = deskCommand(["exec", "--", "sh", "-c", child]);
+      const line = words.map((word) => `'${word}'`).join(" ");
+      const script = await desk.write(
+        "nohup.sh",
+        `trap "" HUP\n${line} <&3 &\necho "pid $!"\nwait $!\necho "ended $?"\n`,
+      );
+      const whole = ["sh", "-c", `exec 3<&0; . '${script}'`];
+      const running = desk.startCommand(whole, { input: "open" });
+      await running.until(/ready/);
+      const [, pid] = await running.until(/pid (\d+)/);
+      process.kill(Number(pid), "SIGHUP");
+      running.child.stdin!.end("go on\n");
+      const { stdout } = await running.ended;
+      assert.match(stdout, /still here\nended 0\n$/);
     }));
 
   it("exits 2 for an unknown shop, and runs nothing", () =>
@@ -1357,11 +1420,140 @@ describe("logout", TOGETHER, () => {
     }));
 });
 
+// === Damaged profiles, and faults of ours
+
+/** What is wrong in a token file whose access token can still be read. */
+const DAMAGES: Record<string, Change> = {
+  "shops-null": { meta: { shops: [null] } },
+  "shops-number": { meta: { shops: 5 } },
+  "shops-empty-shop": { meta: { shops: [{}] } },
+  "shops-odd-shop": { meta: { shops: [{ id: 1, name: [], cipher: {} }] } },
+  "shops-text": { meta: { shops: "none" } },
+  "meta-texts": { meta: { app_key: 7, region: [], user_type: null } },
+  "meta-times": { meta: { obtained_at: "soon", clock_offset: {} } },
+  "meta-version": { meta: { version: "x" } },
+  "scopes-object": { data: { granted_scopes: { a: 1 } } },
+  "scopes-null": { data: { granted_scopes: [null, 1] } },
+  "times-text": {
+    data: { access_token_expire_in: "soon", refresh_token_expire_in: [] },
+  },
+  "times-null": {
+    data: { access_token_expire_in: null, refresh_token_expire_in: null },
+  },
+  "seller-number": { data: { seller_name: 5, open_id: {}, user_type: [] } },
+  "seller-null": { data: { open_id: null, seller_base_region: { a: 1 } } },
+  "refresh-number": { data: { refresh_token: 5 } },
+  "refresh-missing": { data: { refresh_token: undefined } },
+};
+
+describe("a damaged profile", () => {
+  it("works, or is an error that names it, whatever the command", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const good = JSON.parse(await desk.saved());
+      const texts: Record<string, string> = {
+        "not-json": "{",
+        "a-list": "[]",
+        "no-data": '{"code":0,"data":null}',
+        "no-token": '{"code":0,"data":{"access_token":7}}',
+        "meta-null": JSON.stringify({ ...good, meta: null }),
+        "meta-list": JSON.stringify({ ...good, meta: [null] }),
+      };
+      for (const [name, { data, meta }] of Object.entries(DAMAGES)) {
+        texts[name] = JSON.stringify({
+          ...good,
+          data: { ...good.data, ...data },
+          meta: { ...good.meta, ...meta },
+        });
+      }
+      const commands = [
+        ...[["status"], ["status", "--json"], ["shops"], ["token"]],
+        ...[["api", "GET", "/order/202309/orders"], ["doctor"], ["refresh"]],
+        ["exec", "--", process.execPath, "--version"],
+      ];
+      // One process for all of them: it is the same main().
+      const lines = `
+        import { writeFileSync } from "node:fs";
+        import { main } from ${
+        JSON.stringify(new URL("../mod.ts", import.meta.url))
+      };
+        const { texts, commands, store } = JSON.parse(process.argv[2]);
+        for (const [name, text] of Object.entries(texts)) {
+          for (const args of commands) {
+            writeFileSync(store + "/" + name + ".json", text, { mode: 0o600 });
+            const at = args.indexOf("--");
+            const words = args.toSpliced(at < 0 ? args.length : at, 0,
+              "--profile", name);
+            const code = await main(words);
+            console.error("RAN", name, args[0], code);
+          }
+        }`;
+      const file = await desk.write("fuzz.mjs", lines);
+      const given = JSON.stringify({ texts, commands, store: desk.store });
+      const running = desk.startCommand([...runtimeCommand(file), given], {
+        shown: () => "", // tokens are what it prints
+      });
+      const { stderr } = await running.ended;
+      assert.doesNotMatch(stderr, /a fault of this program|Cannot read prop/);
+      const ran = [...stderr.matchAll(/^RAN (\S+) (\S+) (\d+)$/gm)];
+      assert.equal(ran.length, Object.keys(texts).length * commands.length);
+      const codes = new Set(ran.map(([, , , code]) => code));
+      // 6: the sandbox ended the token that all of them share.
+      for (const code of codes) assert.match(code!, /^[0156]$/, stderr);
+    }));
+});
+
+describe("a fault of the program", () => {
+  const NAMED = /^error: a fault of this program: [^\n]*\nhint: please report/;
+
+  /** Runs main() in a way that breaks it. */
+  async function broken(desk: Desk, args: string[]): Promise<Ended> {
+    const module = JSON.stringify(new URL("../mod.ts", import.meta.url));
+    const lines = `import { main } from ${module};
+      import process from "node:process";
+      const args = ["status", ...process.argv.slice(2)];
+      // No caller of main() may hand this over: it stands for our own mistake.
+      args.includes = (text) => text === "--verbose" ||
+        args.get("app_secret=" + process.env.TIKTOK_SHOP_APP_SECRET);
+      args.slice = () => args.get("app_secret");
+      process.exitCode = await main(args);`;
+    const file = await desk.write("broken.mjs", lines);
+    return await desk.startCommand([...runtimeCommand(file), ...args]).ended;
+  }
+
+  it("says that it is one and where to report it, and exits 1", () =>
+    withDesk(async (desk) => {
+      const { code, stderr } = await broken(desk, []);
+      assert.equal(code, 1);
+      assert.match(stderr, NAMED);
+      assert.match(stderr, /https:\/\/\S+\/issues/);
+      assert.doesNotMatch(stderr, /--help/);
+    }));
+
+  it("shows its stack with --verbose", () =>
+    withDesk(async (desk) => {
+      const { code, stderr } = await broken(desk, ["--verbose"]);
+      assert.equal(code, 1);
+      assert.match(stderr, NAMED);
+      assert.match(stderr, /\n +at .*mod\.ts:\d+/);
+    }));
+
+  it("is not what a full disk is called", FULL, () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const line = deskCommand(["status"]).join("' '");
+      const script = await desk.write("full.sh", `'${line}' >/dev/full\n`);
+      const { code, stderr } = await desk.startCommand(["sh", script]).ended;
+      assert.equal(code, 1);
+      assert.match(stderr, /^error: Cannot write to stdout: .*\n$/);
+    }));
+});
+
 // === Usage errors
 
 /** Arguments that cannot be meant, and the start of what is said. */
 const USAGE_ERRORS: [args: string[], message: RegExp][] = [
-  [["refresh", "now"], /Unexpected argument "now" for refresh: write tiktok-/],
+  [["refresh", "now"], /Unexpected argument "now" for refresh: write .* refr/],
   [["refresh", "--min-valid", "5m"], /--min-valid belongs to token, not to re/],
   [["refresh", "--all", "--all"], /--all is given twice/],
   [["refresh", "--all=yes"], /--all takes no value/],
@@ -1384,9 +1576,9 @@ const USAGE_ERRORS: [args: string[], message: RegExp][] = [
     ["shops", "--api-endpoint", "http://evil.example"],
     /Cannot use the API endpoint "http:\/\/evil.example"/,
   ],
-  [["api"], /Missing arguments: write tiktok-shop-oauth2 api METHOD PATH/],
-  [["api", "GET"], /Missing arguments: write tiktok-shop-oauth2 api METHOD P/],
-  [["api", "GET", ECHO, "x"], /Unexpected argument "x" for api: write tiktok/],
+  [["api"], /Missing arguments: write .*mod\.m?[jt]s api METHOD PATH/],
+  [["api", "GET"], /Missing arguments: write .*mod\.m?[jt]s api METHOD PATH/],
+  [["api", "GET", ECHO, "x"], /Unexpected argument "x" for api: write .* api /],
   [["api", ECHO, "GET"], /Cannot call with the method "\/ECHO\/202309\/X"/],
   [["api", "PSOT", ECHO], /Cannot call with the method "PSOT": use GET, POST/],
   [["api", "GET", "echo"], /Cannot call the path "echo": it starts with "\/"/],
@@ -1397,8 +1589,8 @@ const USAGE_ERRORS: [args: string[], message: RegExp][] = [
   [["api", "GET", ECHO, "--query", "=a"], /Cannot read --query "=a"/],
   [["api", "GET", ECHO, "--query=a=1", "--query=a=2"], /--query a is given tw/],
   [["api", "GET", SEARCH, "--shop", "none"], /There is no shop "none"/],
-  [["exec"], /Missing arguments: write tiktok-shop-oauth2 exec -- CMD \.\.\./],
-  [["exec", "--"], /Missing arguments: write tiktok-shop-oauth2 exec -- CMD/],
+  [["exec"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD \.\.\./],
+  [["exec", "--"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD/],
   [["exec", "env"], /Unexpected argument "env" for exec: write .* exec -- CMD/],
   [["exec", "env", "--", "x"], /Unexpected argument "env" for exec/],
   [["exec", "--all", "--", "env"], /--all belongs to refresh, not to exec/],

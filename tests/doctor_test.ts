@@ -157,6 +157,8 @@ const later = (seconds: number) => (date: Date) => ({
 
 const ssh = "203.0.113.7 50000 198.51.100.4 22";
 const PROXY = "http://user:hunter22@127.0.0.1:9";
+const PARTNER_LINK = "https://services.us.tiktokshop.com/open/authorize" +
+  "?service_id=7412345678901234567";
 const used = (yes: boolean) => yes ? "ok" : "warning";
 
 type Setup = (desk: Desk) => Condition | Promise<Condition>;
@@ -174,7 +176,7 @@ const STATES: [
     "app key",
     "problem",
     () => ({ env: { TIKTOK_SHOP_APP_KEY: undefined } }),
-    /is missing .*Partner Center/,
+    /is missing: .*Partner Center/,
   ],
   [
     "app key",
@@ -186,7 +188,38 @@ const STATES: [
     "app key",
     "problem",
     ({ sandbox }) => ({ args: ["--app-key", sandbox.appSecret] }),
-    /^This looks like the app secret: /,
+    /^The app key looks like the app secret: /,
+  ],
+  [
+    "app key",
+    "problem",
+    () => ({ env: { TIKTOK_SHOP_APP_KEY: '"6f3k9d2m1x8q"' } }),
+    /^The app key has quotes around it: leave them out$/,
+  ],
+  [
+    "app secret",
+    "problem",
+    ({ sandbox }) => ({
+      env: { TIKTOK_SHOP_APP_SECRET: `app_secret=${sandbox.appSecret}` },
+    }),
+    /^The app secret has a name in front of it: leave it out$/,
+  ],
+  [
+    "service id",
+    "ok",
+    () => ({ env: { TIKTOK_SHOP_SERVICE_ID: PARTNER_LINK } }),
+    /^7412345678901234567$/,
+  ],
+  [
+    "link",
+    "ok",
+    () => ({
+      env: {
+        TIKTOK_SHOP_SERVICE_ID: PARTNER_LINK,
+        TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined,
+      },
+    }),
+    /^sellers of region us authorize at services\.us\.tiktokshop\.com$/,
   ],
   ["app secret", "ok", () => ({}), /^is set$/],
   [
@@ -599,7 +632,10 @@ describe("doctor", TOGETHER, () => {
       env: { ...env, TIKTOK_SHOP_APP_KEY: undefined },
     });
     assert.equal(code, 2);
-    assert.match(stderr, /config\.json, which is no JSON object: mend or rem/);
+    assert.match(
+      stderr,
+      /config\.json, which is no JSON object: fix or delete/,
+    );
   });
 });
 

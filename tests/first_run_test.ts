@@ -81,7 +81,7 @@ describe("login at its first run", AT_TERMINAL, () => {
       await answer(
         terminal,
         [/The app key has about 12 letters .*\nApp key:$/, appKey],
-        [/The service id has about 19 digits: .*\nService id:$/, serviceId],
+        [/The service id ends the .*\nService id:$/, serviceId],
         [/The app secret .* not shown and not kept\.\nApp secret:$/, appSecret],
         [
           /Keep all but the secret in \/[^]*config\.json\nfor next time\? \[Y\/n]$/,
@@ -148,7 +148,7 @@ describe("login at its first run", AT_TERMINAL, () => {
       await terminal.run("tiktok-shop-oauth2 refresh --all");
       await answer(
         terminal,
-        [/App secret \(hidden\):$/, desk.sandbox.appSecret],
+        [/App secret:$/, desk.sandbox.appSecret],
       );
       const { code, screen } = await terminal.finish();
       assert.equal(code, 0);
@@ -180,18 +180,61 @@ describe("login at its first run", AT_TERMINAL, () => {
       await answer(
         terminal,
         [/App key:$/, ""],
-        [/app key is missing .*\n?.*\nApp key:$/, serviceId],
+        [/app key is missing: .*\n?.*\nApp key:$/, serviceId],
         [/looks like a service id: [^]*\nApp key:$/, appKey],
         [/Service id:$/, appKey],
         [/is not a number: [^]*\nService id:$/, serviceId],
         [/App secret:$/, "two words"],
-        [/app secret is missing or has white space [^]*\nApp secret:$/, ""],
+        [/app secret has white space [^]*\nApp secret:$/, ""],
         [/\n(.*\n){4,}App secret:$/, appSecret],
         [/\[Y\/n\]$/, "n"],
       );
       await linkOn(terminal);
       assert.ok(!terminal.raw.includes("two words"));
     }));
+
+  it("takes the whole authorization link, and the market from it", () =>
+    atFirst(async (desk, terminal) => {
+      const { appKey, appSecret } = desk.sandbox;
+      const link = "https://services.us.tiktokshop.com/open/authorize?" +
+        "service_id=7412345678901234567";
+      await terminal.run(loginLine(desk));
+      await answer(
+        terminal,
+        [/App key:$/, `"${appKey}"`],
+        [/app key has quotes around it: leave [^]*\nApp key:$/, appKey],
+        [/Service id:$/, link],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n\]$/, "y"],
+      );
+      const { host, searchParams } = await linkOn(terminal);
+      assert.equal(host, "services.us.tiktokshop.com");
+      assert.equal(searchParams.get("service_id"), "7412345678901234567");
+      terminal.press("C-c");
+      await terminal.finish();
+      const { region, service_id } = JSON.parse(
+        await readFile(join(desk.store, CONFIG), "utf8"),
+      );
+      assert.deepEqual([region, service_id], ["us", "7412345678901234567"]);
+    }, () => ({ TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined })));
+
+  it("needs no home for tokens that go to --file, and keeps no settings", () =>
+    atFirst(async (desk, terminal) => {
+      const { appKey, appSecret, serviceId } = desk.sandbox;
+      await terminal.run(`${loginLine(desk)} --file tokens.json`);
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+      );
+      await fetch(await desk.decide((await linkOn(terminal)).href));
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 0, screen);
+      assert.doesNotMatch(screen, /Keep all but/);
+      const text = await readFile(desk.path("tokens.json"), "utf8");
+      assert.match(text, /"access_token"/);
+    }, () => ({ HOME: undefined, TIKTOK_SHOP_HOME: undefined })));
 
   const questions: [name: string, answers: [RegExp, string][], last: RegExp][] =
     [

@@ -493,6 +493,7 @@ describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {
       const args = ["login", ...desk.portFlag([]), "--browser", "/no/such"];
       const running = desk.start(args);
       const { link } = await desk.linkOf(running);
+      await running.until(/^The link could not be opened with "\/no\/such"$/m);
       await running.until(/^No browser could be opened: open the link/m);
       await fetch(await desk.decide(link));
       assert.equal((await running.ended).code, 0);
@@ -500,6 +501,60 @@ describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {
 });
 
 // === Settings
+
+/** The app's settings as an env file, and an environment with the others. */
+function ownSettings(
+  desk: Desk,
+): [lines: string, env: Record<string, string | undefined>] {
+  const all = Object.entries(desk.sandbox.env);
+  const isOwn = ([name]: [string, string]) => !name.endsWith("_ENDPOINT");
+  const lines = all.filter(isOwn).map(([name, value]) => `${name}=${value}\n`);
+  const others = all.filter((one) => !isOwn(one));
+  return [lines.join(""), { ...NOTHING_SET, ...Object.fromEntries(others) }];
+}
+
+/** Keys as people copy them, and what is said of them. */
+const COPIED: [value: string, says: RegExp][] = [
+  ['"KEY"', /has quotes around it: leave them out/],
+  ["\u201cKEY\u201d", /has quotes around it/],
+  ["'KEY", /has quotes around it/],
+  ["KEY\u200b", /has an invisible or full-width character in it: copy it/],
+  ["\ufeffKEY", /has (white space|an invisible)/],
+  ["\uff21\uff22\uff23", /has an invisible or full-width/],
+  ["app_key=KEY", /has a name in front of it: leave it out/],
+  ["TIKTOK_SHOP_APP_SECRET=KEY", /has a name in front of it/],
+  ["App-Key:KEY", /has a name in front of it/],
+  ["<KEY>", /is in brackets: put your own/],
+  ["{{app_key}}", /is in brackets/],
+  ["${APP_KEY}", /is in brackets/],
+  ["KEY 2", /has white space in it: copy it alone/],
+];
+
+describe("a key that was not copied well", TOGETHER, () => {
+  const sources: [what: string, name: string, flag?: string][] = [
+    ["app key", "APP_KEY", "--app-key"],
+    ["app secret", "APP_SECRET"],
+    ["service id", "SERVICE_ID", "--service-id"],
+  ];
+  for (const [what, name, flag] of sources) {
+    it(`is refused at once: ${what}`, () =>
+      withDesk(async (desk) => {
+        for (const [form, says] of COPIED) {
+          const value = form.replace("KEY", "6f3k9d2m1x8q");
+          const env = { [`TIKTOK_SHOP_${name}`]: value };
+          for (
+            const ended of [
+              await desk.run(["login"], { env }),
+              ...flag ? [await desk.run(["login", `${flag}=${value}`])] : [],
+            ]
+          ) {
+            assertUsageError(ended, new RegExp(`The ${what} ${says.source}`));
+            assert.doesNotMatch(ended.stderr, /6f3k9d2m1x8q/);
+          }
+        }
+      }));
+  }
+});
 
 describe("a setting of login", TOGETHER, () => {
   it("is read from --env-file, all of them", () =>
@@ -513,10 +568,54 @@ describe("a setting of login", TOGETHER, () => {
 
   it("is read from ./.env if there is one", () =>
     withDesk(async (desk) => {
+      const [lines, env] = ownSettings(desk);
+      const more = "PATH=/nowhere\nTIKTOK_SHOP_REGION=row\n";
+      await desk.write(".env", `# mine\n${lines}${more}`);
+      assert.equal((await desk.login([], { env })).code, 0);
+    }));
+
+  const foreign = ["HOME", "TOKEN_FILE", "ACCESS_TOKEN", "NO_SUCH_NAME"]
+    .concat("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "REFRESH_ENDPOINT")
+    .concat("API_ENDPOINT", "APP_SECRET_COMMAND", "APP_KEY_");
+  it("is refused in a ./.env that nobody named, but for the app's own", () =>
+    withDesk(async (desk) => {
+      assert.equal((await desk.login()).code, 0);
+      const before = desk.sandbox.requests.length;
+      for (const name of foreign) {
+        // Beside what the environment sets, too, and though it is empty.
+        const value = name === "HOME" ? "" : "http://127.0.0.1:9/";
+        await desk.write(".env", `TIKTOK_SHOP_${name}=${value}\n`);
+        const ended = await desk.run(["token"]);
+        const says = `Cannot take TIKTOK_SHOP_${name} from .*--env-file \\.env`;
+        assertUsageError(ended, new RegExp(says));
+      }
+      assert.equal(desk.sandbox.requests.length, before);
+    }));
+
+  it("that is refused ends each command but those that use no settings", () =>
+    withDesk(async (desk) => {
+      await desk.write(".env", "TIKTOK_SHOP_API_ENDPOINT=https://a.example\n");
+      const refused = [["login"], ["login", "--start"], ["refresh"], ["token"]]
+        .concat([["status"], ["shops"], ["api", "GET", "/x"], ["logout"]])
+        .concat([["exec", "--", "env"], ["doctor"], ["doctor", "--json"]]);
+      for (const args of refused) {
+        const says = /Cannot take TIKTOK_SHOP_API_ENDPOINT from /;
+        assertUsageError(await desk.run(args), says);
+      }
+      for (
+        const args of [["relay"], ["--help"], ["--version"], ["api", "--help"]]
+      ) {
+        assert.equal((await desk.run(args)).code, 0);
+      }
+    }));
+
+  it("is read from a ./.env that is named, whatever it is", () =>
+    withDesk(async (desk) => {
       const lines = Object.entries(desk.sandbox.env)
         .map(([name, value]) => `${name}=${value}\n`);
-      await desk.write(".env", `# mine\n${lines.join("")}`);
-      assert.equal((await desk.login([], { env: NOTHING_SET })).code, 0);
+      await desk.write(".env", lines.join(""));
+      const args = ["--env-file", ".env"];
+      assert.equal((await desk.login(args, { env: NOTHING_SET })).code, 0);
     }));
 
   for (const [name, encode] of Object.entries(ENCODINGS)) {
@@ -998,7 +1097,7 @@ describe("login's exit code", TOGETHER, () => {
           const { code, stderr } = await desk.login(args);
           assert.equal(code, 5);
           assert.match(stderr, /code 36004001, "rt has expired"/);
-          assert.match(stderr, /hint: .*log in again: tiktok-shop-oauth2/);
+          assert.match(stderr, /hint: .*log in again: .*mod\.m?[jt]s login/);
         },
       )
     ));

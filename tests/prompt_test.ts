@@ -66,9 +66,11 @@ const ENDED = /ended by (\d+)\r?\n([\s\S]*)/;
 function sitDown(
   desk: Desk,
   args: string[] = [],
-  options: RunOptions & { redirection?: string } = {},
+  options: RunOptions & { redirection?: string; bare?: boolean } = {},
 ): Session {
-  const usual = ["login", "--no-browser", ...desk.portFlag(args), ...args];
+  const usual = options.bare
+    ? ["login", ...args]
+    : ["login", "--no-browser", ...desk.portFlag(args), ...args];
   const command = deskCommand(usual).map(quoted).join(" ");
   const { redirection = ">reply.json" } = options;
   // The trap keeps the shell alive, to tell how the program ended.
@@ -194,6 +196,29 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       assert.equal(searchParams.get("service_id"), "12");
       session.type("\x03");
       assert.equal((await session.finish()).code, 130);
+    }));
+
+  it("for the secret, and drops what a terminal adds to it", () =>
+    withDesk(async (desk) => {
+      const { appSecret } = desk.sandbox;
+      const [start, end] = [appSecret.slice(0, 9), appSecret.slice(9)];
+      const typed = [
+        `\x1b[200~${appSecret}\x1b[201~\r`,
+        `${start}\x1b[D\x1b[1;5C\x1bOP\x1b[[A${end}\r`,
+        `\x1b]11;rgb:0/0/0\x07${start}\x1b]0;x\x1b\\${end}\x1b[3~\r`,
+        `wrong\x17${start}\x1bP1$r\x1b\\x\x7f${end}\x1b\r`,
+      ];
+      for (const text of typed) {
+        const session = sitDown(desk, ["--app-secret-file", "-"]);
+        await session.until(/App secret: $/);
+        // In pieces, as a slow line brings it.
+        for (const piece of text.match(/[^]{1,3}/g)!) {
+          session.child.stdin!.write(piece);
+          await new Promise((resolve) => setTimeout(resolve, 3));
+        }
+        await fetch(await redirectOf(desk, session));
+        assertDone(await session.finish());
+      }
     }));
 
   it("once: it keeps all but the secret if it may", () =>
@@ -342,6 +367,46 @@ describe("login asks about a redirect without state", AT_TERMINAL, () => {
       await fetch(withoutState(redirect));
       await session.until(/\[y\/N\] $/);
       await fetch(redirect);
+      assertDone(await session.finish());
+    }));
+
+  it("and takes the URL that is pasted instead of an answer", () =>
+    withDesk(async (desk) => {
+      const session = sitDown(desk);
+      const redirect = await redirectOf(desk, session);
+      const forged = withoutState(redirect);
+      forged.searchParams.set("code", "forged_0123456789");
+      await fetch(forged);
+      await session.answer(/\[y\/N\] $/, `${redirect}\r`);
+      assertDone(await session.finish());
+      assert.equal(desk.sandbox.count("/api/v2/token/get"), 1);
+    }));
+
+  it("and asks again after the URL of another login", () =>
+    withDesk(async (desk) => {
+      const session = sitDown(desk);
+      const redirect = await redirectOf(desk, session);
+      await fetch(withoutState(redirect));
+      const foreign = `${redirect}`.replace("state=", "state=x");
+      await session.answer(/\[y\/N\] $/, `${foreign}\r`);
+      await session.until(/belongs to another login[^]*\[y\/N\] $/);
+      session.type("y\r");
+      assertDone(await session.finish());
+    }));
+
+  it("and takes a redirect at the question of the second step", () =>
+    withDesk(async (desk) => {
+      const started = await desk.run([
+        "login",
+        "--start",
+        ...desk.portFlag([]),
+      ]);
+      const link = JSON.parse(started.stdout).authorize_url;
+      desk.knowStateOf(link);
+      const redirect = new URL(await desk.decide(link));
+      const bare = redirect.searchParams.get("code")!;
+      const session = sitDown(desk, ["--complete", bare], { bare: true });
+      await session.answer(/\[y\/N\] $/, `${redirect}\r`);
       assertDone(await session.finish());
     }));
 

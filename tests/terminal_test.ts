@@ -159,7 +159,7 @@ describe("login on a terminal", AT_TERMINAL, () => {
         afterWait(
           'error: The seller denied the app access: "auth_denied"',
           "hint: ask the shop's owner to approve the app, then log in again:",
-          "tiktok-shop-oauth2 login",
+          "\\S+( run -A)?( \\S+)? ?\n?\\S+mod\\.m?[jt]s login",
           "desk\\$$",
         ),
       );

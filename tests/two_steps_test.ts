@@ -8,7 +8,13 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
 import type { SandboxDecision } from "../scripts/sandbox.ts";
-import { type Desk, NOTHING_SET, type RunOptions, withDesk } from "./desk.ts";
+import {
+  type Desk,
+  deskCommand,
+  NOTHING_SET,
+  type RunOptions,
+  withDesk,
+} from "./desk.ts";
 import { type Ended, freePort, isListening, start } from "./helpers.ts";
 import { sharedDesk } from "./shared_desk.ts";
 
@@ -258,8 +264,8 @@ describe("login --complete", TOGETHER, () => {
     ],
     [
       "no state",
-      (url) => changed(url, { state: null }),
-      /The redirect carries no state\nhint: .*--allow-missing-state/,
+      (url) => changed(url, { state: null, locale: "en" }),
+      /There is no state with the code.*\nhint: .*--allow-missing-state/,
     ],
     [
       "a bare code",
@@ -302,6 +308,55 @@ describe("login --complete", TOGETHER, () => {
       const { searchParams } = await redirectOf(desk);
       const code = encodeURIComponent(searchParams.get("code")!);
       assertDone(await complete(desk, code, ["--allow-missing-state"]));
+    }));
+
+  it("takes a URL without state with --allow-missing-state", () =>
+    withDesk(async (desk) => {
+      const forms: ((url: URL) => string)[] = [
+        (url) => changed(url, { state: null, locale: "en" }),
+        (url) => changed(url, { state: null }),
+        (url) => changed(url, { state: null }).split("//")[1]!,
+      ];
+      for (const form of forms) {
+        const redirect = await redirectOf(desk);
+        const args = ["--allow-missing-state"];
+        assertDone(await complete(desk, form(redirect), args));
+      }
+    }));
+
+  it("refuses another state though a missing one is allowed", () =>
+    withDesk(async (desk) => {
+      const redirect = changed(await redirectOf(desk), { state: "another" });
+      const ended = await complete(desk, redirect, ["--allow-missing-state"]);
+      assertFailed(ended, 1, /belongs to another login/);
+    }));
+
+  it("says that a URL was cut by the shell, whatever it begins with", {
+    skip: ON_WINDOWS && "it is a line of a POSIX shell",
+  }, () =>
+    withDesk(async (desk) => {
+      const redirect = await redirectOf(desk);
+      const { code, state } = Object.fromEntries(redirect.searchParams);
+      const base = `${redirect.origin}/?`;
+      const urls = [
+        `code=${code}&state=${state}`,
+        `state=${state}&code=${code}`,
+        `app_key=a&code=${code}&state=${state}`,
+        `code=${code}&amp;state=${state}`,
+      ].map((query) => base + query);
+      const command = deskCommand(["login", "--complete"]).join("' '");
+      for (const [i, url] of urls.entries()) {
+        const line = `'${command}' ${url}`; // as somebody pastes it
+        const script = await desk.write(`cut${i}.sh`, `${line}\nwait\n`);
+        const { stderr } = await desk.startCommand(["sh", script]).ended;
+        assert.match(stderr, /lost what follows its first "&".*in quotes/);
+        assert.doesNotMatch(stderr, /missing-state/);
+        assert.equal(exchanges(desk), 0);
+      }
+      const args = ["--allow-missing-state"];
+      const bare = await complete(desk, `${base}app_key=a`, args);
+      assertFailed(bare, 2, /put it in quotes/);
+      assertDone(await complete(desk, redirect.href));
     }));
 
   it("ends with exit code 3 after a denial, which ends the login", () =>
@@ -431,7 +486,7 @@ describe("login --complete", TOGETHER, () => {
 
 const NONE_PENDING = new RegExp(
   '^error: No login of profile "default" is under way, or it is older than ' +
-    "30 minutes\nhint: begin with tiktok-shop-oauth2 login --start\n$",
+    "30 minutes\nhint: begin with .*mod\\.m?[jt]s'? login --start\n$",
 );
 
 function entry(state: string | undefined, left: number): string {
