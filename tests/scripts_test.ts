@@ -4,10 +4,11 @@ import * as path from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import {
-  chooseRows,
   type Figure,
   isMet,
   median,
+  readSettings as readBenchSettings,
+  ROWS,
   table as figureTable,
 } from "../scripts/bench.ts";
 import {
@@ -457,46 +458,54 @@ test("median() is the middle, or between the two in the middle", () => {
   assert.equal(median([4, 1, 3, 2]), 2.5);
 });
 
-test("isMet() judges the ratio, or our own value, as it is printed", () => {
-  const met = (bound: "at most" | "at least", value: number) =>
-    isMet({ ...FIGURE, aim: { of: "ratio", bound, value } });
+test("isMet() judges the ratio as it is printed", () => {
   assert.equal(isMet(FIGURE), undefined);
-  assert.equal(met("at most", 1.25), true);
-  assert.equal(met("at most", 1.24), false);
-  assert.equal(met("at least", 1.25), true);
-  assert.equal(met("at least", 1.26), false);
-  const aim = { of: "ours", bound: "at most", value: 20 } as const;
-  assert.equal(isMet({ ...FIGURE, aim }), false);
+  assert.equal(isMet({ ...FIGURE, aim: 1.25 }), true);
+  assert.equal(isMet({ ...FIGURE, aim: 1.24 }), false);
 });
 
-test("chooseRows() takes all rows, or the named ones in their order", () => {
-  assert.ok(chooseRows([]).length > 10);
-  const names = chooseRows(["token", "start"]).map((row) => row.name);
-  assert.deepEqual(names, ["start", "token"]);
-  assert.throws(() => chooseRows(["speed"]), {
-    name: "RangeError",
-    message: /"speed": there are start, import, .*, status/,
-  });
+test("readBenchSettings() takes all rows, or the named ones in order", () => {
+  const all = readBenchSettings([]);
+  assert.deepEqual(all.rows, ROWS);
+  assert.deepEqual(all.runtimes, ["deno", "node22", "node24"]);
+  assert.equal(all.rounds, undefined);
+  const args = ["callers", "start", "--rounds", "9", "--on", "node24"];
+  const some = readBenchSettings(args);
+  assert.deepEqual(some.rows.map((row) => row.name), ["start", "callers"]);
+  assert.deepEqual([some.rounds, some.runtimes], [9, ["node24"]]);
+});
+
+test("readBenchSettings() answers what it does not know with what it does", () => {
+  const wrong: [string[], RegExp][] = [
+    [["speed"], /"speed": there are start, import, .*, refresh/],
+    [["--on", "bun"], /"bun": use deno, node22, node24/],
+    [["--rounds", "0"], /0 rounds: give a number/],
+  ];
+  for (const [args, message] of wrong) {
+    assert.throws(() => readBenchSettings(args), {
+      name: "RangeError",
+      message,
+    });
+  }
 });
 
 test("figureTable() has a line for each figure", () => {
-  const aim = { of: "ratio", bound: "at most", value: 1.25 } as const;
-  const fast = { ...FIGURE, unit: "/s", ours: 123456, theirs: 2e6 };
-  const [head, first, second] = figureTable([{ ...FIGURE, aim }, fast])
-    .split("\n");
+  const large = { ...FIGURE, unit: "MiB", ours: 123.4, theirs: 100 };
+  const lines = figureTable([{ ...FIGURE, aim: 1.25 }, large]).split("\n");
+  const [head, first, second] = lines;
   assert.match(head!, /^row +on +what +ours +against +theirs +ratio +aim$/);
   assert.match(
     first!,
     / 25\.0 ms +an empty module +20\.0 ms +1\.25 +≤ 1\.25 +met$/,
   );
-  assert.match(second!, / 123k\/s +an empty module +2\.00M\/s +1\.25$/);
+  assert.match(second!, / 123 MiB +an empty module +100 MiB +1\.25$/);
 });
 
 test("The bench measures a row and prints it as JSON", {
-  skip: !ON_DENO && "on Node the bench measures the installed package",
+  skip: !ON_DENO && "the bench runs on Deno",
 }, async () => {
   const bench = runtimeCommand(path.join(ROOT, "scripts", "bench.ts"));
-  const args = ["--here", "--quick", "--json", "token"];
+  const args = ["--on", "deno", "--quick", "--json", "listen", "callers"];
   const { code, stdout, stderr } = await start([...bench, ...args]).ended;
   assert.equal(code, 0, stderr);
   const { figures, skipped } = JSON.parse(stdout);
