@@ -140,54 +140,97 @@ const AUTHORIZATION_ENDPOINTS: Record<Region, Record<UserType, string>> = {
 
 const LOGIN_AGAIN = `log in again: ${PROGRAM} login`;
 
-/** TikTok's error codes that call for something better than "look it up". */
-const TIKTOK_CODES: Record<number, { kind?: ErrorKind; hint: string }> = {
-  36004001: {
+/** What TikTok means by a code. */
+interface Meaning {
+  /** The codes; left out if the message alone tells. */
+  codes?: readonly number[];
+  /** Tells the messages of one code apart. */
+  match?: RegExp;
+  kind?: ErrorKind;
+  hint: string;
+  /** What makes the call worth making again, once (`wait`: three times). */
+  cure?: Cure;
+  /** TikTok may have carried out the call all the same. */
+  isDoubtful?: true;
+}
+
+const TOKEN_INVALID: Meaning = {
+  kind: "login_required",
+  hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  cure: "reload",
+};
+const IP_REFUSED =
+  "add this machine's IP address to the app's IP allow list in Partner Center";
+
+/** TikTok's codes; the first row that fits counts. The README shows them. */
+const TIKTOK_CODES: readonly Meaning[] = [
+  {
+    codes: [36004001],
     kind: "login_required",
     hint: `the refresh token has expired, ${LOGIN_AGAIN}`,
   },
-  36004004: {
+  { codes: [36004003], hint: "check the app secret" },
+  {
+    codes: [36004004],
     hint: "the code was used before, is older than 30 minutes or belongs to " +
       `another app, ${LOGIN_AGAIN}`,
   },
-  36004005: {
+  {
+    codes: [36004005],
     kind: "login_required",
     hint: `the seller's authorization is gone, ${LOGIN_AGAIN}`,
   },
-  105001: {
-    kind: "login_required",
-    hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  { codes: [105001, 36009005], ...TOKEN_INVALID },
+  { codes: [36009004], match: /access.token\W+header/i, ...TOKEN_INVALID },
+  {
+    codes: [36009004],
+    match: /shop_cipher\b.*\bnot (required|wanted)/i,
+    hint: "name no shop: this call takes no shop_cipher",
+    cure: "without-cipher",
   },
-  105002: {
+  {
+    codes: [36009004],
+    hint: "read TikTok's message: it tells what is wrong with the call",
+    cure: "host-time",
+  },
+  {
+    codes: [105002],
     hint: `the access token has expired, refresh it: ${PROGRAM} refresh`,
+    cure: "refresh",
   },
-  105005: {
+  {
+    codes: [105005],
     hint: `enable the scope for the app in Partner Center, then ${LOGIN_AGAIN}`,
   },
-  106001: { hint: "the signature is wrong, check the app secret" },
-  106013: { hint: "say for which shop with --shop ID (option shop)" },
-  36009002: { hint: "too many calls, wait a minute" },
-  36009004: {
-    hint: "read TikTok's message: the sign, the app key, the clock or a " +
-      "shop_cipher that is not wanted",
+  { codes: [106001], hint: "the signature is wrong, check the app secret" },
+  {
+    codes: [106013],
+    hint: "say for which shop with --shop ID (option shop)",
+    cure: "with-cipher",
   },
-  36009005: {
-    kind: "login_required",
-    hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  { codes: [36009002], hint: "too many calls, wait a minute", cure: "wait" },
+  {
+    codes: [36009003],
+    hint: "TikTok had an internal error, try again in a minute",
+    cure: "wait",
+    isDoubtful: true,
   },
-  36009009: { hint: "there is no such path, check the call" },
-  36009010: { hint: "the path takes another method, check the call" },
-  36009014: { hint: "there is no such version, check the path" },
-  36009003: { hint: "TikTok had an internal error, try again in a minute" },
-  36009007: { hint: "TikTok timed out, try again in a minute" },
-  36009033: {
-    hint: "add this machine's IP address to the app's IP allow list in " +
-      "Partner Center",
+  {
+    codes: [36009007],
+    hint: "TikTok timed out, try again in a minute",
+    cure: "wait",
+    isDoubtful: true,
   },
-};
-
-const RETRIED_CODES = [36009002, 36009003, 36009007];
-const FINAL_CODES = [36004001, 36004004, 36004005];
+  { codes: [36009009], hint: "there is no such path, check the call" },
+  { codes: [36009010], hint: "the path takes another method, check the call" },
+  { codes: [36009014], hint: "there is no such version, check the path" },
+  { codes: [36009033], hint: IP_REFUSED },
+  {
+    match:
+      /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i,
+    hint: IP_REFUSED,
+  },
+];
 
 // === Errors
 
@@ -241,6 +284,8 @@ export interface ErrorDetails {
   retryAfter?: number;
   /** What lies beneath; its text is redacted. */
   cause?: unknown;
+  /** The body of a failed API call, redacted: parsed, or text if no object. */
+  body?: unknown;
   /** The tokens that were received but could not be saved. */
   reply?: TokenReply;
 }
@@ -262,6 +307,8 @@ export class TikTokShopError extends Error {
   readonly status: number | undefined;
   /** Seconds that the host asked to wait before the next try. */
   readonly retryAfter: number | undefined;
+  /** The body of a failed API call, redacted: parsed, or text if no object. */
+  readonly body: unknown;
   /**
    * The tokens that were received but could not be kept, when `kind` is
    * `store` or `missing_scope`. Not enumerable: no logger prints it.
@@ -282,6 +329,7 @@ export class TikTokShopError extends Error {
     this.hint = details.hint && printable(details.hint);
     this.status = details.status;
     this.retryAfter = details.retryAfter;
+    this.body = details.body;
     Object.defineProperty(this, "reply", { value: details.reply });
   }
 }
@@ -301,6 +349,8 @@ const SECRET_MEMBER = new RegExp(
   `("(?:${SECRET_NAMES})\\\\*"\\s*:\\s*)\\\\*"(?:[^"\\\\]|\\\\.)*"?`,
   "gi",
 );
+/** The name of a member that is a secret, if it is text. */
+const SECRET_NAME = new RegExp(`^(?:${SECRET_NAMES})$`, "i");
 const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
 /** User and password in a URL. */
 const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
@@ -2606,19 +2656,22 @@ async function obtainTokens(
   const { now = Date.now } = options;
   const secrets = secretsOf(app, url);
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
-  return await withRetries(options.signal, async () => {
-    const limits = limitsOf(options, TOKEN_LIMITS);
-    const sent = { ...options, tried, secrets, limits };
-    const answer = await send(url, {}, sent);
-    const reply = judgeTokenAnswer(answer, tried, secrets);
-    const local = Math.floor(now() / 1000);
-    const offset = answer.date === undefined ? 0 : answer.date - local;
-    // A second or two is the way that the answer took.
-    const behind = Math.abs(offset) > 5 ? { clock_offset: offset } : {};
-    return {
-      reply,
-      meta: { version: 1, obtained_at: local + offset, ...behind },
-    };
+  const limits = limitsOf(options, TOKEN_LIMITS);
+  return await makeCall({
+    isRead: true,
+    signal: options.signal,
+    send: () => send(url, {}, { ...options, tried, secrets, limits }),
+    judge: (answer) => {
+      const reply = judgeTokenAnswer(answer, tried, secrets);
+      const local = Math.floor(now() / 1000);
+      const offset = answer.date === undefined ? 0 : answer.date - local;
+      // A second or two is the way that the answer took.
+      const behind = Math.abs(offset) > 5 ? { clock_offset: offset } : {};
+      return {
+        reply,
+        meta: { version: 1, obtained_at: local + offset, ...behind },
+      };
+    },
   });
 }
 
@@ -2661,20 +2714,33 @@ function hasTokens(data: unknown): boolean {
       isToken(data.refresh_token));
 }
 
+/** TikTok's envelope, if the answer is one. Pure. */
+function envelopeOf(
+  answer: HttpAnswer,
+): { body: Record<string, unknown>; code: number } | undefined {
+  const body = parseJson(answer.text);
+  const code = isRecord(body) ? integerOf(body.code) : undefined;
+  return isRecord(body) && code !== undefined ? { body, code } : undefined;
+}
+
+/** What the table says about a code, and about TikTok's message. Pure. */
+function meaningOf(code: number, message: string): Meaning | undefined {
+  return TIKTOK_CODES.find(({ codes = [code], match }) =>
+    codes.includes(code) && (match?.test(message) ?? true)
+  );
+}
+
 /** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
   secrets: readonly string[],
 ): Record<string, unknown> {
-  const body = parseJson(answer.text);
-  const code = isRecord(body) ? integerOf(body.code) : undefined;
-  if (!isRecord(body) || code === undefined) {
-    throw strangeAnswer(answer, tried);
-  }
+  const { body, code = 0 } = envelopeOf(answer) ?? {};
+  if (!body) throw strangeAnswer(answer, tried);
   if (code === 0) return body;
   const message = printable(redact(textOf(body.message), secrets));
-  const known = TIKTOK_CODES[code] ?? messageHint(message);
+  const known = meaningOf(code, textOf(body.message));
   const requestId = requestIdOf(body, secrets);
   throw new TikTokShopError(
     known?.kind ?? "rejected",
@@ -2697,15 +2763,6 @@ function requestIdOf(
 ): string | undefined {
   const id = textOf(body.request_id);
   return id ? printable(redact(id, secrets)).slice(0, 100) : undefined;
-}
-
-function messageHint(
-  message: string,
-): { kind?: ErrorKind; hint: string } | undefined {
-  return /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i
-      .test(message)
-    ? TIKTOK_CODES[36009033]
-    : undefined;
 }
 
 /** An answer that is not TikTok's envelope; its body is not repeated. */
@@ -2847,13 +2904,13 @@ const CERTIFICATE_CODES = new RegExp(
  * Whether a host's certificate was refused, which no other try changes: Node
  * has a code of OpenSSL's, Deno nothing but its text. Pure.
  */
-function isCertificateError(error: unknown, depth = 0): boolean {
-  const { code, message, cause } = (error ?? {}) as Record<string, unknown>;
-  if (CERTIFICATE_CODES.test(textOf(code))) return true;
-  if (textOf(message).includes("invalid peer certificate")) return true;
-  // Not for ever: an error may be its own cause.
-  return depth < 8 && cause !== undefined &&
-    isCertificateError(cause, depth + 1);
+function isCertificateError(error: unknown): boolean {
+  return someCause(
+    error,
+    ({ code, message }) =>
+      CERTIFICATE_CODES.test(textOf(code)) ||
+      textOf(message).includes("invalid peer certificate"),
+  );
 }
 
 async function readAnswer(
@@ -2903,33 +2960,127 @@ function retryAfterOf(headers: Headers): number | undefined {
   return wait >= 0 ? wait : undefined;
 }
 
-/** Tries again what may pass, at most three times. */
-async function withRetries<T>(
-  signal: AbortSignal | undefined,
-  attempt: () => Promise<T>,
-): Promise<T> {
-  for (let retry = 0;; retry++) {
+/** A call, for the loop that makes it. */
+interface Call<T> {
+  /** Whether making it twice does no harm. */
+  isRead: boolean;
+  signal: AbortSignal | undefined;
+  send: () => Promise<HttpAnswer>;
+  /** Throws what the answer means, if it is a failure. */
+  judge: (answer: HttpAnswer) => T;
+  cures?: Cures;
+}
+
+type Cure = keyof Cures | "wait";
+
+/** Each changes a call; resolves to whether it is now worth making again. */
+interface Cures {
+  "refresh": () => Promise<boolean>;
+  "reload": () => Promise<boolean>;
+  "without-cipher": () => boolean;
+  "with-cipher": () => Promise<boolean>;
+  "host-time": (answer: HttpAnswer) => boolean;
+}
+
+/**
+ * Makes a call. What TikTok refuses is cured as the table says, each way once;
+ * what may pass is waited out, three times at most.
+ */
+async function makeCall<T>(call: Call<T>): Promise<T> {
+  const { isRead, signal, cures } = call;
+  const left = new Map(Object.entries(cures ?? {}));
+  let isLost = false;
+  for (let retry = 0;;) {
+    if (signal?.aborted) throw cancelledError(signal.reason);
+    let answer: HttpAnswer | undefined;
     try {
-      return await attempt();
+      answer = await call.send();
+      return call.judge(answer);
     } catch (error) {
-      const wait = retryDelay(error, retry);
-      if (wait === undefined) throw error;
+      const { code, body } = answer && envelopeOf(answer) || {};
+      const meaning = code ? meaningOf(code, textOf(body?.message)) : undefined;
+      const cure = left.get(meaning?.cure ?? "");
+      left.delete(meaning?.cure ?? "");
+      if (answer && await cure?.(answer)) continue;
+      const { mayPass, mayHaveActed } = fateOf(error, meaning);
+      if (mayHaveActed && !isRead) throw extended(error, DOUBT);
+      const wait = mayPass ? retryDelay(error, retry++) : undefined;
+      const isAfterLoss = isLost && !mayHaveActed;
+      if (wait === undefined) throw isAfterLoss ? extended(error, LOSS) : error;
+      isLost ||= mayHaveActed && !meaning;
       await sleep(wait, signal);
     }
   }
 }
 
+const DOUBT = {
+  more: "; TikTok may have carried it out",
+  hint: "check what it did before you make the call again",
+};
+const LOSS = { more: "; an earlier answer to the same request was lost" };
+
+/** An error of ours with more to tell; any other as it is. */
+function extended(
+  error: unknown,
+  { more = "", ...others }: ErrorDetails & { more?: string },
+): unknown {
+  if (!(error instanceof TikTokShopError)) return error;
+  const { kind, message, cause, ...details } = error;
+  const all = { ...details, cause, ...others };
+  return new TikTokShopError(kind, message + more, all);
+}
+
+/**
+ * Whether a call may succeed later, as it is, and whether TikTok may have
+ * carried it out: by its error, and by what TikTok means by it. Pure.
+ */
+function fateOf(
+  error: unknown,
+  meaning?: Meaning,
+): { mayPass: boolean; mayHaveActed: boolean } {
+  const { kind, status = 0 } = error as Partial<TikTokShopError>;
+  if (meaning) {
+    const { cure, isDoubtful = false } = meaning;
+    return { mayPass: cure === "wait", mayHaveActed: isDoubtful };
+  }
+  if (kind === "network") {
+    // Deno's --allow-net does not come by waiting, nor does trust.
+    const mayPass = !isCertificateError(error) &&
+      !someCause(error, ({ name }) => name === "NotCapable");
+    return { mayPass, mayHaveActed: mayPass && !isUnsent(error) };
+  }
+  return {
+    mayPass: status === 429 || status >= 500,
+    mayHaveActed: status >= 500 || kind === "cancelled" ||
+      (kind === "invalid_response" && status < 300),
+  };
+}
+
+/** Whether no connection was made: nothing was sent, nothing carried out. */
+function isUnsent(error: unknown): boolean {
+  return someCause(
+    error,
+    ({ code, message }) =>
+      /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)/.test(textOf(code)) ||
+      textOf(message).includes("client error (Connect)"),
+  ); // Deno's
+}
+
+/** Whether an error is such a one, or one that lies beneath it. */
+function someCause(
+  error: unknown,
+  test: (error: Record<string, unknown>) => boolean,
+  depth = 0,
+): boolean {
+  // Not for ever: an error may be its own cause.
+  return isRecord(error) && depth < 8 &&
+    (test(error) || someCause(error.cause, test, depth + 1));
+}
+
 /** How many ms to wait before trying again; undefined: it is final. Pure. */
 function retryDelay(error: unknown, retry: number): number | undefined {
-  if (!(error instanceof TikTokShopError) || retry >= RETRIES) return undefined;
-  const { kind, code, status = 0, retryAfter = 0 } = error;
-  const passing = kind === "network" || status === 429 || status >= 500 ||
-    RETRIED_CODES.includes(code ?? 0);
-  // Deno's --allow-net does not come by waiting.
-  const isForbidden = (error.cause as Error)?.name === "NotCapable";
-  if (!passing || isForbidden || isCertificateError(error)) return undefined;
-  if (FINAL_CODES.includes(code ?? 0)) return undefined;
-  if (retryAfter > RETRY_AFTER_LIMIT) return undefined;
+  const { retryAfter = 0 } = error as Partial<TikTokShopError>;
+  if (retry >= RETRIES || retryAfter > RETRY_AFTER_LIMIT) return undefined;
   const backOff = 250 * 2 ** retry * (1 + Math.random());
   return Math.max(backOff, retryAfter * 1000);
 }
@@ -4763,15 +4914,12 @@ function isVain(
 /** The refusal that was remembered, as the error that it was. */
 function refusedError(refused: Record<string, unknown>): TikTokShopError {
   const code = integerOf(refused.code);
-  return new TikTokShopError(
-    "login_required",
-    printable(textOf(refused.message)),
-    {
-      code,
-      requestId: printable(textOf(refused.request_id)) || undefined,
-      hint: TIKTOK_CODES[code ?? 0]?.hint ?? LOGIN_AGAIN,
-    },
-  );
+  const message = printable(textOf(refused.message));
+  return new TikTokShopError("login_required", message, {
+    code,
+    requestId: printable(textOf(refused.request_id)) || undefined,
+    hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
+  });
 }
 
 /** Remembers, as long as the lock is held, that the grant is gone. */
@@ -5036,12 +5184,21 @@ function isOutdone(
 
 // === Signed API calls
 
+/**
+ * Query parameters, decoded. Numbers and booleans are sent as their text;
+ * what is undefined or null is left out.
+ */
+export interface Query {
+  /** A parameter. */
+  [name: string]: string | number | bigint | boolean | null | undefined;
+}
+
 /** What a signature covers. */
 export interface SignedRequest {
   /** The path, such as `/authorization/202309/shops`. */
   path: string;
   /** Every query parameter, decoded; `sign` and `access_token` are skipped. */
-  query?: Record<string, string>;
+  query?: Query;
   /** The exact body; none for GET. */
   body?: string | Uint8Array;
   /** The content type; a multipart body is not signed. */
@@ -5054,7 +5211,8 @@ export interface SignedRequest {
  * Source: TikTok Shop Partner Center, "Sign your API request".
  */
 export function signature(appSecret: string, request: SignedRequest): string {
-  const { path, query = {}, contentType = "" } = request;
+  const { path, contentType = "" } = request;
+  const query = queryText(request.query);
   const isMultipart = contentType.toLowerCase()
     .startsWith("multipart/form-data");
   const body = isMultipart ? "" : request.body ?? "";
@@ -5078,14 +5236,16 @@ export interface ApiRequest {
   /** The path, such as `/order/202309/orders/search`. */
   path: string;
   /** Query parameters, decoded; those of the signature are added. */
-  query?: Record<string, string>;
+  query?: Query;
   /**
-   * The body: text and bytes are sent as they are, a FormData as multipart,
-   * anything else as JSON.
+   * The body: text, bytes (a Blob, an ArrayBuffer or a view of one) as they
+   * are, a FormData as multipart, plain objects and arrays as JSON.
    */
   body?: unknown;
   /**
-   * The shop to act for, by id, name, code or cipher. @default {the only one}
+   * The shop to act for, by id, name, code or cipher, whose `shop_cipher` is
+   * then sent in any case; `none` sends none. Left out, the only shop known is
+   * meant, where the call takes one.
    */
   shop?: string;
 }
@@ -5137,32 +5297,31 @@ async function callWith(
   request: ApiRequest,
   options: CallOptions,
 ): Promise<ApiReply> {
-  const call = prepareCall(request, options);
+  const call = await prepareCall(request, options);
   const tokens = await validTokens(options);
   const { profile = "default" } = options;
   const app = await credentialsOf(profile, tokens, options);
   checkAppKey(app.appKey);
   checkAppSecret(app.appSecret);
-  const { query } = call;
-  const cipher = await shopCipher({ ...request, query }, tokens, options);
-  try {
-    return await sendFresh({ ...call, cipher }, app, tokens, options);
-  } catch (error) {
-    const shop = await missedShop(
-      error,
-      { ...request, query },
-      tokens,
-      options,
-    );
-    if (!shop) throw error;
-    const again = { ...request, query: { ...query, shop_cipher: shop.cipher } };
-    return await callWith(again, options);
+  const { method, path, shop } = call;
+  if (shop !== undefined) {
+    call.query.shop_cipher = await shopCipher(shop, tokens, options);
   }
+  const live: LiveCall = { ...call, app, tokens, secrets: [app.appSecret] };
+  if (!call.isExplicit && !WITHOUT_CIPHER.test(`${method} ${path}`)) {
+    live.added = onlyCipher(knownShops(tokens));
+  }
+  const tried = `Cannot call ${method} ${path}`;
+  return await makeCall({
+    isRead: method === "GET" ||
+      (method === "POST" && /\/(search|query)$/.test(path)),
+    signal: options.signal,
+    send: () => sendSigned(live, tried, options),
+    judge: (answer) => judgeApiAnswer(answer, tried, live.secrets),
+    cures: curesOf(live, options),
+  });
 }
 
-const TOKEN_EXPIRED = 105002;
-const TOKEN_INVALID = [105001, 36009005];
-const SHOP_MISSING = 106013;
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /** A call that was found to be possible, not signed yet. */
@@ -5170,16 +5329,36 @@ interface PreparedCall {
   method: string;
   /** Without its query. */
   url: URL;
-  /** The query, decoded. */
-  query: Record<string, string>;
+  /** The API's own: without that of the endpoint, which may be a gateway's. */
+  path: string;
+  query: Query;
+  /** The shop asked for. */
+  shop?: string;
+  /** The caller has said for which shop, or for none. */
+  isExplicit: boolean;
   body?: string | Uint8Array | FormData;
   contentType?: string;
-  /** Of the shop to act for. */
-  cipher?: string;
 }
 
-/** Refuses what cannot be sent, before any request is made. Pure. */
-function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
+/** A call under way, and what its cures change. */
+interface LiveCall extends PreparedCall {
+  app: AppCredentials;
+  tokens: StoredTokens;
+  /** The cipher that we added unasked. */
+  added?: string;
+  /** TikTok's time, once it has told. */
+  clock?: () => number;
+  /** When it was signed last, in Unix seconds. */
+  time?: number;
+  /** What was sent, and must not be shown. */
+  secrets: string[];
+}
+
+/** Refuses what cannot be sent, before any request is made. */
+async function prepareCall(
+  request: ApiRequest,
+  options: CallOptions,
+): Promise<PreparedCall> {
   const method = (request.method ?? "GET").toUpperCase();
   if (!METHODS.includes(method)) {
     throw misuse(
@@ -5188,73 +5367,122 @@ function prepareCall(request: ApiRequest, options: CallOptions): PreparedCall {
     );
   }
   limitsOf(options, API_LIMITS);
-  const url = apiUrl(options, request.path);
+  const { url, path } = apiUrl(options, request.path);
   const names = [...url.searchParams.keys()];
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) {
     // The signature could cover only one of them.
     throw misuse(`Cannot send "${printable(twice)}" twice in the query`);
   }
-  const query = { ...Object.fromEntries(url.searchParams), ...request.query };
+  const query: Query = {
+    ...Object.fromEntries(url.searchParams),
+    ...queryText(request.query),
+  };
   url.search = "";
-  return { method, url, query, ...requestBody(method, request.body) };
-}
-
-/** Makes a call, and again with new tokens if these have expired. */
-async function sendFresh(
-  call: PreparedCall,
-  app: AppCredentials,
-  tokens: StoredTokens,
-  options: CallOptions,
-): Promise<ApiReply> {
-  try {
-    return await sendCall(call, app, tokens, options);
-  } catch (error) {
-    const { code = 0 } = error as Partial<TikTokShopError>;
-    const { store = defaultStore(), profile = "default" } = options;
-    if (code === TOKEN_EXPIRED) {
-      const keep = { ...options, least: 0 };
-      const fresh = await refreshOnce(store, profile, tokens, keep);
-      return await sendCall(call, app, fresh, options);
-    }
-    // Another process may have refreshed since these were read.
-    const now = TOKEN_INVALID.includes(code) && await store.load(profile);
-    if (!now || now.data.access_token === tokens.data.access_token) throw error;
-    return await sendCall(call, app, now, options);
+  const { shop } = request;
+  if (shop !== undefined && "shop_cipher" in query) {
+    throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
   }
+  const isExplicit = shop !== undefined || "shop_cipher" in query ||
+    "category_asset_cipher" in query;
+  const sent = await requestBody(method, request.body);
+  return { method, url, path, query, shop, isExplicit, ...sent };
 }
 
-/** The only shop, if TikTok wants one and the shops were never asked for. */
-async function missedShop(
-  error: unknown,
-  { query = {}, shop }: ApiRequest,
-  { meta }: StoredTokens,
-  options: CallOptions,
-): Promise<Shop | undefined> {
-  const asked = shop !== undefined || query.shop_cipher || meta.shops;
-  const { code } = error as Partial<TikTokShopError>;
-  if (code !== SHOP_MISSING || asked) return undefined;
-  const shops = await shopsWith(options).catch(() => []);
-  return shops.length === 1 ? shops[0] : undefined;
+/** Query parameters as they are sent. */
+function queryText(query: Query = {}): Record<string, string> {
+  if (!isPlain(query)) {
+    throw misuse("Cannot read the query: give a plain object of parameters");
+  }
+  const given = Object.entries(query)
+    .filter(([, value]) => value !== undefined && value !== null);
+  for (const [name, value] of given) {
+    if (/^(string|bigint|boolean)$/.test(typeof value)) continue;
+    if (Number.isFinite(value)) continue;
+    throw misuse(
+      `Cannot send "${printable(name)}" in the query: give text, a number ` +
+        "or a boolean",
+    );
+  }
+  return Object.fromEntries(given.map(([name, value]) => [name, `${value}`]));
 }
 
-/** Paths that act for the grant or the seller, and refuse a shop's cipher. */
-const WITHOUT_CIPHER =
-  /^\/(authorization|seller)\/|\/global_products\b|\/(files|images)\/upload\b/;
+/** How the refusals of a call are cured: see {@linkcode TIKTOK_CODES}. */
+function curesOf(live: LiveCall, options: CallOptions): Cures {
+  const { store = defaultStore(), profile = "default" } = options;
+  const { now = Date.now } = options;
+  return {
+    "refresh": async () => {
+      const keep = { ...options, least: 0 };
+      live.tokens = await refreshOnce(store, profile, live.tokens, keep);
+      return true;
+    },
+    // Another process may have refreshed since they were read.
+    "reload": async () => {
+      const stored = await store.load(profile) ?? live.tokens;
+      const old = live.tokens.data.access_token;
+      live.tokens = stored;
+      return stored.data.access_token !== old;
+    },
+    "without-cipher": () => {
+      const isOurs = live.added !== undefined;
+      live.added = undefined;
+      return isOurs;
+    },
+    "with-cipher": async () => {
+      if (live.isExplicit || live.added) return false;
+      const known = knownShops(live.tokens);
+      const shops = known.length > 0
+        ? known
+        : await shopsWith(options).catch(() => []);
+      live.added = onlyCipher(shops);
+      return live.added !== undefined;
+    },
+    // A clock may have been set since the tokens came.
+    "host-time": ({ date }) => {
+      const { time = 0 } = live;
+      if (date === undefined || Math.abs(date - time) <= 20) return false;
+      const since = now();
+      live.clock = () => date + (now() - since) / 1000;
+      return true;
+    },
+  };
+}
 
-/** The cipher that a call needs: of the shop asked for, or the only one. */
+/**
+ * The operations, as `METHOD /path`, that take no `shop_cipher`. All published
+ * ones are in the tests; where TikTok says otherwise, its word is followed.
+ */
+const WITHOUT_CIPHER = new RegExp([
+  " /(affiliate_creator|affiliate_partner|open|seller|supply_chain)/",
+  "^GET /authorization/",
+  "^POST /product/\\d+/brands$",
+  " /(affiliate_seller|product)/\\d+/(files|images)/upload$",
+  "/(compliance|listing_schemas|live_rooms|sizecharts)\\b",
+  "/global_(attributes|categories|products|rules|warehouses)\\b",
+  "/(bundles|customs_info/\\w+|gpa_upgrade_task|orders/sync)$",
+  "/videos/performances$",
+].join("|"));
+
+/** The shops that are remembered with the tokens. */
+function knownShops({ meta }: StoredTokens): Shop[] {
+  const shops: unknown[] = Array.isArray(meta.shops) ? meta.shops : [];
+  return shops.filter((shop) => isRecord(shop) && shop.cipher) as Shop[];
+}
+
+function onlyCipher(shops: readonly Shop[]): string | undefined {
+  return shops.length === 1 ? textOf(shops[0]!.cipher) : undefined;
+}
+
+/** The cipher of the shop asked for, or of the only one known. */
 async function shopCipher(
-  request: ApiRequest,
+  shop: string | undefined,
   tokens: StoredTokens,
   options: CallOptions,
 ): Promise<string | undefined> {
-  const { path, query = {}, shop } = request;
-  const [bare = ""] = path.split("?");
-  if (WITHOUT_CIPHER.test(bare) || query.shop_cipher) return undefined;
-  const known = Array.isArray(tokens.meta.shops) ? tokens.meta.shops : [];
-  if (shop === undefined) {
-    return known.length === 1 ? known[0]!.cipher : undefined;
-  }
+  const known = knownShops(tokens);
+  if (shop === undefined) return onlyCipher(known);
+  if (shop === "none") return undefined;
   return findShop(known, shop)?.cipher ??
     findShop(await shopsWith(options), shop)?.cipher ?? unknownShop(shop);
 }
@@ -5284,90 +5512,169 @@ function unknownShop(wanted: string): never {
   );
 }
 
-/** Makes one signed call. */
-async function sendCall(
-  call: PreparedCall,
-  app: AppCredentials,
-  tokens: StoredTokens,
+/** Signs a call and makes it, once. */
+async function sendSigned(
+  live: LiveCall,
+  tried: string,
   options: CallOptions,
-): Promise<ApiReply> {
-  const { method, url, cipher, body, contentType } = call;
+): Promise<HttpAnswer> {
+  const { app, tokens, added, method, path, body, contentType } = live;
   const token = tokens.data.access_token;
-  const secrets = [app.appSecret, token];
-  const tried = `Cannot call ${method} ${url.pathname}`;
+  const { now = Date.now } = options;
+  live.time = Math.floor(live.clock?.() ?? hostTime(tokens.meta, now));
+  const query = queryText({
+    ...live.query,
+    ...(added ? { shop_cipher: added } : {}),
+    app_key: app.appKey,
+    timestamp: live.time,
+  });
   // A multipart body is not signed, and fetch alone knows its bytes.
   const signed = body instanceof FormData ? undefined : body;
+  const request = { path, query, body: signed, contentType };
+  query.sign = signature(app.appSecret, request);
+  live.secrets = [...live.secrets, token, query.sign];
   const headers = {
     "x-tts-access-token": token,
     ...(contentType ? { "content-type": contentType } : {}),
   };
   const limits = limitsOf(options, API_LIMITS);
-  const sendAt = async (time: number) => {
-    const query: Record<string, string> = {
-      ...call.query,
-      ...(cipher ? { shop_cipher: cipher } : {}),
-      app_key: app.appKey,
-      timestamp: String(time),
-    };
-    const { pathname: path } = url;
-    query.sign = signature(app.appSecret, { path, query, body: signed });
-    return await send(
-      withParameters(new URL(url), query),
-      { method, headers, body: body as RequestInit["body"] },
-      { ...options, tried, secrets, limits },
-    );
-  };
-  return await withRetries(options.signal, async () => {
-    const time = Math.floor(hostTime(tokens.meta, options.now ?? Date.now));
-    const answer = await sendAt(time);
-    const right = timeWanted(answer, time);
-    const final = right === undefined ? answer : await sendAt(right);
-    return judgeEnvelope(final, tried, secrets) as ApiReply;
-  });
-}
-
-const TIMESTAMP_REFUSED = 36009004; // among other reasons
-
-/**
- * The host's time, if it may have refused a call because ours is another: a
- * clock may have been set since the tokens came. Pure.
- */
-function timeWanted(
-  { text, date }: HttpAnswer,
-  time: number,
-): number | undefined {
-  if (date === undefined || Math.abs(date - time) <= 20) return undefined;
-  const body = parseJson(text);
-  const isRefused = isRecord(body) &&
-    integerOf(body.code) === TIMESTAMP_REFUSED;
-  return isRefused ? date : undefined;
-}
-
-function apiUrl(options: CallOptions, path: string): URL {
-  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
-  const base = endpointUrl(endpoint, "API endpoint");
-  if (/^\/[^/\\]/.test(path) && !/[#\s]/.test(path)) {
-    return new URL(base.pathname.replace(/\/$/, "") + path, base);
-  }
-  throw misuse(
-    `Cannot call the path "${printable(path)}": it starts with "/", such as ` +
-      "/authorization/202309/shops",
+  return await send(
+    withParameters(new URL(live.url), query),
+    { method, headers, body: body as RequestInit["body"] },
+    { ...options, tried, secrets: live.secrets, limits },
   );
 }
 
+/** Judges the answer to an API call; its error carries the body. Pure. */
+function judgeApiAnswer(
+  answer: HttpAnswer,
+  tried: string,
+  secrets: readonly string[],
+): ApiReply {
+  try {
+    return judgeEnvelope(answer, tried, secrets) as ApiReply;
+  } catch (error) {
+    const parsed = parseJson(answer.text);
+    const body = isRecord(parsed)
+      ? redactedJson(parsed, secrets)
+      : redact(answer.text, secrets).slice(0, 10_000) || undefined;
+    throw extended(error, { body });
+  }
+}
+
+/** JSON without its secrets, however deep they are. Pure. */
+function redactedJson(value: unknown, secrets: readonly string[]): unknown {
+  const texts: string[] = [];
+  mapTexts(value, (text) => texts[texts.push(text) - 1]!);
+  // All at once: to redact each text by itself takes a thousand times longer.
+  const between = "\n\ue000\n";
+  const clean = redact(texts.join(between), secrets).split(between);
+  if (clean.length !== texts.length) return UNSHOWN;
+  const rest = clean.values();
+  return mapTexts(value, (text, name) => {
+    const redacted = rest.next().value!;
+    // Digits alone are one of TikTok's codes.
+    return SECRET_NAME.test(name) && /\D/.test(text) ? "***" : redacted;
+  });
+}
+
+/** A copy of JSON, its texts and names replaced. Pure. */
+function mapTexts(
+  value: unknown,
+  change: (text: string, name: string) => string,
+  name = "",
+  depth = 0,
+): unknown {
+  if (typeof value === "string") return change(value, name);
+  if (typeof value !== "object" || value === null) return value;
+  if (depth > 100) return "***";
+  const members = Object.entries(value).map(([name, member]) => [
+    change(name, ""),
+    mapTexts(member, change, name, depth + 1),
+  ]);
+  return Array.isArray(value)
+    ? members.map(([, member]) => member)
+    : withToJson(Object.fromEntries(members));
+}
+
+function apiUrl(
+  options: CallOptions,
+  path: string,
+): Pick<PreparedCall, "url" | "path"> {
+  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
+  const base = endpointUrl(endpoint, "API endpoint");
+  if (!/^\/[^/\\]/.test(path) || /[#\s]/.test(path)) {
+    throw misuse(
+      `Cannot call the path "${printable(path)}": it starts with "/", such ` +
+        "as /authorization/202309/shops",
+    );
+  }
+  const own = new URL(path, base);
+  const url = new URL(base);
+  // Set, not parsed: "//host" would be another host.
+  url.pathname = base.pathname.replace(/\/$/, "") + own.pathname;
+  url.search = own.search;
+  return { url, path: own.pathname };
+}
+
 /** The exact body, and its content type; fetch itself sets multipart's. */
-function requestBody(
+async function requestBody(
   method: string,
   body: unknown,
-): Pick<PreparedCall, "body" | "contentType"> {
-  const json = "application/json";
-  if (body === undefined || body === "") return { contentType: json };
+): Promise<Pick<PreparedCall, "body" | "contentType">> {
+  const contentType = "application/json";
+  if (body === undefined || body === "") return { contentType };
   if (method === "GET") {
     throw misuse("Cannot send a body with GET: use the query");
   }
   if (body instanceof FormData) return { body };
-  const raw = typeof body === "string" || body instanceof Uint8Array;
-  return { body: raw ? body : stringifyJson(body, 0), contentType: json };
+  if (typeof body === "string") return { body, contentType };
+  const isBlob = body instanceof Blob;
+  const isView = ArrayBuffer.isView(body);
+  if (isBlob || isView || tagOf(body).endsWith("ArrayBuffer]")) {
+    const { buffer, byteOffset, byteLength } = isView ? body : {
+      buffer: isBlob ? await body.arrayBuffer() : body as ArrayBuffer,
+    };
+    // A copy: what is signed is what is sent.
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
+    return { body: bytes, contentType: isBlob && body.type || contentType };
+  }
+  assertJson(body);
+  return { body: stringifyJson(body, 0), contentType };
+}
+
+/** Refuses what JSON would silently lose: a Map is `{}` there, NaN is null. */
+function assertJson(value: unknown, depth = 0): void {
+  if (depth > 500) {
+    throw misuse(
+      "Cannot send the body as JSON: it is nested too deep, or in itself",
+    );
+  }
+  const isKept = value === null || Number.isFinite(value) ||
+    /^(string|bigint|boolean|undefined)$/.test(typeof value) ||
+    typeof (value as { toJSON?: unknown }).toJSON === "function";
+  if (isKept) return;
+  if (!Array.isArray(value) && !isPlain(value)) {
+    const { name } = (value as object).constructor ?? {};
+    const what = typeof value === "number" ? String(value) : name;
+    throw misuse(
+      `Cannot send ${printable(what || tagOf(value)).slice(0, 60)} as JSON: ` +
+        "give text, bytes, a Blob, a global FormData, or plain objects and " +
+        "arrays",
+    );
+  }
+  for (const member of Object.values(value)) assertJson(member, depth + 1);
+}
+
+function tagOf(value: unknown): string {
+  return Object.prototype.toString.call(value);
+}
+
+/** Whether a value is an object of nothing but members, of any realm. */
+function isPlain(value: unknown): value is Record<string, unknown> {
+  if (!isRecord(value)) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 /**
@@ -5398,7 +5705,7 @@ async function* apiPages(
   request: ApiRequest,
   options: CallOptions,
 ): AsyncGenerator<ApiReply> {
-  const seen = new Set<unknown>(["", request.query?.page_token]);
+  const seen = new Set(["", textOf(request.query?.page_token)]);
   for (let query = request.query;;) {
     const reply = await callWith({ ...request, query }, options);
     yield reply;
@@ -7855,11 +8162,25 @@ async function apiCommand(cli: Cli): Promise<void> {
   };
   await withTerminal(cli, async (terminal) => {
     const keep = keepFor(cli, terminal);
-    if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
-    const pages: ApiReply[] = [];
-    for await (const page of apiPages(request, keep)) pages.push(page);
-    for (const page of pages) cli.write(stringifyJson(page, 0));
+    try {
+      if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
+      const pages: ApiReply[] = [];
+      for await (const page of apiPages(request, keep)) pages.push(page);
+      for (const page of pages) cli.write(stringifyJson(page, 0));
+    } catch (error) {
+      writeBody(cli, (error as Partial<TikTokShopError>)?.body);
+      throw error;
+    }
   });
+}
+
+/** The body of a failed call, which tells more than its message. */
+function writeBody(cli: Cli, body: unknown): void {
+  if (body === undefined) return;
+  if (typeof body === "string") {
+    cli.write(body.split("\n").map(printable).join("\n"));
+  } else if (cli.has("paginate")) cli.write(stringifyJson(body, 0));
+  else cli.print(body);
 }
 
 /** The exact bytes of `--body`: text, a file or stdin. */
@@ -7901,8 +8222,7 @@ async function execCommand(cli: Cli): Promise<void> {
     const keep = keepFor(cli, terminal);
     const tokens = await validTokens(keep);
     env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
-    const request = { path: "/", shop: cli.get("shop") };
-    const cipher = await shopCipher(request, tokens, keep);
+    const cipher = await shopCipher(cli.get("shop"), tokens, keep);
     // Another shop's would go with the wrong token.
     delete RUNTIME.process.env.TIKTOK_SHOP_SHOP_CIPHER;
     if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;

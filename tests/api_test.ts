@@ -6,11 +6,14 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { connect, createServer as createLine } from "node:net";
 import process from "node:process";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import { inspect } from "node:util";
+import { runInNewContext } from "node:vm";
 import {
   type ApiOptions,
   type ApiRequest,
@@ -33,7 +36,17 @@ import {
   type SandboxSeller,
   startSandbox,
 } from "../scripts/sandbox.ts";
-import { APP, failure, REPLY } from "./token_host.ts";
+import { freePort } from "./helpers.ts";
+import { type Operation, OPERATIONS } from "./operations.ts";
+import {
+  answer,
+  APP,
+  failure,
+  type HostHandler,
+  refusal,
+  REPLY,
+  withHost,
+} from "./token_host.ts";
 
 // === Helpers
 
@@ -179,6 +192,11 @@ async function withServer(
 function longLived(shops?: Shop[]): StoredTokens {
   const data = { ...REPLY.data, access_token_expire_in: unixTime() + DAY };
   return { ...REPLY, data, meta: shops ? { shops } : {} };
+}
+
+/** An answer with a code of TikTok's. */
+function refusalOf(code: number, message: string, status = 400): Answer {
+  return { status, body: { code, message, data: null, request_id: "R1" } };
 }
 
 function unixTime(): number {
@@ -353,6 +371,7 @@ test("callApi() resolves to TikTok's reply, its large integers exact", () =>
     assert.match(JSON.stringify(reply), /"id":"?7495540735365777507"?,/);
   }));
 
+const EPOCH = "1970-01-01T00:00:00.000Z";
 const JSON_TYPE = "application/json";
 
 /** A body, the bytes it must become and their content type. */
@@ -371,7 +390,132 @@ const BODIES: [string, unknown, string | Uint8Array, string?][] = [
   ["a Buffer", Buffer.from(BYTES), BYTES],
   ["a part of a buffer", BYTES.subarray(1, 3), BYTES.slice(1, 3)],
   ["no body", undefined, ""],
+  ["a Blob", new Blob([BYTES]), BYTES],
+  ["a File", new File([BYTES], "x.png"), BYTES],
+  ["an ArrayBuffer", BYTES.slice().buffer, BYTES],
+  ["a buffer of another realm", runInNewContext("new ArrayBuffer(2)"), "\0\0"],
+  ["a SharedArrayBuffer", new SharedArrayBuffer(3), "\0\0\0"],
+  ["a DataView", new DataView(BYTES.slice().buffer, 1, 3), BYTES.slice(1, 4)],
+  ["numbers of two bytes", Uint16Array.of(0x4141, 0x4242), "AABB"],
+  ["an object of another realm", runInNewContext("({ a: [1] })"), '{"a":[1]}'],
+  ["an object without prototype", Object.create(null), "{}"],
+  ["members that JSON leaves out", { a: undefined, b: 1 }, '{"b":1}'],
+  ["what makes its own JSON", { at: new Date(0) }, `{"at":"${EPOCH}"}`],
+  ["true", true, "true"],
+  ["0", 0, "0"],
 ];
+
+/** What JSON would turn into \`{}\` or null, and how it is named. */
+const UNSENDABLE: [unknown, string][] = [
+  [new Map([["a", 1]]), "Map"],
+  [new Set([1]), "Set"],
+  [new URLSearchParams("a=1"), "URLSearchParams"],
+  [new ReadableStream(), "ReadableStream"],
+  [Readable.from(["a"]), "Readable"],
+  [new Headers({ a: "1" }), "Headers"],
+  [Promise.resolve({}), "Promise"],
+  [new (class FormData {})(), "FormData1?"],
+  [new (class Order {})(), "Order"],
+  [new Error("x"), "Error"],
+  [/x/, "RegExp"],
+  [() => {}, "Function"],
+  [Symbol("s"), "Symbol"],
+  [NaN, "NaN"],
+  [{ price: Infinity }, "Infinity"],
+  [{ image: new Blob([BYTES]) }, "Blob"],
+  [{ image: [BYTES] }, "Uint8Array"],
+  [{ image: { data: new Map() } }, "Map"],
+];
+
+test("callApi() refuses a body that JSON would lose, before any request", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    for (const [body, name] of UNSENDABLE) {
+      const call = callApi({ method: "POST", path: ECHO, body }, options);
+      const message = new RegExp(
+        `^Cannot send ${name} as JSON: give text, bytes, a Blob, a global Form`,
+      );
+      await assert.rejects(call, { name: "TypeError", message }, name);
+    }
+    const circle: Record<string, unknown> = {};
+    circle.self = [circle];
+    const deep = JSON.parse("[".repeat(9999) + "]".repeat(9999));
+    for (const body of [circle, deep]) {
+      const call = callApi({ method: "POST", path: ECHO, body }, options);
+      await assert.rejects(call, { name: "TypeError", message: /too deep/ });
+    }
+    assert.equal(calls.length, 0);
+  }));
+
+test("callApi() sends a Blob with its own content type", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    const type = "multipart/form-data; boundary=x";
+    const body = new Blob(["--x--"], { type });
+    await callApi({ method: "POST", path: ECHO, body }, options);
+    const [{ headers, query, ...call }] = calls as [Received];
+    assert.equal(headers["content-type"], type);
+    assert.equal(String(call.body), "--x--");
+    assert.equal(query.sign, signature(APP.appSecret, { path: ECHO, query }));
+  }));
+
+test("callApi() signs the bytes of a body as they were when it was called", () =>
+  withServer(
+    (_, index) => index === 0 ? refusalOf(36009002, "rate limit") : GOOD,
+    async (options, calls) => {
+      const body = Uint8Array.of(1, 2, 3);
+      const call = callApi({ method: "POST", path: ECHO, body }, options);
+      body.fill(9);
+      await call;
+      assert.deepEqual(calls.map(({ body }) => [...body]), [
+        [1, 2, 3],
+        [1, 2, 3],
+      ]);
+    },
+  ));
+
+test("callApi() sends numbers and booleans of the query as their text", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    const query = {
+      page_size: 10,
+      id: 7495540735365777507n,
+      is_new: false,
+      zero: 0,
+      empty: "",
+      left_out: undefined,
+      gone: null,
+    };
+    await callApi({ path: ECHO, query }, options);
+    const { app_key: _, timestamp: __, sign, ...sent } = calls[0]!.query;
+    assert.deepEqual(sent, {
+      page_size: "10",
+      id: "7495540735365777507",
+      is_new: "false",
+      zero: "0",
+      empty: "",
+    });
+    const signed = { path: ECHO, query: calls[0]!.query };
+    assert.equal(sign, signature(APP.appSecret, signed));
+    assert.equal(
+      signature("s", { path: "/p", query }),
+      signature("s", { path: "/p", query: sent }),
+    );
+  }));
+
+test("callApi() refuses a query that has no text", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    const values = [{}, [], ["1", "2"], new Date(), NaN, () => {}, Symbol()];
+    for (const value of values as unknown[] as string[]) {
+      const call = callApi({ path: ECHO, query: { ids: value } }, options);
+      const message = /^Cannot send "ids" in the query: give text, a number/;
+      await assert.rejects(call, { name: "TypeError", message });
+    }
+    const whole = [new URLSearchParams("a=1"), new Map([["a", "1"]]), "a=1"];
+    for (const query of whole as unknown[] as Record<string, string>[]) {
+      const call = callApi({ path: ECHO, query }, options);
+      const message = /^Cannot read the query: give a plain object/;
+      await assert.rejects(call, { name: "TypeError", message });
+    }
+    assert.equal(calls.length, 0);
+  }));
 
 test("callApi() sends each body exactly, and signs what it sends", () =>
   withServer(() => GOOD, async (options, calls) => {
@@ -452,6 +596,14 @@ const MISUSES: [ApiRequest, RegExp][] = [
     /^Cannot send a body with GET: use the query/,
   ]),
   [{ path: `${ECHO}?a=1&b=2&a=3` }, /^Cannot send "a" twice/],
+  [
+    { path: ECHO, shop: "1", query: { shop_cipher: "x" } },
+    /^Cannot send both a shop and a shop_cipher/,
+  ],
+  [
+    { path: `${ECHO}?shop_cipher=x`, shop: "none" },
+    /^Cannot send both a shop and a shop_cipher/,
+  ],
 ];
 
 test("callApi() throws a TypeError for a request that cannot be made", () =>
@@ -505,6 +657,32 @@ test("callApi() stays at the endpoint's host whatever the path is", () =>
     assert.equal(calls.length, 3);
   }));
 
+test("callApi() signs the API's path, not a gateway's before it", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    for (const prefix of ["/tiktok", "/a/b%20c/", "/"]) {
+      for (const path of [ECHO, "/..//evil.example/x", "/../x", "/a%2Fb"]) {
+        const apiEndpoint = options.apiEndpoint + prefix;
+        await callApi({ path: `${path}?a=1` }, { ...options, apiEndpoint });
+        const { query, path: called } = calls.at(-1)!;
+        const gateway = prefix.replace(/\/$/, "");
+        assert.ok(called.startsWith(`${gateway}/`), called);
+        const own = called.slice(gateway.length);
+        const sign = signature(APP.appSecret, { path: own, query });
+        assert.equal(query.sign, sign, called);
+      }
+    }
+    // The shop is found by the API's own path as well.
+    await options.store!.save("default", longLived([ONLY_SHOP]));
+    const apiEndpoint = `${options.apiEndpoint}/seller/1`;
+    await callApi({ path: SEARCH }, { ...options, apiEndpoint });
+    await callApi({ path: "/seller/202309/shops" }, {
+      ...options,
+      apiEndpoint,
+    });
+    const ciphers = calls.slice(-2).map(({ query }) => query.shop_cipher);
+    assert.deepEqual(ciphers, [ONLY_SHOP.cipher, undefined]);
+  }));
+
 // === callApi(): the shop
 
 const ONLY_SHOP: Shop = {
@@ -516,40 +694,147 @@ const ONLY_SHOP: Shop = {
   seller_type: "LOCAL",
 };
 
-/** Paths, and whether TikTok wants the cipher of a shop there. */
-const CIPHER_PATHS: [string, boolean][] = [
-  ["/order/202309/orders", true],
-  ["/order/202309/orders?ids=576653688135258178", true],
-  ["/product/202309/products/search", true],
-  ["/product/202309/products/1729592969712207008/global", true],
-  ["/logistics/202309/warehouses", true],
-  ["/sellers/202309/x", true],
-  ["/order/202309/orders?from=/files/upload", true],
-  ["/order/202309/orders?from=/global_products", true],
-  ["/authorization/202309/shops", false],
-  ["/authorization/202405/category_assets", false],
-  ["/seller/202309/shops", false],
-  ["/seller/202309/permissions", false],
-  ["/product/202309/global_products", false],
-  ["/product/202309/global_products?page_size=10", false],
-  ["/product/202309/global_products/search", false],
-  ["/product/202309/global_products/172959/publish", false],
-  ["/product/202309/images/upload", false],
-  ["/product/202309/files/upload", false],
-  ["/customer_service/202309/images/upload", false],
-];
+/** Calls an operation, ids in the place of its names; resolves to the query. */
+async function operationQuery(
+  { method, path }: Operation,
+  shop: string | undefined,
+  options: ApiOptions,
+  calls: Received[],
+): Promise<Record<string, string>> {
+  const filled = path.replace(/\{\w+\}/g, "7295540735365777507");
+  await callApi({ method, path: filled, shop }, options);
+  const call = calls.pop()!;
+  assert.deepEqual([call.method, call.path], [method, filled]);
+  return call.query;
+}
 
-test("callApi() adds the shop's cipher where it belongs, and only there", () =>
+test("callApi() knows which published operations take the only shop", () =>
   withServer(() => GOOD, async (options, calls) => {
     await options.store!.save("default", longLived([ONLY_SHOP]));
-    for (const shop of [undefined, ONLY_SHOP.id]) {
-      for (const [path, wanted] of CIPHER_PATHS) {
-        await callApi({ path, shop }, options);
-        const { query } = calls.at(-1)!;
-        const cipher = wanted ? ONLY_SHOP.cipher : undefined;
-        assert.equal(query.shop_cipher, cipher, path);
-        assert.equal(query.sign?.length, 64);
+    assert.equal(OPERATIONS.length, 362);
+    for (const operation of OPERATIONS) {
+      const query = await operationQuery(operation, undefined, options, calls);
+      const isTaken = operation.shopCipher !== "none";
+      const expected = isTaken ? ONLY_SHOP.cipher : undefined;
+      const row = Object.values(operation).join(" ");
+      assert.equal(query.shop_cipher, expected, row);
+      assert.equal("shop_cipher" in query, isTaken, row);
+    }
+  }));
+
+test("callApi() sends a shop that is named to every published operation", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    await options.store!.save("default", longLived([ONLY_SHOP]));
+    for (const operation of OPERATIONS) {
+      const row = Object.values(operation).join(" ");
+      const query = await operationQuery(
+        operation,
+        ONLY_SHOP.id,
+        options,
+        calls,
+      );
+      assert.equal(query.shop_cipher, ONLY_SHOP.cipher, row);
+      const none = await operationQuery(operation, "none", options, calls);
+      assert.ok(!("shop_cipher" in none), row);
+    }
+  }));
+
+/** Calls that are no published operation, or look like another. */
+const OTHER_CALLS: [string, string, boolean][] = [
+  ["GET", "/order/202309/orders?ids=576653688135258178", true],
+  ["GET", "/sellers/202309/x", true],
+  ["GET", "/order/202309/orders?from=/files/upload", true],
+  ["GET", "/order/202309/orders?from=/global_products", true],
+  ["POST", "/product/202309/products/1729592969712207008/global", true],
+  ["GET", "/product/202609/global_products?page_size=10", false],
+  ["get", "/authorization/202611/shops", false],
+];
+
+test("callApi() tells operations by path and method, not by their query", () =>
+  withServer(() => GOOD, async (options, calls) => {
+    await options.store!.save("default", longLived([ONLY_SHOP]));
+    for (const [method, path, isTaken] of OTHER_CALLS) {
+      await callApi({ method, path }, options);
+      assert.equal("shop_cipher" in calls.at(-1)!.query, isTaken, path);
+    }
+  }));
+
+const NOT_WANTED = refusalOf(
+  36009004,
+  "Unexpected identifier. The `shop_cipher` query parameter is not required " +
+    "for this request.",
+);
+const WANTED = refusalOf(
+  106013,
+  "Missing identifier. The `shop_cipher` query parameter is required to " +
+    "identify the target shop.",
+);
+
+test("callApi() calls once more without a cipher that TikTok refuses", () =>
+  withServer(
+    ({ query }) => query.shop_cipher ? NOT_WANTED : GOOD,
+    async (options, calls) => {
+      await options.store!.save("default", longLived([ONLY_SHOP]));
+      for (const method of ["GET", "POST", "DELETE"]) {
+        await callApi({ method, path: "/new/202701/x" }, options);
+        const sent = calls.splice(0).map(({ query }) => query.shop_cipher);
+        assert.deepEqual(sent, [ONLY_SHOP.cipher, undefined], method);
       }
+    },
+  ));
+
+test("callApi() shows that TikTok refuses a shop that was named", () =>
+  withServer(() => NOT_WANTED, async (options, calls) => {
+    await options.store!.save("default", longLived([ONLY_SHOP]));
+    const path = "/new/202701/x";
+    const query = { shop_cipher: ONLY_SHOP.cipher };
+    for (const named of [{ shop: ONLY_SHOP.id }, { query }]) {
+      const call = callApi({ path, ...named }, options);
+      const { code, hint } = await failure(call, "rejected");
+      assert.equal(code, 36009004);
+      assert.match(hint!, /takes no shop_cipher/);
+      assert.equal(calls.splice(0).length, 1);
+    }
+    // And one that was added is left out once, not for ever.
+    await failure(callApi({ path }, options), "rejected");
+    assert.equal(calls.length, 2);
+  }));
+
+/** Shops that are remembered, and the calls until TikTok is content. */
+const REMEMBERED: [string, unknown, string[]][] = [
+  ["one, where we send none", [ONLY_SHOP], ["/seller/202701/x"]],
+  ["none", [], [SHOPS, "/seller/202701/x"]],
+  ["damaged ones", [null, {}, 5], [SHOPS, "/seller/202701/x"]],
+  ["nothing", undefined, [SHOPS, "/seller/202701/x"]],
+];
+
+for (const [what, shops, more] of REMEMBERED) {
+  test(`callApi() finds the shop that TikTok wants, with ${what} known`, () =>
+    withServer(({ path, query }) => {
+      if (path === SHOPS) return pageOf([ONLY_SHOP]);
+      return query.shop_cipher === ONLY_SHOP.cipher ? GOOD : WANTED;
+    }, async (options, calls) => {
+      await options.store!.save("default", longLived(shops as Shop[]));
+      const path = "/seller/202701/x";
+      await callApi({ method: "POST", path }, options);
+      assert.deepEqual(calls.map((call) => call.path), [path, ...more]);
+    }));
+}
+
+test("callApi() adds no shop where the caller said none, or another", () =>
+  withServer(() => WANTED, async (options, calls) => {
+    await options.store!.save("default", longLived([ONLY_SHOP]));
+    const requests: ApiRequest[] = [
+      { path: SEARCH, shop: "none" },
+      { path: SEARCH, query: { category_asset_cipher: "GCP_asset" } },
+      { path: `${SEARCH}?shop_cipher=` },
+    ];
+    for (const request of requests) {
+      const error = await failure(callApi(request, options), "rejected");
+      assert.equal(error.code, 106013);
+      const [{ query }, ...others] = calls.splice(0) as [Received];
+      assert.ok(!query.shop_cipher, JSON.stringify(request));
+      assert.deepEqual(others, []);
     }
   }));
 
@@ -721,6 +1006,62 @@ test("callApi() asks for a login when the token is invalid as it is", () =>
     assert.equal(calls.length, 1);
   }));
 
+/** How TikTok says that a token is dead, by 36009004 as well. */
+const DEAD_TOKENS = [
+  "Invalid credentials. The `x-tts-access-token` header is invalid.",
+  "Invalid credentials. The `access_token` header is invalid.",
+  "Invalid credentials. The 'x-tts-access-token' header is invalid. For more " +
+  "details: https://m.tiktok.shop/s/x",
+];
+
+test("callApi() takes a 36009004 about the token for a dead token", () =>
+  withServer(({ query }) => {
+    const { status, at } = query as Record<string, string>;
+    return refusalOf(36009004, DEAD_TOKENS[Number(at)]!, Number(status));
+  }, async (options, calls) => {
+    for (const status of [200, 400, 401]) {
+      for (const at of DEAD_TOKENS.keys()) {
+        const path = `${ECHO}?status=${status}&at=${at}`;
+        const error = await failure(callApi({ path }, options));
+        assert.equal(error.kind, "login_required", path);
+        assert.deepEqual([error.code, error.status], [36009004, status]);
+        assert.match(error.hint!, /access token is not valid, log in again/);
+        assert.equal(calls.splice(0).length, 1);
+      }
+    }
+  }));
+
+test("callApi() adopts newer tokens after such a 36009004, in a POST too", () =>
+  withServer(
+    (_, index) => index === 0 ? refusalOf(36009004, DEAD_TOKENS[0]!) : GOOD,
+    async (options, calls) => {
+      const gated: typeof fetch = async (input, init) => {
+        const tokens = longLived();
+        tokens.data.access_token = "GCP_newer";
+        await options.store!.save("default", tokens);
+        return await fetch(input, init);
+      };
+      const request = { method: "POST", path: ECHO, body: { a: 1 } };
+      await callApi(request, { ...options, fetch: gated });
+      const sent = calls.map(({ headers }) => headers["x-tts-access-token"]);
+      assert.deepEqual(sent, ["GCP_access", "GCP_newer"]);
+      assert.deepEqual(calls.map(({ body }) => String(body)), [
+        '{"a":1}',
+        '{"a":1}',
+      ]);
+    },
+  ));
+
+test("callApi() leaves the tokens alone after another 36009004", () =>
+  withServer(
+    () => refusalOf(36009004, "Skus is a required field"),
+    async (options, calls) => {
+      const error = await failure(callApi({ path: ECHO }, options), "rejected");
+      assert.match(error.hint!, /read TikTok's message/);
+      assert.equal(calls.length, 1);
+    },
+  ));
+
 test("callApi() gives up when 105002 comes twice", () =>
   withDesk(
     async (desk) => {
@@ -791,8 +1132,12 @@ for (const [what, changes, seconds] of CLOCKS) {
       const { meta, ...reply } = await tokens();
       await store.save("default", { ...reply, meta: { ...meta, ...changes } });
       const now = () => Date.now() + seconds * 1000;
-      await callApi({ path: ECHO }, { ...options, now });
-      assert.deepEqual(calls().map(({ status }) => status), [400, 200]);
+      for (const method of ["GET", "POST"]) {
+        const before = calls().length;
+        await callApi({ method, path: ECHO }, { ...options, now });
+        const made = calls().slice(before).map(({ status }) => status);
+        assert.deepEqual(made, [400, 200], method);
+      }
     }));
 }
 
@@ -864,6 +1209,315 @@ const CODES: [number, number, ErrorKind, RegExp, number][] = [
   [12052700, 200, "rejected", /look the code up in Partner Center/, 1],
   [-1, 403, "rejected", /look the code up/, 1],
 ];
+
+// === callApi(): what is repeated
+
+/** What a host does with a call that it may have carried out. */
+const DOUBTS: [string, HostHandler, ErrorKind][] = [
+  ["closes", (_, __, socket) => void socket.end(), "network"],
+  ["breaks off", (_, __, socket) => void socket.destroy(), "network"],
+  [
+    "sends half an answer",
+    () => "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+    "network",
+  ],
+  ...[500, 502, 503, 504].map((status): [string, HostHandler, ErrorKind] => [
+    `answers ${status}`,
+    () => answer("<h1>Oh</h1>", { status }),
+    "invalid_response",
+  ]),
+  [
+    "has an unknown error",
+    () => refusal(99, "?", { status: 500 }),
+    "rejected",
+  ],
+  ["answers 36009003", () => refusal(36009003, "internal error"), "rejected"],
+  ["answers 36009007", () => refusal(36009007, "timeout"), "rejected"],
+];
+
+/** And answers that are no reason to try again, whatever the call was. */
+const ODD_ANSWERS: [string, HostHandler, ErrorKind][] = [
+  ["answers nothing", () => answer(""), "invalid_response"],
+  ["sends half of the JSON", () => answer('{"code":0,"d'), "invalid_response"],
+  ["sends a page", () => answer("<h1>Hello</h1>"), "invalid_response"],
+];
+
+const WRITES: [string, string][] = [
+  ["POST", "/order/202309/orders"],
+  ["POST", "/product/202309/search/queries"],
+  ["PUT", "/order/202309/orders/search"],
+  ["PATCH", "/x/202309/query"],
+  ["DELETE", "/x/202309/y"],
+];
+
+const READS: [string, string][] = [
+  ["GET", "/order/202309/orders"],
+  ["POST", "/order/202309/orders/search"],
+  ["POST", "/fulfillment/202309/orders/5/shipping_services/query"],
+];
+
+/** Makes each call at a host, all at once; resolves to errors and counts. */
+function outcomes(
+  calls: [string, string][],
+  doubts: [string, HostHandler, ErrorKind][],
+) {
+  const rows = calls.flatMap(([method, path]) =>
+    doubts.map(([name, handler, kind]) => ({
+      method,
+      path,
+      handler,
+      kind,
+      name: `${method} ${path}: the host ${name}`,
+    }))
+  );
+  return Promise.all(
+    rows.map(({ method, path, handler, kind, name }) =>
+      withHost(handler, async ({ origin, requests }) => {
+        const store = memoryStore();
+        await store.save("default", longLived());
+        const options = { ...APP, store, apiEndpoint: origin };
+        const call = callApi({ method, path }, options);
+        const error = await failure(call, kind, name);
+        return { name, error, count: requests.length };
+      })
+    ),
+  );
+}
+
+test("callApi() never repeats a write that may have been carried out", async () => {
+  const found = await outcomes(WRITES, [...DOUBTS, ...ODD_ANSWERS]);
+  for (const { name, error, count } of found) {
+    assert.equal(count, 1, name);
+    assert.match(error.message, /; TikTok may have carried it out$/, name);
+    assert.match(error.hint!, /^check what it did before you make/, name);
+  }
+});
+
+test("callApi() repeats a read, a search by POST too, three times", async () => {
+  const found = await outcomes(READS, DOUBTS);
+  for (const { name, error, count } of found) {
+    assert.equal(count, 4, name);
+    assert.doesNotMatch(error.message, /carried it out/, name);
+  }
+  for (const { name, count } of await outcomes(READS, ODD_ANSWERS)) {
+    assert.equal(count, 1, name);
+  }
+});
+
+test("callApi() repeats a write that TikTok refused for its rate", () =>
+  withServer(
+    (_, index) =>
+      index === 0
+        ? refusalOf(36009002, "too many requests", 200)
+        : index === 1
+        ? { status: 429, body: "<h1>Slow down</h1>" }
+        : GOOD,
+    async (options, calls) => {
+      await callApi({ method: "POST", path: ECHO, body: {} }, options);
+      assert.equal(calls.length, 3);
+    },
+  ));
+
+test("callApi() repeats a write while the connection is refused", async () => {
+  const port = await freePort();
+  let count = 0;
+  const server = createServer((request, response) => {
+    request.resume();
+    count++;
+    response.end(JSON.stringify(GOOD.body));
+  });
+  const store = memoryStore();
+  await store.save("default", longLived());
+  const lines: string[] = [];
+  const onTrace = (line: string) => {
+    if (lines.push(line) === 1) server.listen(port, "127.0.0.1");
+  };
+  const apiEndpoint = `http://127.0.0.1:${port}`;
+  const options = { ...APP, store, apiEndpoint, onTrace };
+  try {
+    await callApi({ method: "POST", path: ECHO, body: {} }, options);
+    assert.equal(count, 1);
+    assert.match(lines[0]!, /failed/);
+    assert.match(lines.at(-1)!, /HTTP 200/);
+  } finally {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  }
+});
+
+test("callApi() repeats a write while its host is not found", async () => {
+  const port = await freePort();
+  const hosts = [`http://localhost:${port}`, "https://no-such-host.invalid"];
+  await Promise.all(hosts.map(async (apiEndpoint) => {
+    const store = memoryStore();
+    await store.save("default", longLived());
+    const lines: string[] = [];
+    const onTrace = (line: string) => void lines.push(line);
+    const options = { ...APP, store, apiEndpoint, onTrace };
+    const call = callApi({ method: "POST", path: ECHO }, options);
+    const error = await failure(call, "network", apiEndpoint);
+    assert.doesNotMatch(error.message, /carried it out/, apiEndpoint);
+    assert.equal(lines.length, 4, apiEndpoint);
+  }));
+});
+
+test("callApi() says that a write it aborted may have been carried out", () => {
+  const abort = new AbortController();
+  return withHost(() => void abort.abort("enough"), async ({ origin }) => {
+    const store = memoryStore();
+    await store.save("default", longLived());
+    const { signal } = abort;
+    const options = { ...APP, store, apiEndpoint: origin, signal };
+    const call = callApi({ method: "POST", path: ECHO, body: {} }, options);
+    const error = await failure(call, "cancelled");
+    assert.match(error.message, /cancelled: enough; TikTok may have carried/);
+    assert.match(error.hint!, /^check what it did/);
+  });
+});
+
+// === callApi(): the body of a failed call
+
+test("callApi() keeps the body of a failed call, its secrets redacted", () =>
+  withServer(({ query, headers }) => ({
+    body: `{"code":12052700,"message":"no",` +
+      `"data":{"errors":[{"code":"12052091","id":7495540735365777507,` +
+      `"detail":"sign=${query.sign} of ${query.sign}, ${APP.appSecret}"}],` +
+      `"${headers["x-tts-access-token"]}":1,` +
+      `"access_token":"GCP_other","deep":{"code":"ROW_other","a":[null,1.5,` +
+      `true,{"x":"x-tts-access-token: GCP_third"}]}}}`,
+  }), async (options) => {
+    const error = await failure(callApi({ path: ECHO }, options), "rejected");
+    const errors = [{
+      code: "12052091",
+      id: 7495540735365777507n,
+      detail: "sign=*** of ***, ***",
+    }];
+    assert.deepEqual(error.body, {
+      code: 12052700,
+      message: "no",
+      data: {
+        errors,
+        "***": 1,
+        access_token: "***",
+        deep: {
+          code: "***",
+          a: [null, 1.5, true, { x: "x-tts-access-token: ***" }],
+        },
+      },
+    });
+    assert.match(JSON.stringify(error), /"id":"?7495540735365777507/);
+  }));
+
+test("callApi() keeps a body that is no JSON as text, of bounded length", () =>
+  withServer(({ query }) => ({
+    status: 502,
+    body: `<p>${query.sign} ${APP.appSecret}</p>` + "x".repeat(100_000),
+  }), async (options) => {
+    const post = { method: "POST", path: ECHO };
+    const error = await failure(callApi(post, options), "invalid_response");
+    assert.equal(error.body, `<p>*** ***</p>${"x".repeat(10_000 - 14)}`);
+  }));
+
+test("callApi() survives a failed call's body of any depth and type", () => {
+  const bodies = [
+    "",
+    "null",
+    '"GCP_access"',
+    "[[1]]",
+    "[7495540735365777507]",
+    "{}",
+    '{"code":null}',
+  ]
+    .concat(`{"code":1,"data":${"[".repeat(3000)}${"]".repeat(3000)}}`)
+    .concat('{"code":1,"__proto__":{"toString":1},"toJSON":"x"}');
+  return withServer(
+    (_, index) => ({ body: bodies[index]! }),
+    async (options) => {
+      for (const body of bodies) {
+        const error = await failure(callApi({ path: ECHO }, options));
+        assert.doesNotMatch(`${JSON.stringify(error)}`, /GCP_access/, body);
+      }
+    },
+  );
+});
+
+test("exchangeCode() keeps no body: what failed may be full of tokens", () =>
+  withServer(() => ({
+    status: 400,
+    body: { error: 1, refresh_token: "GCP_r", other: "GCP_o" },
+  }), async (options) => {
+    const tokenEndpoint = options.refreshEndpoint!;
+    const call = exchangeCode(APP, "ROW_code", { tokenEndpoint });
+    assert.equal((await failure(call)).body, undefined);
+  }));
+
+// === TikTok's codes
+
+/** A row of the README's table: codes, message, hint, what is done by itself. */
+type CodeRow = [codes: string, message: string, hint: string, cure: string];
+
+async function readmeCodes(): Promise<CodeRow[]> {
+  const text = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const [, table = ""] = /\n\| TikTok's code .*\n.*\n((?:\|.*\n)+)/.exec(text)!;
+  return table.trim().split("\n").map((line) =>
+    line.split("|").slice(1, -1).map((cell) => cell.trim()) as CodeRow
+  );
+}
+
+/** What a GET causes, by what the README says: calls, shops, refreshes. */
+const CURED: Record<string, [number, number, number]> = {
+  "": [1, 0, 0],
+  "reads the profile again, for another process may have refreshed": [1, 0, 0],
+  "refreshes, once": [2, 0, 1],
+  "sends the only shop's, once": [2, 1, 0],
+  "sends none, once": [2, 0, 0],
+  "signs by TikTok's clock, once": [2, 0, 0],
+  "waits, three times": [4, 0, 0],
+};
+
+test("The README tells what each of TikTok's codes causes", async () => {
+  const rows = await readmeCodes();
+  const samples = rows.flatMap(([codes, message, hint, cure]) =>
+    (codes.match(/\d+/g) ?? ["99"])
+      .map((code) => ({ code: Number(code), message, hint, cure }))
+  );
+  await Promise.all(
+    samples.map(({ code, message, hint, cure }) =>
+      withServer((call) => {
+        if (call.path === SHOPS) return pageOf([ONLY_SHOP]);
+        if (call.path.endsWith("/refresh")) return { body: REPLY };
+        const date = new Date(Date.now() - 3_600_000).toUTCString();
+        const body = { code, message: message.replace(/^"|"$/g, "") };
+        return { body, headers: { date } };
+      }, async (options, calls) => {
+        const row = `${code} ${message}`;
+        const isKnown = cure.startsWith("sends none");
+        const tokens = longLived(isKnown ? [ONLY_SHOP] : undefined);
+        await options.store!.save("default", tokens);
+        const error = await failure(callApi({ path: ECHO }, options));
+        const told = error.hint!.replace(/: tiktok-shop-oauth2 \w+/, "");
+        assert.equal(told, hint, row);
+        const counts = [ECHO, SHOPS, "/api/v2/token/refresh"].map((path) =>
+          calls.filter((call) => call.path === path).length
+        );
+        assert.deepEqual(counts, CURED[cure], row);
+      })
+    ),
+  );
+});
+
+test("The README's table has every row of the module's own", async () => {
+  const source = await readFile(new URL("../mod.ts", import.meta.url), "utf8");
+  const [table = ""] = /\nconst TIKTOK_CODES.*?\n\];\n/s.exec(source)!;
+  const own = table.split(/\n {2}\{/).slice(1).map((row) => [
+    (/codes: \[([\d, ]+)\]/.exec(row)?.[1] ?? "any").replaceAll("_", ""),
+    /match:/.test(row),
+  ]);
+  assert.ok(own.length > 15, table);
+  const rows = await readmeCodes();
+  const shown = rows.map(([codes, message]) => [codes, message !== ""]);
+  assert.deepEqual(shown, own);
+});
 
 test("callApi() knows TikTok's codes, whatever the HTTP status", async () => {
   await Promise.all(

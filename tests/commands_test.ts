@@ -58,6 +58,16 @@ interface Change {
   seller?: number;
 }
 
+/** The only shop that a profile remembers. */
+const KNOWN_SHOP = {
+  cipher: "GCP_known+/=",
+  code: "GBK1",
+  id: "7495540735365777507",
+  name: "Known",
+  region: "GB",
+  seller_type: "LOCAL",
+};
+
 /** Gives a profile tokens of the sandbox. */
 async function seed(
   { sandbox, store }: Desk,
@@ -140,10 +150,15 @@ function jsonLines(text: string): Record<string, unknown>[] {
 }
 
 /** A command that fails: its exit code, nothing on stdout, and why. */
-function assertFailed(ended: Ended, code: number, says: RegExp): void {
+function assertFailed(
+  ended: Ended,
+  code: number,
+  says: RegExp,
+  stdout = /^$/,
+): void {
   assert.match(ended.stderr, says);
   assert.equal(ended.code, code, ended.stderr);
-  assert.equal(ended.stdout, "");
+  assert.match(ended.stdout, stdout);
 }
 
 /** Ends a server that a test has started. */
@@ -1035,7 +1050,12 @@ describe("api", TOGETHER, () => {
       desk.sandbox.fail("api", "ip-not-allowed");
       const args = ["api", "POST", SEARCH, "--shop", "8600001", "--paginate"];
       const says = /code 36009033, .*\nhint: add this machine's IP/;
-      assertFailed(await run(desk, args), 6, says);
+      assertFailed(
+        await run(desk, args),
+        6,
+        says,
+        /^\{"code":36009033,.*\}\n$/,
+      );
       assert.equal(desk.sandbox.count(SEARCH), 2);
     }));
 
@@ -1073,24 +1093,75 @@ describe("api", TOGETHER, () => {
           "hint: say for which shop with --shop ID .*\n$",
       );
       const args = ["api", "POST", SEARCH];
-      assertFailed(await run(desk, args), 6, says);
+      const body =
+        /^\{\n {2}"code": 106013,\n {2}"message": "shop_ciph.*\n\}\n$/s;
+      assertFailed(await run(desk, args), 6, says, body);
+    }));
+
+  it("prints the body of a failed call, without secrets and escapes", () =>
+    withDesk(async (desk) => {
+      await seed(desk);
+      const errors = [{ code: 12052091, message: "\x1b[2J", id: "A" }];
+      const json = ({ searchParams: query }: URL) =>
+        JSON.stringify({
+          code: 12052700,
+          message: "no",
+          data: { errors, sign: query.get("sign"), at: query.get("sign") },
+        });
+      await withAnswers(json, async (endpoint) => {
+        const to = ["--api-endpoint", endpoint];
+        const ended = await run(desk, ["api", "POST", "/x/y", "--json", ...to]);
+        const data = { errors, sign: "***", at: "***" };
+        assert.deepEqual(jsonLines(ended.stdout), [
+          { code: 12052700, message: "no", data },
+        ]);
+        assert.ok(!ended.stdout.includes("\x1b"));
+        assert.equal(ended.code, 6, ended.stderr);
+      });
+      const page = () => "<h1>\n\x1b]52;c;AAAA\x07</h1>";
+      await withAnswers(page, async (endpoint) => {
+        const args = ["api", "GET", "/x/y", "--api-endpoint", endpoint];
+        const { stdout, code } = await run(desk, args);
+        assert.equal(stdout, "<h1>\n\ufffd]52;c;AAAA\ufffd</h1>\n");
+        assert.equal(code, 1);
+      });
+    }));
+
+  it("sends no shop with --shop none, and the one that is named", () =>
+    withDesk(async (desk) => {
+      await seed(desk, "default", { meta: { shops: [KNOWN_SHOP] } });
+      const shopless = "/authorization/202309/widget_token";
+      for (
+        const [path, shop, cipher] of [
+          [ECHO, undefined, KNOWN_SHOP.cipher],
+          [ECHO, "none", undefined],
+          [shopless, undefined, undefined],
+          [shopless, KNOWN_SHOP.id, KNOWN_SHOP.cipher],
+        ] as const
+      ) {
+        const args = ["GET", path, ...shop ? ["--shop", shop] : []];
+        await run(desk, ["api", ...args], { asked: "ciphers" });
+        const { query } = desk.sandbox.requests.at(-1)!;
+        assert.equal(query.shop_cipher, cipher, `${path} ${shop}`);
+      }
     }));
 
   /** Faults of the API, the exit code and what is said. */
-  const faults: [SandboxFault, number, RegExp][] = [
-    ["deauthorized", 5, /code 105001, .*\nhint: .*log in again/],
-    ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/],
-    ["html", 1, /HTTP 200 with .* text\/html/],
+  const faults: [SandboxFault, number, RegExp, RegExp?][] = [
+    ["deauthorized", 5, /code 105001, .*\nhint: .*log in again/, /^\{\n/],
+    ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/, /\*\*\*/],
+    ["html", 1, /HTTP 200 with .* text\/html/, /^<!doctype html>/i],
     ["redirect", 1, /a redirect, which is not followed/],
   ];
   it("maps what goes wrong to its exit code, and shows no secret", () =>
     withDesk(async (desk) => {
       await seed(desk);
-      for (const [fault, code, says] of faults) {
+      for (const [fault, code, says, body] of faults) {
         desk.sandbox.fail("api", fault);
         const args = ["api", "GET", `${ECHO}?code=hush`, "--verbose"];
         const ended = await run(desk, args);
-        assertFailed(ended, code, says);
+        assertFailed(ended, code, says, body);
+        assert.doesNotMatch(ended.stdout, /hush/);
         assert.match(ended.stderr, /^GET http:\S+[?&]code=\*\*\*&\S+ /);
         assert.doesNotMatch(ended.stderr, /hush/);
       }
@@ -1342,8 +1413,22 @@ describe("exec", TOGETHER, () => {
   it("exits 2 for an unknown shop, and runs nothing", () =>
     withDesk(async (desk) => {
       await seed(desk);
-      const args = ["exec", "--shop", "none", ...await childOf(desk)];
-      assertFailed(await run(desk, args), 2, /There is no shop "none"/);
+      const args = ["exec", "--shop", "nowhere", ...await childOf(desk)];
+      assertFailed(await run(desk, args), 2, /There is no shop "nowhere"/);
+    }));
+
+  it("gives the command no shop with --shop none", () =>
+    withDesk(async (desk) => {
+      await seed(desk, "default", { meta: { shops: [KNOWN_SHOP] } });
+      for (
+        const [flags, isGiven] of [[[], true], [["--shop", "none"], false]]
+      ) {
+        const args = ["exec", ...flags as string[], ...await childOf(desk)];
+        const env = { TIKTOK_SHOP_SHOP_CIPHER: "GCP_another" };
+        const { stdout } = await desk.run(args, { env });
+        const { cipher } = JSON.parse(stdout) as { cipher?: string };
+        assert.equal(cipher !== undefined, isGiven, String(flags));
+      }
     }));
 });
 
@@ -1588,7 +1673,7 @@ const USAGE_ERRORS: [args: string[], message: RegExp][] = [
   [["api", "GET", ECHO, "--query", "a"], /Cannot read --query "a": write nam/],
   [["api", "GET", ECHO, "--query", "=a"], /Cannot read --query "=a"/],
   [["api", "GET", ECHO, "--query=a=1", "--query=a=2"], /--query a is given tw/],
-  [["api", "GET", SEARCH, "--shop", "none"], /There is no shop "none"/],
+  [["api", "GET", SEARCH, "--shop", "nowhere"], /There is no shop "nowhere"/],
   [["exec"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD \.\.\./],
   [["exec", "--"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD/],
   [["exec", "env"], /Unexpected argument "env" for exec: write .* exec -- CMD/],

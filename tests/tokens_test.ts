@@ -609,6 +609,40 @@ test("exchangeCode() spends a code once and says so", () =>
     assert.match(error.hint!, /used before/);
   }));
 
+test("exchangeCode() says that an earlier answer was lost", () =>
+  withHost(
+    (_, i, socket) =>
+      i === 0 ? void socket.destroy() : refusal(36004004, "invalid auth code"),
+    async (host) => {
+      const error = await failure(exchange(host), "rejected");
+      assert.equal(host.requests.length, 2);
+      assert.equal(error.code, 36004004);
+      assert.match(
+        error.message,
+        /; an earlier answer to the same request was/,
+      );
+      assert.match(error.hint!, /used before/);
+    },
+  ));
+
+test("exchangeCode() says nothing of a lost answer when none was lost", () =>
+  withHost(
+    (_, i) =>
+      i === 0
+        ? refusal(36009003, "internal error")
+        : refusal(36004004, "invalid auth code"),
+    async (host) => {
+      const error = await failure(exchange(host), "rejected");
+      assert.doesNotMatch(error.message, /lost/);
+    },
+  ));
+
+test("exchangeCode() tells a wrong app secret by 36004003", async () => {
+  const call = exchangeFor(refusal(36004003, "invalid app secret"));
+  const { hint } = await failure(call, "rejected");
+  assert.equal(hint, "check the app secret");
+});
+
 const IP_MESSAGES = [
   "the IP 203.0.113.7 is not in the IP allow list",
   "ip not in allow list",
