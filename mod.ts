@@ -64,6 +64,7 @@ interface DenoRuntime {
   readonly permissions: {
     querySync(of: { name: "read" }): { readonly state: string };
   };
+  createHttpClient(options: object): object;
   serve(
     options: DenoServeOptions,
     handler: (
@@ -1803,7 +1804,8 @@ function checkWait(options: Partial<StartAuthOptions>): void {
   checkPlace(options);
   if (options.tls) checkTls(options.tls);
   limitsOf(options, TOKEN_LIMITS);
-  tokenUrl(options);
+  const url = tokenUrl(options);
+  if (!options.fetch) fetchFor(url);
 }
 
 /** How many ms to wait for the redirect. */
@@ -2831,6 +2833,7 @@ async function send(
   options: SendOptions,
 ): Promise<HttpAnswer> {
   const { signal, tried, secrets, limits } = options;
+  const make = options.fetch ?? fetchFor(url);
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), limits.time);
   const forget = onAbort(signal, () => abort.abort());
@@ -2841,7 +2844,6 @@ async function send(
     const bounds = { redirect: "manual", signal: abort.signal };
     const request = { ...init, headers, ...bounds };
     const call = async () => {
-      const make = options.fetch ?? fetch;
       const response = await make(url, request as RequestInit);
       return await readAnswer(response, options);
     };
@@ -2862,6 +2864,82 @@ async function send(
     clearTimeout(timer);
     forget();
   }
+}
+
+/** What is read of a response. */
+type Received = Pick<Response, "status" | "headers"> & {
+  body: AsyncIterable<Uint8Array> | null;
+};
+
+/**
+ * Makes the requests to a host. One to this machine goes through no proxy: the
+ * proxy would read the app secret, and reach its own loopback instead of ours.
+ */
+function fetchFor(
+  url: URL,
+): (url: URL, init: RequestInit) => Promise<Received> {
+  const deno = RUNTIME.Deno;
+  try {
+    if (!isLoopback(url.hostname) || !mayBeProxied()) return fetch;
+    if (!deno) return fetchOnNode;
+    const client = directClient(deno, url.hostname);
+    return (url, init) => fetch(url, { ...init, client } as RequestInit);
+  } catch {
+    throw misuse(
+      `Cannot ask ${url.host} without access to the environment: a proxy ` +
+        "might read the secret",
+    );
+  }
+}
+
+/** Whether `fetch` may take a proxy, by the environment or by its dispatcher. */
+function mayBeProxied(): boolean {
+  const { env } = RUNTIME.process;
+  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+  if (names.some((name) => env[name] || env[name.toLowerCase()])) return true;
+  // Where Node keeps it, whoever has set it.
+  return Object.getOwnPropertySymbols(globalThis)
+    .filter(({ description }) => description?.startsWith("undici.globalDisp"))
+    .map((symbol) => (globalThis as Record<symbol, unknown>)[symbol])
+    .some((dispatcher) => dispatcher?.constructor.name !== "Agent");
+}
+
+const directClients = new Map<string, object>();
+
+/** A client of Deno's for one host that takes no proxy. */
+function directClient(deno: DenoRuntime, hostname: string): object {
+  const { env } = RUNTIME.process;
+  const known = directClients.get(hostname);
+  if (known) return known;
+  const before = env.NO_PROXY;
+  // Read when the client is made, and set no longer: children inherit it.
+  env.NO_PROXY = hostname.replace(/^\[|\]$/g, "");
+  try {
+    const client = deno.createHttpClient({});
+    directClients.set(hostname, client);
+    return client;
+  } finally {
+    if (before === undefined) delete env.NO_PROXY;
+    else env.NO_PROXY = before;
+  }
+}
+
+/** A fetch by Node's own client: with an agent of ours it takes no proxy. */
+async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
+  const { Agent, request } = url.protocol === "https:"
+    ? node("node:https")
+    : node("node:http");
+  const whole = new Request(url, init); // a form becomes bytes
+  const { method, signal } = whole;
+  const headers = Object.fromEntries(whole.headers);
+  const body = new Uint8Array(await whole.arrayBuffer());
+  const options = { method, headers, signal, agent: new Agent() };
+  const reply = await new Promise<NodeRequest>((resolve, reject) => {
+    const sent = request(url, options, resolve).once("error", reject);
+    sent.end(body.length > 0 ? body : undefined);
+  });
+  const { statusCode: status = 0, rawHeaders } = reply;
+  return { status, headers: headersOf(rawHeaders), body: reply };
 }
 
 function trace(
@@ -2914,7 +2992,7 @@ function isCertificateError(error: unknown): boolean {
 }
 
 async function readAnswer(
-  response: Response,
+  response: Received,
   { tried, secrets, limits }: SendOptions,
 ): Promise<HttpAnswer> {
   const date = Date.parse(response.headers.get("date") ?? "");
@@ -2929,7 +3007,7 @@ async function readAnswer(
 }
 
 async function readBody(
-  response: Response,
+  response: Received,
   tried: string,
   limit: number,
 ): Promise<string> {
@@ -3587,15 +3665,20 @@ async function answerOnNode(
   else reply.end(await response.text());
 }
 
+/** All headers of a message; Node's `headers` drops a second Host. */
+function headersOf(rawHeaders: readonly string[]): Headers {
+  const headers = new Headers();
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
+  }
+  return headers;
+}
+
 /** A web Request, or undefined where there can be none (TRACE, a bad URL). */
 function toRequest(message: NodeRequest, origin: string): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = message;
   try {
-    const headers = new Headers();
-    // Not `headers`, which drops a second Host.
-    for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-      headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
-    }
+    const headers = headersOf(rawHeaders);
     // Joined, for "//host/" would be resolved to another host.
     const target = url.startsWith("/") ? origin + url : url;
     return new Request(new URL(target, origin), { method, headers });

@@ -12,7 +12,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { browserCommands, openBrowser } from "../mod.ts";
 import { approve, startSandbox } from "./sandbox.ts";
-import { freePort, runtimeCommand, withTemporaryFolder } from "./tools.ts";
+import {
+  freePort,
+  runtimeCommand,
+  unproxiedLoopback,
+  withTemporaryFolder,
+} from "./tools.ts";
 
 const PATIENCE = 60; // seconds a person has to click before the demo does
 
@@ -64,6 +69,7 @@ async function browse(url: string): Promise<void> {
   const { env, platform } = process;
   const seen = !env.CI && browserCommands(url, { env, platform }).length > 0 &&
     await openBrowser(url);
+  Object.assign(process.env, unproxiedLoopback(process.env));
   if (seen) await patience(url);
   const redirect = await approve(url);
   await fetch(redirect);

@@ -198,8 +198,25 @@ const NOT_HANDED_DOWN: readonly RegExp[] = [
 ];
 
 /**
+ * The variables that keep this machine's own servers from a proxy, added to
+ * what is there; nothing where no proxy is set. Deno prefers one, Node the
+ * other.
+ */
+export function unproxiedLoopback(
+  env: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
+  const isSet = Object.entries(env)
+    .some(([name, value]) => /^(https?|all)_proxy$/i.test(name) && value);
+  if (!isSet) return {};
+  const own = [env.NO_PROXY, env.no_proxy].filter(Boolean);
+  const hosts = [...new Set(own), "localhost,127.0.0.1,::1"].join(",");
+  return { NO_PROXY: hosts, no_proxy: hosts };
+}
+
+/**
  * The environment of a child process: without the developer's own app, and
- * without what an `npx` around the script would tell an `npm` inside it.
+ * without what an `npx` around the script would tell an `npm` inside it. Where
+ * a proxy is set, it is for the package registry.
  */
 export function childEnvironment(
   env: Readonly<Record<string, string | undefined>>,
@@ -208,7 +225,8 @@ export function childEnvironment(
     entry[1] !== undefined &&
     !NOT_HANDED_DOWN.some((pattern) => pattern.test(entry[0]))
   );
-  return { ...Object.fromEntries(kept), NO_COLOR: "1" };
+  const handed = { ...Object.fromEntries(kept), ...unproxiedLoopback(env) };
+  return { ...handed, NO_COLOR: "1" };
 }
 
 /** The command that runs a TypeScript or JavaScript file on this runtime. */

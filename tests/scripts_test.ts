@@ -118,6 +118,26 @@ test("childEnvironment() keeps the developer's app and npx to itself", () => {
   );
 });
 
+test("childEnvironment() keeps a proxy from this machine's servers", () => {
+  const HTTPS_PROXY = "http://proxy.example:8080";
+  const hosts = "localhost,127.0.0.1,::1";
+  for (
+    const [set, wanted] of [
+      [{}, hosts],
+      [{ NO_PROXY: "a.example" }, `a.example,${hosts}`],
+      [{ no_proxy: "b.example" }, `b.example,${hosts}`],
+      [{ NO_PROXY: "a", no_proxy: "b,c" }, `a,b,c,${hosts}`],
+      [{ NO_PROXY: "a", no_proxy: "a" }, `a,${hosts}`],
+    ] as [Record<string, string>, string][]
+  ) {
+    const both = { NO_PROXY: wanted, no_proxy: wanted };
+    assert.deepEqual(
+      childEnvironment({ ...set, HTTPS_PROXY }),
+      { ...both, HTTPS_PROXY, NO_COLOR: "1" },
+    );
+  }
+});
+
 test("run() tells a command that cannot be started as a failure", async () => {
   const { code, ok, output } = await run("tiktok-shop-no-such-command", []);
   assert.deepEqual({ code, ok }, { code: null, ok: false });
