@@ -3861,7 +3861,7 @@ async function launches(
 
 /**
  * Keeps tokens by profile name. Others can implement it for a store of their
- * own; `testTokenStore` of the package's `./sandbox` tells whether it holds.
+ * own; `testTokenStore` of the package's `./testing` tells whether it holds.
  */
 export interface TokenStore {
   /** The tokens of a profile; undefined if there are none. */

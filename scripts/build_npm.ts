@@ -34,6 +34,7 @@ interface EntryPoint {
 const ENTRY_POINTS: readonly EntryPoint[] = [
   { kind: "export", name: ".", path: "mod.ts" },
   { kind: "export", name: "./sandbox", path: "scripts/sandbox.ts" },
+  { kind: "export", name: "./testing", path: "scripts/testing.ts" },
   { kind: "bin", name: PACKAGE_NAME, path: "scripts/npm_bin.ts" },
 ];
 

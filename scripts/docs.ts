@@ -9,16 +9,15 @@
 import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { ROOT } from "./tools.ts";
 
-const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const FOLDER = `${ROOT}.cache/docs`;
 
 /** Builds the pages with `deno doc`; resolves to its exit code. */
 async function build(): Promise<number> {
   await mkdir(FOLDER, { recursive: true });
   const args = ["doc", "--html", "--name=tiktok-shop-oauth2"];
-  const files = ["mod.ts", "scripts/sandbox.ts"];
+  const files = ["mod.ts", "scripts/sandbox.ts", "scripts/testing.ts"];
   const child = spawn(
     process.execPath,
     [...args, `--output=${FOLDER}`, ...files],

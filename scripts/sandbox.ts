@@ -31,8 +31,6 @@
  * await sandbox.stop();
  * ```
  *
- * For a token store of one's own there is {@linkcode testTokenStore}.
- *
  * Nothing runs on import. It listens on 127.0.0.1 only, and its default
  * credentials open nothing anywhere else.
  *
@@ -55,8 +53,6 @@ import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-
-export { type MakeTokenStore, testTokenStore } from "./store_conformance.ts";
 
 // === Options and types
 

@@ -70,12 +70,9 @@ export interface Step {
 }
 
 const STEP_LIMIT = 600_000; // ms
-const DOCUMENTS = [
-  "mod.ts",
-  "scripts/sandbox.ts",
-  "scripts/store_conformance.ts",
-  "README.md",
-];
+
+/** The modules that are exported to others. */
+const PUBLISHED = ["mod.ts", "scripts/sandbox.ts", "scripts/testing.ts"];
 
 /** The steps in their order. */
 export const STEPS: readonly Step[] = [
@@ -88,11 +85,11 @@ export const STEPS: readonly Step[] = [
   { name: "types", run: checkTypesWithoutDeno },
   {
     name: "doc",
-    run: (job) => deno(job, ["doc", "--lint", "mod.ts", "scripts/sandbox.ts"]),
+    run: (job) => deno(job, ["doc", "--lint", ...PUBLISHED]),
   },
   {
     name: "fences",
-    run: (job) => testOnDeno(job, ["--doc"], DOCUMENTS),
+    run: (job) => testOnDeno(job, ["--doc"], [...PUBLISHED, "README.md"]),
   },
   { name: "deno", run: (job) => testFilesOnDeno(job, () => true) },
   { name: "node22", run: (job) => testOnNode(job, 22, () => true) },
@@ -145,7 +142,8 @@ async function checkTypesWithoutDeno(job: Job): Promise<Outcome> {
     ...["--isolatedDeclarations", "--declaration"],
     "--rewriteRelativeImportExtensions",
     ...["--typeRoots", path.join(PACKAGES, "@types"), "--types", "node"],
-    ...["mod.ts", "scripts/sandbox.ts", "scripts/npm_bin.ts"],
+    ...PUBLISHED,
+    "scripts/npm_bin.ts",
   ], job);
 }
 

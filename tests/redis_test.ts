@@ -4,7 +4,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { accessToken, redisStore, type StoredTokens } from "../mod.ts";
-import { type Sandbox, testTokenStore } from "../scripts/sandbox.ts";
+import type { Sandbox } from "../scripts/sandbox.ts";
+import { testTokenStore } from "../scripts/testing.ts";
 import { freePort, ROOT, temporaryFolder } from "./helpers.ts";
 import {
   connectCluster,

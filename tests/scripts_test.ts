@@ -196,6 +196,10 @@ test("packageJson() points at the built files, declarations first", () => {
         types: "./esm/scripts/sandbox.d.ts",
         default: "./esm/scripts/sandbox.js",
       },
+      "./testing": {
+        types: "./esm/scripts/testing.d.ts",
+        default: "./esm/scripts/testing.js",
+      },
       "./package.json": "./package.json",
     }),
   );

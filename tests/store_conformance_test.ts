@@ -8,7 +8,7 @@ import {
   type TokenLock,
   type TokenStore,
 } from "../mod.ts";
-import { testTokenStore } from "../scripts/sandbox.ts";
+import { testTokenStore } from "../scripts/testing.ts";
 import { withFolder } from "./token_host.ts";
 
 // === Stores that hold
@@ -202,7 +202,7 @@ const BROKEN: [rule: string, what: string, Breaker][] = [
     ({ lock }) => ({ lock: (profile) => lock(profile) }),
   ],
   [
-    "who stops waiting for a lock does not let others past",
+    "a caller that stops waiting for a lock lets nobody past",
     "a queue that forgets",
     forgetfulQueue,
   ],

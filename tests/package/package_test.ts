@@ -105,8 +105,8 @@ describe("the npm package", () => {
       "esm/scripts/npm_bin.js",
       "esm/scripts/sandbox.d.ts",
       "esm/scripts/sandbox.js",
-      "esm/scripts/store_conformance.d.ts",
-      "esm/scripts/store_conformance.js",
+      "esm/scripts/testing.d.ts",
+      "esm/scripts/testing.js",
       "package.json",
     ]);
   });
@@ -122,11 +122,14 @@ describe("the npm package", () => {
       path.join(folder, "use.mts"),
       `import { main, VERSION } from "${PACKAGE_NAME}";
        import { startSandbox } from "${PACKAGE_NAME}/sandbox";
+       import { testTokenStore } from "${PACKAGE_NAME}/testing";
        export const code: Promise<number> = main([VERSION]);
        // @ts-expect-error: a number is no argument, so main() is not any
        main([1]);
        // @ts-expect-error: nor is this
-       startSandbox(1);`,
+       startSandbox(1);
+       // @ts-expect-error: nor is this
+       testTokenStore(1);`,
     );
     const checked = await run("node", [
       await developmentTool("typescript", "tsc"),
@@ -203,10 +206,17 @@ for (const major of NODES) {
       assertPrints(await run(node, ["-e", imported], on(node)), VERSION);
     });
 
-    it("has the sandbox", async () => {
-      const script = `import('${PACKAGE_NAME}/sandbox')
-        .then((module) => console.log(typeof module.startSandbox))`;
-      assertPrints(await run(node, ["-e", script], on(node)), "function");
-    });
+    for (
+      const [module, name] of [
+        ["sandbox", "startSandbox"],
+        ["testing", "testTokenStore"],
+      ] as const
+    ) {
+      it(`has ./${module}`, async () => {
+        const script = `import('${PACKAGE_NAME}/${module}')
+          .then((module) => console.log(typeof module.${name}))`;
+        assertPrints(await run(node, ["-e", script], on(node)), "function");
+      });
+    }
   });
 }

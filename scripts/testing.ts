@@ -1,10 +1,11 @@
 /**
- * The rules of a `TokenStore`, as a test that a store of one's own can run. It
- * needs no test framework: it throws an error that names the broken rule.
+ * A test for a `TokenStore` of your own: does it keep every rule that the
+ * library counts on? It needs no test framework. It throws an error that names
+ * the broken rule.
  *
  * ```ts
- * import { memoryStore } from "../mod.ts";
- * import { testTokenStore } from "./store_conformance.ts";
+ * import { memoryStore } from "tiktok-shop-oauth2";
+ * import { testTokenStore } from "tiktok-shop-oauth2/testing";
  *
  * const store = memoryStore();
  * await testTokenStore(() => store);
@@ -25,26 +26,27 @@ import {
 import { type Sandbox, startSandbox } from "./sandbox.ts";
 
 /**
- * Makes a handle on the store under test, as one more process would have it:
- * what one handle saves, the others load. It may give the same object again.
+ * Opens the store under test, as one more process would. Whatever is saved
+ * through one handle can be loaded through the others. It may return the same
+ * object each time.
  */
 export type MakeTokenStore = () => TokenStore | Promise<TokenStore>;
 
 /**
- * Tests a token store against every rule that the library counts on, within a
- * few seconds. It uses profiles of its own, whose names begin with
- * `conformance-`, and removes them; others may be there. What it cannot see is
- * what becomes of a lock whose holder died: that needs a process to kill.
+ * Tests a token store against every rule that the library counts on. It takes
+ * a few seconds. Its profiles have names that begin with `conformance-`, and it
+ * removes them; other profiles may be there. One rule it cannot test: what
+ * happens to a lock when the process that holds it dies.
  *
- * @param makeStore gives handles on one and the same store.
- * @throws {Error} that names the first rule that the store breaks; what the
- * store itself threw is the `cause`.
+ * @param makeStore opens handles on one and the same store
+ * @throws {Error} that names the first rule that the store breaks; `cause` is
+ * what the store itself threw
  */
 export async function testTokenStore(makeStore: MakeTokenStore): Promise<void> {
-  const bench = new Bench(makeStore);
+  const fixture = new Fixture(makeStore);
   try {
     for (const [rule, test] of Object.entries(RULES)) {
-      await test(bench).catch((error) => {
+      await test(fixture).catch((error) => {
         throw new Error(
           `The token store breaks the rule "${rule}": ${textOf(error)}`,
           { cause: error },
@@ -52,17 +54,17 @@ export async function testTokenStore(makeStore: MakeTokenStore): Promise<void> {
       });
     }
   } finally {
-    await bench.clear();
+    await fixture.clear();
   }
 }
 
-// === The bench
+// === Handles, profiles and locks
 
-const PATIENCE = 5000; // ms until something that should have come is missed
-const NOTICE = 150; // ms in which something that must not come would come
+const TIMEOUT_MS = 5000; // for what must happen
+const QUIET_MS = 150; // in which what must not happen would have happened
 
-/** Gives each rule handles and profiles, and remembers what to remove. */
-class Bench {
+/** What the rules use; it remembers what to remove afterwards. */
+class Fixture {
   readonly #makeStore: MakeTokenStore;
   readonly #run = `conformance-${randomBytes(6).toString("hex")}`;
   readonly #profiles: string[] = [];
@@ -72,26 +74,26 @@ class Bench {
     this.#makeStore = makeStore;
   }
 
-  /** As many handles as asked for. */
+  /** Opens handles on the store. */
   async stores(count: number): Promise<TokenStore[]> {
     const stores: TokenStore[] = [];
     for (let i = 0; i < count; i++) stores.push(await this.#makeStore());
     return stores;
   }
 
-  /** A name that no rule had before. */
+  /** A profile name that no rule has used. */
   profile(end = ""): string {
     const name = `${this.#run}-${this.#profiles.length}${end}`;
     this.#profiles.push(name);
     return name;
   }
 
-  /** Those of a list that are of this bench. */
+  /** The names in a list that this test has made. */
   own(names: readonly string[]): string[] {
     return names.filter((name) => name.startsWith(this.#run));
   }
 
-  /** A lock that should be there for the taking. */
+  /** Takes a lock that nobody holds. */
   async lock(
     store: TokenStore,
     profile: string,
@@ -103,19 +105,19 @@ class Bench {
     return lock;
   }
 
-  /** Leaves nothing behind, whatever a rule left. */
+  /** Removes whatever the rules have left. */
   async clear(): Promise<void> {
     try {
       const [store] = await this.stores(1);
       for (const lock of this.#locks) await release(lock);
       for (const profile of this.#profiles) await store!.remove(profile);
     } catch {
-      // The rule that is broken tells more.
+      // The error of the broken rule says more.
     }
   }
 }
 
-/** Tokens that are told apart by a number, with all that makes trouble. */
+/** Tokens with every value that is hard to keep; a number tells them apart. */
 async function sample(number: number): Promise<StoredTokens> {
   const tokens: StoredTokens = {
     code: 0,
@@ -137,8 +139,8 @@ async function sample(number: number): Promise<StoredTokens> {
     something_else: [{ larger: 10n ** 40n }],
     meta: { version: 1, app_key: "6f3k9d2m1x8q", obtained_at: 1_722_000_000 },
   };
-  // Through a store of the library's, so that they are as it hands them over:
-  // `JSON.stringify` works in spite of the large integers.
+  // Through a store of the library, whose tokens can be given to
+  // `JSON.stringify` in spite of their large integers.
   const store = memoryStore();
   await store.save("sample", tokens);
   return (await store.load("sample"))!;
@@ -146,8 +148,8 @@ async function sample(number: number): Promise<StoredTokens> {
 
 // === The rules
 
-/** What each rule demands, in the order in which they are tested. */
-const RULES: Readonly<Record<string, (bench: Bench) => Promise<void>>> = {
+/** The rules, in the order in which they are tested. */
+const RULES: Readonly<Record<string, (fixture: Fixture) => Promise<void>>> = {
   "load() gives undefined for a profile that nobody saved": testUnknown,
   "load() gives all that was saved, whatever its type": testWhole,
   "a save is seen by every handle at once": testShared,
@@ -161,30 +163,30 @@ const RULES: Readonly<Record<string, (bench: Bench) => Promise<void>>> = {
   "lock() has one holder at a time": testExclusion,
   "a lock is the profile's alone": testFreeProfiles,
   "a waiting lock() ends when its signal aborts": testAbort,
-  "who stops waiting for a lock does not let others past": testAbortedQueue,
+  "a caller that stops waiting for a lock lets nobody past": testAbortedQueue,
   "save() takes a lock that is held": testHeldSave,
   "save() refuses a lock that is not held": testLostSave,
   "releasing a lock twice frees nobody else's": testTwice,
   "accessToken() on two handles costs one refresh": testRefresh,
 };
 
-async function testUnknown(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const found = await store!.load(bench.profile());
+async function testUnknown(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const found = await store!.load(fixture.profile());
   expect(found === undefined, `load() gave ${textOf(found)}`);
 }
 
-async function testWhole(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profile = bench.profile("-Zürich.小店_1");
+async function testWhole(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profile = fixture.profile("-Zürich.小店_1");
   const tokens = await sample(1);
   await store!.save(profile, tokens);
   expectSame(await store!.load(profile), tokens);
 }
 
-async function testShared(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
+async function testShared(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
   for (const number of [1, 2]) {
     await one!.save(profile, await sample(number));
     expectSame(await other!.load(profile), await sample(number));
@@ -192,9 +194,9 @@ async function testShared(bench: Bench): Promise<void> {
   }
 }
 
-async function testReplace(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profile = bench.profile();
+async function testReplace(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profile = fixture.profile();
   await store!.save(profile, await sample(1));
   const { data, ...rest } = await sample(2);
   const { not_known_yet: _, ...less } = data;
@@ -203,9 +205,13 @@ async function testReplace(bench: Bench): Promise<void> {
   expectSame(await store!.load(profile), tokens);
 }
 
-async function testApart(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profiles = [bench.profile(), bench.profile(".json"), bench.profile()];
+async function testApart(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profiles = [
+    fixture.profile(),
+    fixture.profile(".json"),
+    fixture.profile(),
+  ];
   for (const [i, profile] of profiles.entries()) {
     await store!.save(profile, await sample(i));
   }
@@ -214,9 +220,9 @@ async function testApart(bench: Bench): Promise<void> {
   }
 }
 
-async function testCopies(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profile = bench.profile();
+async function testCopies(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profile = fixture.profile();
   const saved = await sample(1);
   await store!.save(profile, saved);
   saved.data.access_token = "changed after save()";
@@ -226,16 +232,16 @@ async function testCopies(bench: Bench): Promise<void> {
   expectSame(await store!.load(profile), await sample(1));
 }
 
-async function testList(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
+async function testList(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
   const profiles = ["-b", "-a10", "-ä", "-a9", "-A"].map((end) =>
-    bench.profile(end)
+    fixture.profile(end)
   );
   for (const profile of profiles) await one!.save(profile, await sample(1));
-  const lock = await bench.lock(one!, profiles[0]!);
+  const lock = await fixture.lock(one!, profiles[0]!);
   const names = await other!.list();
   await release(lock);
-  const found = bench.own(names).filter((name) => profiles.includes(name));
+  const found = fixture.own(names).filter((name) => profiles.includes(name));
   expect(
     isDeepStrictEqual(found, profiles.toSorted()),
     `list() gave ${textOf(found)} of ${textOf(profiles.toSorted())}`,
@@ -246,9 +252,9 @@ async function testList(bench: Bench): Promise<void> {
   );
 }
 
-async function testRemove(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
+async function testRemove(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
   expectIs(await one!.remove(profile), false, "remove() of none gave");
   await one!.save(profile, await sample(1));
   expectIs(await other!.remove(profile), true, "remove() gave");
@@ -257,9 +263,9 @@ async function testRemove(bench: Bench): Promise<void> {
   expectIs(await one!.remove(profile), false, "a second remove() gave");
 }
 
-async function testMix(bench: Bench): Promise<void> {
-  const [one, two, ...readers] = await bench.stores(4);
-  const profile = bench.profile();
+async function testMix(fixture: Fixture): Promise<void> {
+  const [one, two, ...readers] = await fixture.stores(4);
+  const profile = fixture.profile();
   const samples = await Promise.all([1, 2, 3, 4].map(longSample));
   await one!.save(profile, samples[0]!);
   let writing = true;
@@ -282,19 +288,19 @@ async function testMix(bench: Bench): Promise<void> {
   await Promise.all([written, ...readers.map(read)]);
 }
 
-/** Long enough that no store writes it in one go, and of various length. */
+/** Too long for a store to write at once, and each of another length. */
 async function longSample(number: number): Promise<StoredTokens> {
   const tokens = await sample(number);
   tokens.data.filler = String(number).repeat(number * 30_000);
   return tokens;
 }
 
-async function testIds(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profile = bench.profile();
+async function testIds(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profile = fixture.profile();
   const ids: string[] = [];
   for (let i = 0; i < 3; i++) {
-    const lock = await bench.lock(store!, profile);
+    const lock = await fixture.lock(store!, profile);
     expect(lock.id !== "", "an id is empty");
     ids.push(lock.id);
     await release(lock);
@@ -302,62 +308,62 @@ async function testIds(bench: Bench): Promise<void> {
   expect(new Set(ids).size === ids.length, `the ids are ${textOf(ids)}`);
 }
 
-async function testExclusion(bench: Bench): Promise<void> {
-  const stores = await bench.stores(4);
-  const profile = bench.profile();
+async function testExclusion(fixture: Fixture): Promise<void> {
+  const stores = await fixture.stores(4);
+  const profile = fixture.profile();
   let holders = 0;
   const visit = async (store: TokenStore) => {
-    const lock = await bench.lock(store, profile);
+    const lock = await fixture.lock(store, profile);
     expect(++holders === 1, `there were ${holders} at once`);
-    await delay(NOTICE / 3);
+    await delay(QUIET_MS / 3);
     holders--;
     await release(lock);
   };
   await Promise.all([...stores, ...stores].map(visit));
 }
 
-async function testFreeProfiles(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const lock = await bench.lock(one!, bench.profile());
-  await release(await bench.lock(other!, bench.profile()));
-  await release(await bench.lock(one!, bench.profile()));
+async function testFreeProfiles(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const lock = await fixture.lock(one!, fixture.profile());
+  await release(await fixture.lock(other!, fixture.profile()));
+  await release(await fixture.lock(one!, fixture.profile()));
   await release(lock);
 }
 
-async function testAbort(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
-  const held = await bench.lock(one!, profile);
+async function testAbort(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
+  const held = await fixture.lock(one!, profile);
   const abort = new AbortController();
   const waiting = outcome(other!.lock(profile, abort.signal));
-  await delay(NOTICE);
+  await delay(QUIET_MS);
   abort.abort("enough");
   const { value } = await soon(waiting, "the rejection");
   expect(value === undefined, "it got the lock that another one holds");
   await release(held);
-  // And it does not get it later, when nobody would release it.
-  await release(await bench.lock(one!, profile));
+  // Nor must it get the lock later, when nobody would release it.
+  await release(await fixture.lock(one!, profile));
 }
 
-async function testAbortedQueue(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
-  const held = await bench.lock(one!, profile);
+async function testAbortedQueue(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
+  const held = await fixture.lock(one!, profile);
   const abort = new AbortController();
   const leaving = outcome(other!.lock(profile, abort.signal));
   abort.abort("enough");
   await soon(leaving, "the rejection");
-  const next = bench.lock(one!, profile);
-  const early = await Promise.race([next, delay(NOTICE)]);
+  const next = fixture.lock(one!, profile);
+  const early = await Promise.race([next, delay(QUIET_MS)]);
   expect(early === undefined, "the next one got what is still held");
   await release(held);
   await release(await next);
 }
 
-async function testHeldSave(bench: Bench): Promise<void> {
-  const [store] = await bench.stores(1);
-  const profile = bench.profile();
-  const lock = await bench.lock(store!, profile);
+async function testHeldSave(fixture: Fixture): Promise<void> {
+  const [store] = await fixture.stores(1);
+  const profile = fixture.profile();
+  const lock = await fixture.lock(store!, profile);
   for (const number of [1, 2]) {
     await store!.save(profile, await sample(number), lock);
     expectSame(await store!.load(profile), await sample(number));
@@ -365,48 +371,51 @@ async function testHeldSave(bench: Bench): Promise<void> {
   await release(lock);
 }
 
-async function testLostSave(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
+async function testLostSave(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
   await one!.save(profile, await sample(1));
-  const released = await bench.lock(one!, profile);
+  const released = await fixture.lock(one!, profile);
   await release(released);
   await expectRefusal(one!, profile, released, "that was released");
-  const held = await bench.lock(other!, profile);
+  const held = await fixture.lock(other!, profile);
   await expectRefusal(one!, profile, released, "that is another's by now");
   await release(held);
-  const foreign = await bench.lock(one!, bench.profile());
+  const foreign = await fixture.lock(one!, fixture.profile());
   await expectRefusal(one!, profile, foreign, "of another profile");
   await release(foreign);
 }
 
-async function testTwice(bench: Bench): Promise<void> {
-  const [one, other] = await bench.stores(2);
-  const profile = bench.profile();
-  const first = await bench.lock(one!, profile);
+async function testTwice(fixture: Fixture): Promise<void> {
+  const [one, other] = await fixture.stores(2);
+  const profile = fixture.profile();
+  const first = await fixture.lock(one!, profile);
   await release(first);
-  const second = await bench.lock(other!, profile);
+  const second = await fixture.lock(other!, profile);
   await release(first);
-  const next = bench.lock(one!, profile);
-  const early = await Promise.race([next, delay(NOTICE)]);
+  const next = fixture.lock(one!, profile);
+  const early = await Promise.race([next, delay(QUIET_MS)]);
   expect(early === undefined, "the next one got what is still held");
   await one!.save(profile, await sample(1), second);
   await release(second);
   await release(await next);
 }
 
-async function testRefresh(bench: Bench): Promise<void> {
+async function testRefresh(fixture: Fixture): Promise<void> {
   const sandbox = await startSandbox({ latency: 50 });
   try {
-    await testRefreshAt(sandbox, bench);
+    await testRefreshAt(sandbox, fixture);
   } finally {
     await sandbox.stop();
   }
 }
 
-async function testRefreshAt(sandbox: Sandbox, bench: Bench): Promise<void> {
-  const stores = await bench.stores(2);
-  const profile = bench.profile();
+async function testRefreshAt(
+  sandbox: Sandbox,
+  fixture: Fixture,
+): Promise<void> {
+  const stores = await fixture.stores(2);
+  const profile = fixture.profile();
   const reply = await exchangeCode(sandbox, sandbox.issueCode(), sandbox);
   const meta = { version: 1, app_key: sandbox.appKey, obtained_at: 1 };
   reply.data.access_token_expire_in = 2; // long ago
@@ -451,7 +460,7 @@ async function expectRefusal(
   expectSame(await store.load(profile), await sample(1));
 }
 
-/** The same JSON; a store may give large integers as text. */
+/** Whether the JSON is the same; a store may load large integers as text. */
 function isSame(a: unknown, b: unknown): boolean {
   return isDeepStrictEqual(plain(a), plain(b));
 }
@@ -467,27 +476,28 @@ function jsonOf(value: unknown): string {
   );
 }
 
-/** A value or an error on one line, and not too long. */
+/** A value or an error as one line that is not too long. */
 function textOf(value: unknown): string {
   if (value instanceof Error) return value.message;
   const text = value === undefined ? "undefined" : jsonOf(value);
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
-/** How a promise ended; this one never rejects. */
+/** How a promise ended. It never rejects. */
 async function outcome<T>(
   promise: Promise<T>,
 ): Promise<{ value?: T; error?: unknown }> {
   return await promise.then((value) => ({ value }), (error) => ({ error }));
 }
 
-/** A promise's value, which should come soon. */
+/** The value of a promise, which must come in time. */
 async function soon<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
-      () => reject(new Error(`${what} did not come in ${PATIENCE / 1000} s`)),
-      PATIENCE,
+      () =>
+        reject(new Error(`${what} took longer than ${TIMEOUT_MS / 1000} s`)),
+      TIMEOUT_MS,
     );
   });
   try {
