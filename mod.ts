@@ -5358,7 +5358,9 @@ export interface ApiReply {
 
 /**
  * Makes a signed API call with the tokens of a profile, which are refreshed
- * when they are about to expire, or when TikTok says that they have.
+ * when they are about to expire, or when TikTok says that they have. Reads
+ * (GET, `POST …/search`, `POST …/query`) are tried again after a failure that
+ * may pass; any other call only if TikTok surely has not carried it out.
  *
  * Source: TikTok Shop Partner Center, "Sign your API request".
  *
@@ -6029,7 +6031,7 @@ const MIN_VALID: Flag = {
 
 const SHOP: Flag = {
   value: "SHOP",
-  help: "the shop to act for, by id, name, code or cipher",
+  help: "the shop to act for, by id, name, code or cipher; none: no shop",
 };
 
 /** What bounds each request of a command. */

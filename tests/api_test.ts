@@ -1728,7 +1728,7 @@ test("callApi() can be aborted while it waits", () =>
   }));
 
 /** Secrets of every character that URLs, JSON and headers can carry. */
-const ODD_APP = { appKey: "key", appSecret: `S+/=%"\\'~!(*)éQzSecretQz&x` };
+const ODD_APP = { appKey: "key", appSecret: `S+/=%"\\'~!(*)QzSecretQz&x` };
 const ODD_TOKEN = `GCP_+/==%2F"'&;QzTokenQz`;
 
 /** The forms in which a host may repeat what it was sent. */
