@@ -1,7 +1,7 @@
 /**
  * Runs all tests on Deno and prints how much of `mod.ts` they cover, by lines
- * and by branches, and the lines that no test has reached. The processes that
- * the tests start count too; those that are killed cannot tell.
+ * and by branches, and the lines that no test has reached. Processes that the
+ * tests start count too, unless they are killed.
  *
  * ```sh
  * deno task coverage
@@ -24,7 +24,7 @@ import {
 
 const FOLDER: string = path.join(ROOT, ".cache", "coverage");
 
-/** What was reached of a file, and how much there is. */
+/** How much of a file the tests have reached. */
 export interface Coverage {
   readonly lines: readonly [reached: number, all: number];
   readonly branches: readonly [reached: number, all: number];
@@ -64,19 +64,19 @@ function percent([reached, all]: readonly [number, number]): string {
   return `${share.toFixed(1)} % (${reached} of ${all})`;
 }
 
-/** Runs the tests; what they printed if they failed. */
+/** Runs the tests. Resolves to their output if one failed. */
 async function collect(files: readonly string[]): Promise<string | undefined> {
   await fs.rm(FOLDER, { recursive: true, force: true });
   const coverage = [`--coverage=${FOLDER}`, "--coverage-raw-data-only"];
   const { ok, output } = await run(process.execPath, [
     ...["test", "-A", "--no-check", "--parallel", ...coverage],
     ...files,
-    // Where the processes that the tests start put theirs.
+    // Processes that the tests start write to the same folder.
   ], { env: { DENO_COVERAGE_DIR: FOLDER } });
   return ok ? undefined : output;
 }
 
-/** Removes what processes left that were killed while they wrote it. */
+/** Removes the broken files of processes that were killed while writing. */
 async function dropTorn(): Promise<void> {
   for (const name of await fs.readdir(FOLDER)) {
     const file = path.join(FOLDER, name);

@@ -1,7 +1,8 @@
 /**
  * Runs the real login end to end against the sandbox: `deno task demo`. With a
- * display it is yours to click Approve; without one, or if nobody clicks, the
- * demo approves the app itself and says so. Touches nothing of the user's.
+ * display, you click Approve in the browser. Without one, or if nobody clicks,
+ * the demo approves the app itself and says so. It keeps its tokens in a
+ * temporary folder and reads none of your settings.
  *
  * @module
  */
@@ -19,9 +20,9 @@ import {
   withTemporaryFolder,
 } from "./tools.ts";
 
-const PATIENCE = 60; // seconds a person has to click before the demo does
+const CLICK_TIMEOUT_S = 60; // then the demo clicks
 
-/** Sandbox, login, clean up; resolves to the login's exit code. */
+/** Starts the sandbox and runs the login; resolves to its exit code. */
 async function demo(): Promise<number> {
   const port = await freePort();
   const redirectUrl = `http://localhost:${port}/`;
@@ -37,7 +38,7 @@ async function demo(): Promise<number> {
   }
 }
 
-/** The program as a process, with this script as its browser. */
+/** Runs the program as a process, with this script as its browser. */
 function runLogin(
   port: number,
   home: string,
@@ -50,7 +51,7 @@ function runLogin(
   args.push("--browser", browser);
   const child = spawn(command, args, {
     stdio: "inherit",
-    cwd: home, // away from an .env of the user's
+    cwd: home, // where the user's .env is not found
     env: { ...process.env, ...settings },
   });
   return new Promise((resolve, reject) => {
@@ -64,22 +65,23 @@ function script(file: string, ...args: string[]): string[] {
   return runtimeCommand(fileURLToPath(new URL(file, import.meta.url)), ...args);
 }
 
-/** The browser of the demo: the system's, if there is a person to click. */
+/** Opens the system's browser if a person can click, else clicks itself. */
 async function browse(url: string): Promise<void> {
   const { env, platform } = process;
-  const seen = !env.CI && browserCommands(url, { env, platform }).length > 0 &&
+  const isShown = !env.CI &&
+    browserCommands(url, { env, platform }).length > 0 &&
     await openBrowser(url);
   Object.assign(process.env, unproxiedLoopback(process.env));
-  if (seen) await patience(url);
+  if (isShown) await waitForClick(url);
   const redirect = await approve(url);
   await fetch(redirect);
 }
 
-/** Waits for a person to click; ends this process once the demo has ended. */
-async function patience(url: string): Promise<void> {
-  for (let waited = 0; waited < PATIENCE; waited++) {
+/** Gives a person time to click; ends this process when the demo ends. */
+async function waitForClick(url: string): Promise<void> {
+  for (let waited = 0; waited < CLICK_TIMEOUT_S; waited++) {
     await delay(1000);
-    // The sandbox is gone: nothing is left to approve.
+    // The sandbox stops with the demo; then there is nothing to approve.
     await fetch(new URL("/", url)).catch(() => process.exit());
   }
 }

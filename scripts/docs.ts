@@ -1,8 +1,8 @@
 /**
  * Builds the API pages into `.cache/docs` and serves them:
- * `deno task docs [--port 8000] [--no-serve]`. The server and the flags are
- * `@std/http` and `@std/cli`, from JSR; where that cannot be reached, the
- * pages are built all the same, to be opened from the folder.
+ * `deno task docs [--port 8000] [--no-serve]`. The server is `@std/http` and
+ * the flags are read by `@std/cli`, both from JSR. Where JSR cannot be reached,
+ * the pages are built all the same; open them from the folder.
  *
  * @module
  */
@@ -29,7 +29,7 @@ async function build(): Promise<number> {
   });
 }
 
-/** A package of JSR's; a variable name, so that no check needs JSR. */
+/** Imports a package from JSR. A variable name, so that no check needs JSR. */
 function load(name: string): Promise<Record<string, unknown>> {
   return import(name);
 }

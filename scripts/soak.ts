@@ -1,7 +1,7 @@
 /**
- * The hostile tests in full: `deno task test` tries some hundred of each, this
- * tries as many as a day of bad luck. Each runs on Deno and on Node, with the
- * same seed; what was counted and measured is told in a table.
+ * Runs the fuzz tests at full length: `deno task test` tries some hundred
+ * inputs of each kind, this tries many thousand. Each test runs on Deno and on
+ * Node with the same seed. A table shows what was counted and measured.
  *
  * ```sh
  * deno task soak                          # all of them, for half an hour
@@ -28,11 +28,11 @@ import {
   withTemporaryFolder,
 } from "./tools.ts";
 
-/** One kind of bad luck. */
+/** A file of fuzz tests, and how long it runs here. */
 export interface Soak {
   readonly name: string;
   readonly file: string;
-  /** How often it strikes. */
+  /** How many inputs it tries. */
   readonly count: number;
 }
 
@@ -57,7 +57,7 @@ const RUNTIMES = ["deno", "node"];
 /**
  * Reads the command line.
  *
- * @throws {TypeError | RangeError} On what it does not know.
+ * @throws {TypeError | RangeError} for what it does not know
  */
 export function readSettings(args: readonly string[]): Settings {
   const { values, positionals } = parseArgs({
@@ -92,7 +92,7 @@ function integer(text: string): number {
   throw new RangeError(`Cannot use "${text}": give a number`);
 }
 
-/** What a soak told while it ran. */
+/** What a soak counted or measured. */
 interface Note {
   readonly what: string;
   readonly value: number | string;

@@ -69,7 +69,7 @@ export interface Step {
   readonly run: (job: Job) => Promise<Outcome>;
 }
 
-const STEP_LIMIT = 600_000; // ms
+const STEP_TIMEOUT_MS = 600_000;
 
 /** The modules that are exported to others. */
 const PUBLISHED = ["mod.ts", "scripts/sandbox.ts", "scripts/testing.ts"];
@@ -117,7 +117,7 @@ export function chooseSteps(names: readonly string[]): readonly Step[] {
   return chooseNamed("step", [...STEPS, QUICK_TESTS], all);
 }
 
-/** Tests wait more than they compute: two for each core keep it busy. */
+/** Tests wait more than they compute, so each core runs two files. */
 const JOBS: number = 2 * availableParallelism();
 
 function deno(job: Job, args: string[]): Promise<Outcome> {
@@ -179,7 +179,7 @@ async function testOnNode(
   const report = path.join(job.folder, `node${major}.xml`);
   const { stdout } = await run(node, ["--version"], { signal: job.signal });
   const outcome = await run(node, [
-    // A file that hangs is ended and named, long before the step is.
+    // Stops and names a file that hangs, long before the step times out.
     ...["--test", `--test-concurrency=${JOBS}`, "--test-timeout=240000"],
     ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
@@ -190,7 +190,7 @@ async function testOnNode(
 
 async function testPackage(job: Job): Promise<Outcome> {
   await installDevelopmentPackages(job.signal);
-  // In a folder of its own, so that the other steps do not run it too.
+  // testFiles() leaves it out, so no other step runs it.
   const files = ["tests/package/package_test.ts"];
   const outcome = await testOnDeno(job, ["--no-check"], files);
   return { ...outcome, runtime: `npm package, Node ${NODES.join(", ")}` };
@@ -250,7 +250,7 @@ function runsOnBothNodes(file: string): boolean {
   return limitsOf(file).oneNode === undefined;
 }
 
-/** What starts last should be short, or one core waits for the other. */
+/** The largest files first: a long one at the end would run alone. */
 async function largestFirst(files: readonly string[]): Promise<string[]> {
   const sized = await Promise.all(files.map(async (file) => {
     const { size } = await fs.stat(path.join(ROOT, file));
@@ -315,7 +315,7 @@ export function total(outcomes: readonly Outcome[]): Counts {
   return sum;
 }
 
-/** The last line of the driver, which CI reads. */
+/** The last line that the driver prints; CI reads it. */
 export function summary({ passed, failed, skipped }: Counts): string {
   const line = `${passed} passed, ${failed} failed`;
   return skipped === 0 ? line : `${line}, ${skipped} skipped`;
@@ -447,8 +447,8 @@ async function runStep(
 ): Promise<Outcome> {
   const limit = new AbortController();
   const timer = setTimeout(
-    () => limit.abort(`Stopped after ${duration(STEP_LIMIT)}`),
-    STEP_LIMIT,
+    () => limit.abort(`Stopped after ${duration(STEP_TIMEOUT_MS)}`),
+    STEP_TIMEOUT_MS,
   );
   const signal = AbortSignal.any([interrupt, limit.signal]);
   const progress = new Progress(step.name);

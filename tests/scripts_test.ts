@@ -45,7 +45,7 @@ import { runtimeCommand, start } from "./helpers.ts";
 
 // === scripts/tools.ts
 
-test("runScript() takes the code of the work, 2 for arguments, 1 for errors", async () => {
+test("runScript() ends with 2 for bad arguments, 1 for errors", async () => {
   const read = (args: string[]) => {
     if (args.includes("--bad")) throw new RangeError("a wrong argument");
     return args;
@@ -62,7 +62,7 @@ test("runScript() takes the code of the work, 2 for arguments, 1 for errors", as
   assert.equal(await runScript(["fail"], read, work), 1);
 });
 
-test("testFiles() finds files at any depth, but not the package's", async () => {
+test("testFiles() finds files at any depth, the package's apart", async () => {
   const files = await testFiles();
   assert.ok(files.some((file) => file.endsWith("/scripts_test.ts")));
   assert.deepEqual(files, [...new Set(files)].sort());
@@ -72,7 +72,7 @@ test("testFiles() finds files at any depth, but not the package's", async () => 
   }
 });
 
-test("testFile() finds a file by its name, or names what is missing", async () => {
+test("testFile() finds a file by its name, or throws", async () => {
   assert.match(await testFile("scripts_test.ts"), /\/scripts_test\.ts$/);
   await assert.rejects(testFile("no_test.ts"), /is called "no_test\.ts"$/);
 });
@@ -250,7 +250,7 @@ test("chooseSteps() takes all steps, or the named ones in their order", () => {
   );
 });
 
-test("chooseSteps() takes quick for format, lint, types and quick tests", () => {
+test("chooseSteps() takes quick for four steps", () => {
   const names = (args: string[]) => chooseSteps(args).map((step) => step.name);
   assert.deepEqual(names(["quick"]), ["fmt", "lint", "check", "quick"]);
   assert.deepEqual(names(["package", "lint", "quick"]), [
@@ -433,7 +433,8 @@ test("withoutPassed() leaves of a failed run what says why", () => {
   Error: 1 !== 2`;
   assert.equal(
     withoutPassed(node),
-    "▶ doctor\n  ✖ finds port: problem (12.1ms)\n▶ doctor\n  Error: 1 !== 2",
+    "▶ doctor\n  ✖ finds port: problem (12.1ms)\n" +
+      "▶ doctor\n  Error: 1 !== 2",
   );
   const deno = `running 3 tests from ./tests/a_test.ts
 a ... ok (42µs)
@@ -499,7 +500,7 @@ test("readBenchSettings() takes all rows, or the named ones in order", () => {
   assert.deepEqual([some.rounds, some.runtimes], [9, ["node24"]]);
 });
 
-test("readBenchSettings() answers what it does not know with what it does", () => {
+test("readBenchSettings() rejects what it does not know", () => {
   const wrong: [string[], RegExp][] = [
     [["speed"], /"speed": there are start, import, .*, refresh/],
     [["--on", "bun"], /"bun": use deno, node22, node24/],
@@ -571,7 +572,7 @@ test("The soaks are files of tests that heed their count", async () => {
   }
 });
 
-test("noteTable() has a line for each note and a column for each runtime", () => {
+test("noteTable() has a line for each note, by runtime", () => {
   const rows = [
     { name: "kills", runtime: "deno", notes: [{ what: "kills", value: 9 }] },
     { name: "kills", runtime: "node", notes: [{ what: "kills", value: 8 }] },
