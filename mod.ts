@@ -13,8 +13,8 @@
  * import { login } from "tiktok-shop-oauth2";
  * import { startSandbox } from "tiktok-shop-oauth2/sandbox";
  *
- * // A TikTok Shop of one's own. Leave it out, and the last five options with
- * // it, to log in at TikTok's.
+ * // A TikTok Shop of one's own. Leave it out, and the last six options with
+ * // it, to log in at TikTok's and to keep the tokens.
  * const redirectUrl = "http://localhost:3029/";
  * const sandbox = await startSandbox({ redirectUrl });
  *
@@ -26,6 +26,7 @@
  *   authorizationEndpoint: sandbox.authorizationEndpoint,
  *   tokenEndpoint: sandbox.tokenEndpoint,
  *   open: async (url) => void fetch(await sandbox.approve(url)),
+ *   store: false,
  * });
  * console.log(reply.data.seller_name, reply.data.granted_scopes);
  *
@@ -758,10 +759,17 @@ export interface TokenOptions extends HttpOptions {
 export interface LoginOptions extends StartAuthOptions {
   /** Shows the link to the person. @default {openBrowser} */
   open?: (url: string) => unknown;
-  /** Told once the login listens, before the browser is opened. */
+  /**
+   * Called once the login listens, before the browser is opened.
+   * @default {prints the link on stderr}
+   */
   onStart?: (flow: AuthFlow) => unknown;
-  /** Keeps the tokens before anybody sees them. @default {none} */
-  store?: TokenStore;
+  /**
+   * Keeps the tokens before anybody sees them, where
+   * {@linkcode accessToken} and the others find them; false keeps nothing.
+   * @default {fileStore()}
+   */
+  store?: TokenStore | false;
   /** Name to keep them under. @default {"default"} */
   profile?: string;
   /** Replace the tokens of another seller. @default {false} */
@@ -781,30 +789,38 @@ export interface LoginOptions extends StartAuthOptions {
 }
 
 /**
- * The whole job in one call: listens, opens the browser, waits for the
- * redirect, exchanges the code and, given a store, saves the tokens.
+ * The whole job in one call: listens, proves that the tokens can be saved,
+ * opens the browser, waits for the redirect, exchanges the code and saves the
+ * tokens.
  *
  * @returns TikTok's reply, verbatim.
- * @throws {TikTokShopError} of any kind.
+ * @throws {TikTokShopError} of any kind; of kind `store`, before the link is
+ * shown, if the tokens could not be saved.
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export async function login(options: LoginOptions): Promise<TokenReply> {
+  const { onStart = printLink, onWarning = print } = options;
+  const { open = (url) => tryBrowsers(url, {}, false) } = options;
+  const full = { ...options, onStart, onWarning };
   const flow = await startAuth({
-    ...options,
+    ...full,
     onReply: async (reply, meta) => {
-      await keepTokens(reply, meta, options);
+      await keepTokens(reply, meta, full);
       await options.onReply?.(reply, meta);
     },
   });
   try {
-    const { onStart, onWarning } = options;
+    const ended = new AbortController();
+    flow.reply.catch(() => ended.abort());
+    const proof = assertKeepable({ ...full, signal: ended.signal });
+    await Promise.race([proof, flow.reply]);
     // Raced: one that never resolves must not outlive the login.
     const told = notify(onStart, flow, onWarning);
     await Promise.race([told, flow.reply.catch(() => {})]);
-    const open = options.open ??
-      ((url: string) => tryBrowsers(url, {}, false));
     // Not awaited: a browser may stay in the foreground until it is closed.
-    Promise.resolve(flow.url).then(open).catch((error) =>
+    Promise.resolve(flow.url).then(open).then((opened) => {
+      if (opened === false) throw new Error("No browser could be opened");
+    }).catch((error) =>
       notify(onWarning, `${messageOf(error)}: open the link yourself`)
     );
     return await flow.reply;
@@ -813,17 +829,49 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   }
 }
 
+/** Only for a script that listens to nothing does the library print. */
+function print(message: string): void {
+  console.error(printable(message));
+}
+
+function printLink({ url }: AuthFlow): void {
+  console.error(`Open this link to authorize the app:\n\n${url}\n`);
+}
+
+/** Where a login keeps its tokens. */
+function storeOf({ store }: LoginOptions): TokenStore | undefined {
+  return store === false ? undefined : store ?? defaultStore();
+}
+
+/** Proves that a login's tokens can be saved, before its code is spent. */
+async function assertKeepable(options: LoginOptions): Promise<void> {
+  try {
+    const store = storeOf(options);
+    if (store) await assertSavable(store, options);
+  } catch (error) {
+    if (options.store || !(error instanceof TikTokShopError)) throw error;
+    // Nobody chose the default store: tell how to do without it.
+    throw new TikTokShopError(error.kind, error.message, {
+      cause: error.cause,
+      hint: `${error.hint}, or keep nothing (store: false)`,
+    });
+  }
+}
+
 async function keepTokens(
   reply: TokenReply,
   meta: TokenMeta,
   options: LoginOptions,
 ): Promise<void> {
-  if (options.store) {
-    const tokens: StoredTokens = { ...reply, meta };
-    void notify(options.onSaving, undefined, options.onWarning);
-    // Not within the call: an optional call that is none skips its arguments.
-    const profile = await saveLogin(options.store, tokens, options);
-    void notify(options.onSaved, profile, options.onWarning);
+  const store = storeOf(options);
+  if (store) {
+    const { profile: wanted = "default", onWarning } = options;
+    void notify(options.onSaving, undefined, onWarning);
+    const profile = await saveLogin(store, { ...reply, meta }, options);
+    const beside = `"${printable(wanted)}" holds another seller's tokens and ` +
+      `was left alone: the new ones are under "${printable(profile)}"`;
+    if (profile !== wanted) void notify(onWarning, beside);
+    void notify(options.onSaved, profile, onWarning);
   }
   const { granted_scopes: scopes } = reply.data;
   const granted: unknown[] = Array.isArray(scopes) ? scopes : [];
@@ -874,7 +922,10 @@ export interface StartAuthOptions
    * it fails, so does the login.
    */
   onReply?: (reply: TokenReply, meta: TokenMeta) => unknown;
-  /** Told what a person should know though the login goes on. */
+  /**
+   * Called with what a person should know though the login goes on. Without
+   * it, {@linkcode login} prints that on stderr.
+   */
   onWarning?: (message: string) => unknown;
 }
 
@@ -3881,6 +3932,18 @@ export interface TokenStore {
    * with kind `cancelled` when the signal aborts.
    */
   lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
+  /**
+   * Proves that `save` will work, before a code or a refresh token is spent
+   * for what it is to save; changes nothing. Given the profile's lock.
+   * Rejects with kind `store` if not, or with `lock_lost`. What a person
+   * should know though it works goes to `onWarning`. A store may leave this
+   * method out.
+   */
+  assertWritable?(
+    profile: string,
+    lock: TokenLock,
+    onWarning?: (message: string) => unknown,
+  ): Promise<void>;
 }
 
 /**
@@ -4079,8 +4142,11 @@ function storeFolder(
     ? config
     : home && join(home, ".config");
   if (base) return join(base, PROGRAM);
-  throw misuse(
-    "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
+  const name = platform === "win32" ? "APPDATA" : "HOME";
+  throw new TikTokShopError(
+    "store",
+    `Cannot tell where to keep tokens: ${name} is not set`,
+    { hint: `set ${name} or TIKTOK_SHOP_HOME, or give a store` },
   );
 }
 
@@ -4089,6 +4155,7 @@ class FileStore implements TokenStore {
   readonly #suffix: string;
   readonly #own: boolean;
   readonly #lease: number;
+  readonly #warned = new Set<string>();
 
   /** `own`: the folder is ours alone, and so is each file in it. */
   constructor(folder: string, suffix: string, own: boolean, lease = LEASE) {
@@ -4105,14 +4172,27 @@ class FileStore implements TokenStore {
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const path = this.path(profile);
-    let text: string;
+    for (const end = performance.now() + WRITING_LIMIT;;) {
+      const text = await this.#read(path);
+      if (text === undefined) return undefined;
+      try {
+        return judgeTokenFile(text, path);
+      } catch (error) {
+        // A file that is written in place may have been read half.
+        const isWhole = parseJson(text) !== undefined;
+        if (isWhole || performance.now() > end) throw error;
+      }
+      await sleep(50);
+    }
+  }
+
+  async #read(path: string): Promise<string | undefined> {
     try {
-      text = await readText(path);
+      return await readText(path);
     } catch (error) {
       if (codeOf(error) === "ENOENT") return undefined;
       throw storeError(`Cannot read ${path}`, error);
     }
-    return judgeTokenFile(text, path);
   }
 
   async save(
@@ -4122,14 +4202,34 @@ class FileStore implements TokenStore {
   ): Promise<void> {
     const path = this.path(profile);
     const text = `${stringifyJson(tokens)}\n`;
-    let saved: boolean;
+    const save = () => replaceFile(path, text, { holder: lock?.id });
+    if (await this.#saving(path, save) === "lost") throw lockLost(profile);
+  }
+
+  async assertWritable(
+    profile: string,
+    lock: TokenLock,
+    onWarning?: (message: string) => unknown,
+  ): Promise<void> {
+    const path = this.path(profile);
+    const way = await this.#saving(path, () => rehearse(path, lock.id));
+    if (way === "lost") throw lockLost(profile);
+    if (way === "replaced" || this.#warned.has(path)) return;
+    this.#warned.add(path);
+    await notify(
+      onWarning,
+      `${path} cannot be replaced, so it is written in place: if it is a ` +
+        "mount, mount its folder instead, or others do not see its lock",
+    );
+  }
+
+  async #saving(path: string, save: () => Promise<Saved>): Promise<Saved> {
     try {
       await this.#makeFolder();
-      saved = await replaceFile(path, text, lock?.id);
+      return await save();
     } catch (error) {
       throw storeError(`Cannot save the tokens to ${path}`, error);
     }
-    if (!saved) throw lockLost(profile);
   }
 
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
@@ -4158,6 +4258,8 @@ class FileStore implements TokenStore {
 
   async list(): Promise<string[]> {
     try {
+      // The files around one that stands alone are not ours.
+      if (!this.#own) return [];
       const names = await node("node:fs/promises").readdir(this.#folder);
       return names.filter((name) => name.endsWith(this.#suffix))
         .map((name) => name.slice(0, -this.#suffix.length))
@@ -4203,15 +4305,10 @@ class FileStore implements TokenStore {
     return join(dirname(path), `.${basename(path)}.pending`);
   }
 
+  /** A folder that was there keeps its mode: it may be shared by design. */
   async #makeFolder(): Promise<void> {
-    const { chmod, mkdir, stat } = node("node:fs/promises");
+    const { mkdir } = node("node:fs/promises");
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    if (!this.#own || RUNTIME.process.platform === "win32") return;
-    const { mode } = await stat(this.#folder);
-    // Not one that all users share, such as /tmp: it would break the system.
-    const shared = mode & 0o1000;
-    // And nothing that the owner may not do himself: he made it read-only.
-    if (mode & 0o077 && !shared) await chmod(this.#folder, mode & 0o700);
   }
 }
 
@@ -4224,39 +4321,82 @@ function singleFile(file: string): { store: FileStore; profile: string } {
   return { store, profile: basename(path, suffix) };
 }
 
+const WRITING_LIMIT = 1000; // ms until a file written in place is whole
+const SPARE = 4096; // bytes that new tokens may need more than the old
+
+/** How a file was saved; `lost`: not at all, for the lock is another's. */
+type Saved = "replaced" | "in place" | "lost";
+
 /**
  * Replaces a file atomically: at any moment it is the old one or the new.
+ * Only where nothing can take its place, as a bind mount, it is written over.
  *
  * Given the id of a lock's holder, the new one lies in the lock until it takes
  * the old one's place. Who takes the lock away takes it away too, so a holder
  * who was stopped for too long, at whatever point, replaces nothing any more.
- *
- * @returns false, and nothing is replaced, if the lock is lost.
  */
 async function replaceFile(
   path: string,
-  text: string,
-  holder?: string,
-): Promise<boolean> {
+  content: string | Uint8Array,
+  { holder, spare = 0 }: { holder?: string; spare?: number } = {},
+): Promise<Saved> {
   const { rename, stat, unlink } = node("node:fs/promises");
   const { dirname, join } = node("node:path");
   const target = await realPath(path);
-  const lock = lockPath(target);
   const temporary = holder === undefined
     ? await temporaryPath(target)
-    : join(lock, `${holder}.${randomText(SUFFIX_BYTES)}`);
+    : savingPath(target, holder);
   try {
-    await writeSynced(temporary, text);
+    await writeSynced(temporary, content, { spare });
     // The lock may have been another's already when this came into it.
-    if (holder !== undefined) await stat(join(lock, holder));
-    await rename(temporary, target);
+    if (holder !== undefined) await stat(join(lockPath(target), holder));
+    const replaced = await rename(temporary, target).then(
+      () => true,
+      (error) => {
+        // What the target is, or whose, may forbid it.
+        if (/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(error))) return false;
+        throw error;
+      },
+    );
+    if (replaced) {
+      await syncFolder(dirname(target));
+      return "replaced";
+    }
+    await writeSynced(target, content, { flag: "r+", spare });
+    await unlink(temporary);
+    return "in place";
   } catch (error) {
     await unlink(temporary).catch(() => {});
-    if (holder !== undefined && isNoFile(error)) return false;
+    if (holder !== undefined && isNoFile(error)) return "lost";
     throw error;
   }
-  await syncFolder(dirname(target));
-  return true;
+}
+
+/** Proves that a file can be replaced: by itself, with room to spare. */
+async function rehearse(path: string, holder: string): Promise<Saved> {
+  const { readFile, unlink } = node("node:fs/promises");
+  const content = await readFile(path).catch((error) => {
+    if (codeOf(error) !== "ENOENT") throw error;
+  });
+  if (content) {
+    return await replaceFile(path, content, { holder, spare: SPARE });
+  }
+  const temporary = savingPath(await realPath(path), holder);
+  try {
+    await writeSynced(temporary, "", { spare: SPARE });
+    return "replaced";
+  } catch (error) {
+    if (isNoFile(error)) return "lost";
+    throw error;
+  } finally {
+    await unlink(temporary).catch(() => {});
+  }
+}
+
+/** Where a lock's holder writes what is to take a file's place. */
+function savingPath(file: string, holder: string): string {
+  const name = `${holder}.${randomText(6)}`;
+  return node("node:path").join(lockPath(file), name);
 }
 
 /** Through a symbolic link, so that it is not replaced by a file. */
@@ -4281,7 +4421,7 @@ async function temporaryPath(file: string): Promise<string> {
   const { basename, dirname, join } = node("node:path");
   const [folder, start] = [dirname(file), `.${basename(file)}.`];
   await sweep(folder, start);
-  return join(folder, `${start}${randomText(SUFFIX_BYTES)}.tmp`);
+  return join(folder, `${start}${randomText(6)}.tmp`);
 }
 
 /** How the name of a temporary file ends. */
@@ -4301,13 +4441,48 @@ async function sweep(folder: string, start: string): Promise<void> {
 }
 
 /** Writes a new file of the owner's, and waits until it is on the disk. */
-async function writeSynced(path: string, text: string): Promise<void> {
-  const handle = await node("node:fs/promises").open(path, "wx", 0o600);
+async function writeSynced(
+  path: string,
+  content: string | Uint8Array,
+  { flag = "wx", spare = 0 }: { flag?: "wx" | "r+"; spare?: number } = {},
+): Promise<void> {
+  const bytes = typeof content === "string"
+    ? new TextEncoder().encode(content)
+    : content;
+  const handle = await node("node:fs/promises").open(path, flag, 0o600);
   try {
-    await handle.writeFile(text);
+    const { size } = await handle.stat();
+    // In one go and with blanks over the old end: it is JSON at any moment.
+    const padded = new Uint8Array(Math.max(size, bytes.length + spare));
+    padded.fill(0x20, bytes.length).set(bytes);
+    if (flag === "r+") await makeRoom(handle, size, padded.length);
+    await handle.writeFile(padded);
+    await handle.sync();
+    if (padded.length === bytes.length) return;
+    await handle.truncate(bytes.length);
     await handle.sync();
   } finally {
     await handle.close();
+  }
+}
+
+type FileHandle = Awaited<ReturnType<Builtins["node:fs/promises"]["open"]>>;
+
+/** Adds blanks to a file; a full disk leaves it as it was. */
+async function makeRoom(
+  handle: FileHandle,
+  size: number,
+  wanted: number,
+): Promise<void> {
+  const blanks = new Uint8Array(Math.max(0, wanted - size)).fill(0x20);
+  try {
+    for (let at = size; at < wanted;) {
+      at += (await handle.write(blanks, 0, wanted - at, at)).bytesWritten;
+    }
+    await handle.sync();
+  } catch (error) {
+    await handle.truncate(size);
+    throw error;
   }
 }
 
@@ -4348,22 +4523,19 @@ async function lockFile(
   signal?: AbortSignal,
 ): Promise<TokenLock> {
   const path = lockPath(file);
-  const id = randomText(HOLDER_BYTES);
+  const id = randomText(18);
   let seen = "";
-  // What is no lock may change for ever, so its time starts only once.
-  let [patience, foreignPatience] = [lease, lease];
+  let patience = lease;
   if (signal?.aborted) throw cancelledError(signal.reason);
   while (!await makeLock(path, id)) {
     const { names, trace, foreign } = await lockTrace(path);
-    if (foreign && foreignPatience <= 0) throw foreignLock(file, foreign);
     if (trace !== seen) [seen, patience] = [trace, lease];
-    if (!foreign && patience <= 0) await takeAway(path, names);
+    if (foreign && patience <= 0) throw foreignLock(file, foreign);
+    if (patience <= 0) await takeAway(path, names);
     const began = performance.now();
     await sleep(15 + 20 * Math.random(), signal);
     // After a longer gap it was us who were stopped, and maybe the holder too.
-    const waited = Math.min(performance.now() - began, LOCK_RENEWAL);
-    patience -= waited;
-    if (foreign) foreignPatience -= waited;
+    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
   }
   return heldLock(id, LOCK_RENEWAL, {
     renew: () => renewEntry(node("node:path").join(path, id)),
@@ -4371,8 +4543,6 @@ async function lockFile(
   });
 }
 
-const HOLDER_BYTES = 18;
-const SUFFIX_BYTES = 6;
 /** The entries of a lock: a holder's id, and what that holder is saving. */
 const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
 
@@ -4443,16 +4613,13 @@ function isLocked(error: unknown): boolean {
     ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
 }
 
-/** What there is in a lock's place. */
-interface LockTrace {
-  names: string[];
-  /** Any change of it is a sign of life. */
-  trace: string;
-  /** What proves that it is no lock of ours. */
-  foreign: string | undefined;
-}
-
-async function lockTrace(path: string): Promise<LockTrace> {
+/**
+ * What there is in a lock's place. A change of the trace is a sign of life;
+ * what is foreign has none, for it may change for ever.
+ */
+async function lockTrace(
+  path: string,
+): Promise<{ names: string[]; trace: string; foreign?: string }> {
   const { lstat, readdir } = node("node:fs/promises");
   // A link is not followed: its target is no lock.
   const look = (each: string) => lstat(each).catch(() => undefined);
@@ -4469,15 +4636,15 @@ async function lockTrace(path: string): Promise<LockTrace> {
   const entries = await Promise.all(
     names.sort().map((name) => look(join(path, name))),
   );
-  const times = [place, ...entries].map((each) => each?.mtimeMs);
   const other = names.find((name, i) =>
     !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
   );
-  return {
-    names,
-    trace: [...names, ...times].join("/"),
-    foreign: other && `the folder ${path} holds "${printable(other)}"`,
-  };
+  if (other !== undefined) {
+    const foreign = `the folder ${path} holds "${printable(other)}"`;
+    return { names, trace: "", foreign };
+  }
+  const times = [place, ...entries].map((each) => each?.mtimeMs);
+  return { names, trace: [...names, ...times].join("/") };
 }
 
 /** Removes entries of a lock by name, and its folder if nothing else is in. */
@@ -4686,6 +4853,15 @@ class RedisStore implements TokenStore {
     if (Number(saved) !== 1) throw lockLost(profile);
   }
 
+  /** The lock was set, so Redis takes what is new; EVAL is another right. */
+  async assertWritable(profile: string, lock: TokenLock): Promise<void> {
+    const key = this.#key(profile);
+    const words = [REDIS_RENEW, "1", lockKey(key), lock.id, `${this.#lease}`];
+    const tried = `Cannot save the tokens to ${key}`;
+    const held = await this.#send(["EVAL", ...words], tried);
+    if (Number(held) !== 1) throw lockLost(profile);
+  }
+
   async remove(profile: string): Promise<boolean> {
     const key = this.#key(profile);
     return Number(await this.#send(["DEL", key], `Cannot remove ${key}`)) > 0;
@@ -4795,6 +4971,42 @@ function unsavedReason(reason: unknown): TikTokShopError {
   });
 }
 
+/** Proves that a login under this profile can be saved. */
+async function assertSavable(
+  store: TokenStore,
+  { profile = "default", signal, onWarning }: WaitOptions & {
+    profile?: string;
+  },
+): Promise<void> {
+  const lock = await lockProfile(store, profile, { signal, onWarning });
+  try {
+    const twin = await caseTwin(store, profile);
+    if (twin !== undefined) {
+      throw misuse(
+        `Cannot use the profile name "${
+          printable(profile)
+        }": some disks keep ` +
+          `it in one file with "${printable(twin)}", use that or another name`,
+      );
+    }
+    await store.load(profile); // what it cannot read is not overwritten
+    await store.assertWritable?.(profile, lock, onWarning);
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Another profile that some disks keep in the same file as this one. */
+async function caseTwin(
+  store: TokenStore,
+  profile: string,
+): Promise<string | undefined> {
+  const folded = (name: string) => name.normalize().toUpperCase().toLowerCase();
+  const names = await store.list();
+  if (names.includes(profile)) return undefined;
+  return names.find((name) => folded(name) === folded(profile));
+}
+
 /**
  * Saves the tokens of a login and returns the profile it chose: another
  * seller's tokens are not overwritten unless `switch` is set.
@@ -4809,6 +5021,8 @@ async function saveLogin(
     const wanted = options.profile ?? "default";
     for (let n = 0;; n++) {
       const profile = [wanted, slug][n] ?? `${slug}-${n}`;
+      // The wanted name was judged before the link was shown.
+      if (n > 0 && await caseTwin(store, profile)) continue;
       if (await saveAs(store, profile, tokens, options)) return profile;
     }
   };
@@ -5132,6 +5346,7 @@ async function refreshLocked(
   try {
     const held = await loadTokens(store, profile, signal);
     if (!sameTokens(held, seen) || isVain(held, options)) return held;
+    await store.assertWritable?.(profile, lock, onWarning);
     // A store may have overheard it; from the request on it counts no more.
     if (signal.aborted) throw cancelledError(signal.reason);
     const fresh = await renewedTokens(profile, held, app, options)
@@ -5145,6 +5360,10 @@ async function refreshLocked(
       });
   } catch (error) {
     const { kind } = error as Partial<TikTokShopError>;
+    // Lost before anything was asked for: begin again.
+    if (kind === "lock_lost") {
+      return await refreshLocked(store, profile, seen, options, signal);
+    }
     if (kind !== "login_required") throw error;
     // One whose lock was taken over may be alive, and have been faster.
     const now = await store.load(profile).catch(() => undefined);
@@ -6573,7 +6792,13 @@ function readConfig(cli: Cli): Record<string, unknown> {
 function homeFolder(cli: Cli): string {
   const { env, platform } = RUNTIME.process;
   const named = { TIKTOK_SHOP_HOME: cli.env("TIKTOK_SHOP_HOME") };
-  return storeFolder({ ...env, ...named }, platform);
+  try {
+    return storeFolder({ ...env, ...named }, platform);
+  } catch {
+    throw misuse(
+      "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
+    );
+  }
 }
 
 function helpText(command: string): string {
@@ -7309,12 +7534,7 @@ function tellSaved(
   const place = cli.get("file")
     ? `--file ${shellWord(path, RUNTIME.process.platform)}`
     : `--profile ${profile}`;
-  tell(
-    `"${
-      printable(wanted)
-    }" holds another seller's tokens and was left alone: use ` +
-      `${printable(place)}, or --switch to replace it`,
-  );
+  tell(`Use ${printable(place)} from now on, or --switch to replace them`);
 }
 
 /** What a person sees of a login on stderr. */
@@ -7441,6 +7661,7 @@ async function startStep(cli: Cli): Promise<void> {
   });
   const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
   const pending = { state, expires_at: expiresAt, app_key: appKey };
+  await assertSavable(store, { profile, onWarning: tell });
   await store.keepPending(profile, pending);
   cli.print({
     authorize_url: url,
@@ -7541,8 +7762,6 @@ async function completeStep(
       if (error.kind === "access_denied") await store.dropPending(profile);
       throw error;
     });
-  // Claimed before it is spent: of two that complete at once, one does.
-  if (!await store.dropPending(profile)) throw noPending(profile);
   const options: LoginOptions = {
     ...app,
     ...linkOptions(cli),
@@ -7550,11 +7769,15 @@ async function completeStep(
     ...requestOptions(cli),
     store,
     profile,
+    signal,
     switch: cli.has("switch"),
     requireScopes: requiredScopes(cli),
     onWarning: tell,
     ...savingOptions(cli, interrupt, { store, profile }),
   };
+  await assertSavable(store, options);
+  // Claimed before it is spent: of two that complete at once, one does.
+  if (!await store.dropPending(profile)) throw noPending(profile);
   try {
     const { reply, meta } = await obtainFor(options, code, signal);
     await keepTokens(reply, meta, options);
@@ -7910,34 +8133,32 @@ async function checkStore(cli: Cli): Promise<Finding> {
     const path = store.path(profile);
     const tokens = await store.load(profile);
     const folder = node("node:path").dirname(path);
-    await checkWritable(folder);
-    const places = cli.get("file") ? [path] : [path, folder];
-    const [open, mode] = await openToOthers(places) ?? [];
-    if (!open) {
-      const message = `${path} can be written${
-        tokens ? "" : "; there are no tokens yet"
-      }`;
-      return { check, status: "ok", message };
-    }
-    const hint = `run: chmod ${mode} ${shellWord(open, "posix")}`;
-    return {
-      check,
-      status: "warning",
-      message: `others may read ${open}`,
-      hint,
-    };
+    // First, for saving again closes a file that is open to others.
+    const open = await openToOthers(cli.get("file") ? [path] : [path, folder]);
+    const found: Pick<Finding, "message" | "hint">[] = open ? [open] : [];
+    const onWarning = (message: string) => found.push({ message });
+    if (await isThere(folder)) {
+      await assertSavable(store, { profile, onWarning });
+    } else await checkWritable(folder);
+    const [warning] = found;
+    if (warning) return { check, status: "warning", ...warning };
+    const empty = tokens ? "" : "; there are no tokens yet";
+    return { check, status: "ok", message: `${path} can be written${empty}` };
   } catch (error) {
     return problem(check, error);
   }
 }
 
-/** Makes something in a folder, or in what is there of its path; removes it. */
+async function isThere(path: string): Promise<boolean> {
+  const { stat } = node("node:fs/promises");
+  return await stat(path).then(() => true, () => false);
+}
+
+/** Makes something in what is there of a folder's path, and removes it. */
 async function checkWritable(folder: string): Promise<void> {
-  const { mkdtemp, rmdir, stat } = node("node:fs/promises");
+  const { mkdtemp, rmdir } = node("node:fs/promises");
   const { dirname, join } = node("node:path");
-  if (!await stat(folder).catch(() => undefined)) {
-    return await checkWritable(dirname(folder));
-  }
+  if (!await isThere(folder)) return await checkWritable(dirname(folder));
   try {
     await rmdir(await mkdtemp(join(folder, ".doctor-")));
   } catch (error) {
@@ -7945,16 +8166,22 @@ async function checkWritable(folder: string): Promise<void> {
   }
 }
 
-/** The first that others may look into, and the mode that it should have. */
+/** What is said of the first that others may look into. */
 async function openToOthers(
   paths: readonly string[],
-): Promise<[path: string, mode: string] | undefined> {
-  if (RUNTIME.process.platform === "win32") return undefined;
+): Promise<Pick<Finding, "message" | "hint"> | undefined> {
+  const { platform, getuid } = RUNTIME.process;
+  if (platform === "win32") return undefined;
   const { stat } = node("node:fs/promises");
+  const user = getuid?.();
   for (const path of paths) {
     const info = await stat(path).catch(() => undefined);
     if (!info || (info.mode & 0o077) === 0) continue;
-    return [path, info.isDirectory() ? "700" : "600"];
+    const mode = info.isDirectory() ? "700" : "600";
+    const hint = user === 0 || user === info.uid
+      ? `run: chmod ${mode} ${shellWord(path, "posix")}`
+      : "it belongs to another user: keep the tokens in a folder of your own";
+    return { message: `others may read ${path}`, hint };
   }
   return undefined;
 }

@@ -457,7 +457,7 @@ test(
       const data = { access_token: "GCP_a" };
       const reply = { code: 0, message: "", data, request_id: "1" };
       await login({
-        appKey: "k", appSecret: "s", serviceId: "1", port: ${port},
+        appKey: "k", appSecret: "s", serviceId: "1", port: ${port}, store: false,
         fetch: () => Promise.resolve(Response.json(reply)),
         onStart: ({ url }) => setTimeout(() => {
           const state = new URL(url).searchParams.get("state");

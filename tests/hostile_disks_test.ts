@@ -51,7 +51,7 @@ const isLeft = (name: string) => /^\.default\.json\..*\.tmp$/.test(name);
 
 const ERRORS = ["ENOSPC", "EIO", "EACCES", "EMFILE", "EROFS", "EDQUOT"];
 /** More calls of the file system than a refresh makes. */
-const MOST_CALLS = 60;
+const MOST_CALLS = 80;
 
 for (const error of SOAKING ? ERRORS : ERRORS.slice(0, 3)) {
   test(`accessToken() loses no token by ${error} of any file call`, () =>
@@ -138,8 +138,10 @@ test(
         });
         for (const [end, count] of Object.entries(ends)) {
           note(`full disks: tokens ${end}`, count);
-          assert.ok(count > 0, `no tokens were ${end}`);
         }
+        assert.ok(ends.kept > 0 && ends.refused > 0, JSON.stringify(ends));
+        // Where they could not be saved, none were asked for.
+        assert.equal(ends.handed, 0);
       } finally {
         spawnSync("umount", ["--lazy", disk]);
       }

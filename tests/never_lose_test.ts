@@ -1,12 +1,29 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmod, readdir, readFile, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { accessToken, fileStore } from "../mod.ts";
 import type { Sandbox } from "../scripts/sandbox.ts";
-import { type Ended, runProgram } from "./helpers.ts";
+import {
+  type Ended,
+  freePort,
+  loginAsPerson,
+  programCommand,
+  ROOT,
+  runProgram,
+  start,
+  startProgram,
+} from "./helpers.ts";
 import { Dice, howOften, note, SEED } from "./hostile.ts";
 import {
   ALWAYS,
@@ -27,6 +44,7 @@ import {
 import {
   askAt,
   atEveryCall,
+  eventually,
   keepExpired,
   refreshCount,
   startWorker,
@@ -167,7 +185,7 @@ async function refreshIn(
   return { ...await runProgram(["refresh"], { env }), before };
 }
 
-test("the refresh command prints what a full disk does not take", {
+test("the refresh command asks for nothing on a disk that is full", {
   skip: CANNOT_MOUNT,
 }, () =>
   withSandbox((sandbox) =>
@@ -179,6 +197,28 @@ test("the refresh command prints what a full disk does not take", {
         sandbox,
         fill,
       );
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.match(stderr, /Cannot save the tokens to .*no space left/i);
+      assert.match(stderr, /hint: .*free space/);
+      assert.equal(refreshCount(sandbox), 0);
+      assert.equal(await readFile(join(folder, FILE), "utf8"), before);
+      assert.deepEqual(await readdir(folder), [FILE]);
+    })
+  ));
+
+test("the refresh command prints what a disk that fills up does not take", {
+  skip: CANNOT_MOUNT,
+}, () =>
+  withSandbox((sandbox) =>
+    withDisk("size=64k", async (disk) => {
+      const folder = join(disk, "store");
+      await keepExpired(sandbox, fileStore(folder));
+      const before = await readFile(join(folder, FILE), "utf8");
+      const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder };
+      const running = startProgram(["refresh"], { env });
+      await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+      await fillUp(disk);
+      const { code, stdout, stderr } = await running.ended;
       assert.equal(code, 1);
       assert.match(stderr, /Cannot save the tokens to .*no space left/i);
       const { data } = JSON.parse(stdout);
@@ -186,8 +226,7 @@ test("the refresh command prints what a full disk does not take", {
       assert.ok(!stderr.includes(data.access_token));
       assert.equal(await readFile(join(folder, FILE), "utf8"), before);
       assert.deepEqual(await readdir(folder), [FILE]);
-    })
-  ));
+    }), { latency: 500 }));
 
 /** Leaves not one byte. */
 async function fillUp(disk: string): Promise<void> {
@@ -277,3 +316,205 @@ test("the refresh command asks for nothing in a folder that is read-only", {
       await chmod(folder, 0o700);
     })
   ));
+
+// === A file that cannot be replaced
+
+/** A token file that is mounted, as Docker mounts a single file. */
+interface Mounted {
+  sandbox: Sandbox;
+  /** The file itself, and the folder that it is mounted into. */
+  real: string;
+  folder: string;
+  env: Record<string, string>;
+}
+
+/** Runs with an expired token in a file that is mounted. */
+function withMounted(
+  run: (mounted: Mounted) => Promise<void>,
+  options: { disk?: string } = {},
+): Promise<void> {
+  return freePort().then((port) =>
+    withSandbox(
+      (sandbox) =>
+        withDisk(options.disk ?? "size=1m", (disk) =>
+          withFolder(async (home) => {
+            const folder = join(home, "store");
+            await keepExpired(sandbox, fileStore(disk));
+            const real = join(disk, FILE);
+            await mkdir(folder);
+            await writeFile(join(folder, FILE), "");
+            mount("--bind", real, join(folder, FILE));
+            const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder };
+            try {
+              await run({ sandbox, real, folder, env });
+            } finally {
+              spawnSync("umount", ["--lazy", join(folder, FILE)]);
+            }
+          })),
+      { redirectUrl: `http://localhost:${port}/` },
+    )
+  );
+}
+
+async function tokensOf(path: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await readFile(path, "utf8")).data;
+}
+
+test("the refresh command saves to a file that is mounted, and warns", {
+  skip: CANNOT_MOUNT,
+}, () =>
+  withMounted(async ({ sandbox, real, folder, env }) => {
+    for (const count of [1, 2]) {
+      const { code, stdout, stderr } = await runProgram(["refresh"], { env });
+      assert.equal(code, 0, stderr);
+      const { data } = JSON.parse(stdout);
+      assert.equal((await tokensOf(real)).refresh_token, data.refresh_token);
+      assert.equal(stderr.match(/is written in place/g)?.length, 1, stderr);
+      assert.match(stderr, /mount its folder instead/);
+      assert.equal(refreshCount(sandbox), count);
+      assert.deepEqual(await readdir(folder), [FILE]);
+    }
+    const doctor = await runProgram(["doctor", "--json"], { env });
+    const findings: { check: string; status: string; message: string }[] = JSON
+      .parse(doctor.stdout);
+    const told = findings.filter(({ check }) => check === "store");
+    assert.equal(told[0]?.status, "warning");
+  }));
+
+test("accessToken() writes a mounted file whole, whether it grows or shrinks", {
+  skip: CANNOT_MOUNT,
+}, () =>
+  withMounted(async ({ sandbox, real, folder }) => {
+    const store = fileStore(folder);
+    const tokens = (await store.load("default"))!;
+    const told: string[] = [];
+    const onWarning = (message: string) => told.push(message);
+    for (const size of [20_000, 0, 9000, 10]) {
+      const lock = await store.lock("default");
+      const meta = { ...tokens.meta, filler: "x".repeat(size) };
+      await store.assertWritable!("default", lock, onWarning);
+      await store.save("default", { ...tokens, meta }, lock);
+      await lock[Symbol.asyncDispose]();
+      const text = await readFile(real, "utf8");
+      assert.equal(JSON.parse(text).meta.filler.length, size);
+      assert.ok(text.endsWith("}\n"));
+      assert.deepEqual(await store.load("default"), { ...tokens, meta });
+    }
+    assert.equal(told.length, 1);
+    await accessToken({ ...askAt(sandbox, store), onWarning });
+    assert.equal(told.length, 1);
+  }));
+
+test(
+  "a login saves to a file that is mounted",
+  { skip: CANNOT_MOUNT },
+  () =>
+    withMounted(async ({ sandbox, real, folder, env }) => {
+      const before = await tokensOf(real);
+      const file = ["--file", join(folder, FILE)];
+      const ended = await loginAsPerson(sandbox, [...file, "--switch"], {
+        env,
+      });
+      assert.equal(ended.code, 0, ended.stderr);
+      const { data } = JSON.parse(ended.stdout);
+      assert.notEqual(data.access_token, before.access_token);
+      assert.equal((await tokensOf(real)).access_token, data.access_token);
+      assert.deepEqual(await readdir(folder), [FILE]);
+    }),
+);
+
+test("fileStore() leaves a mounted file whole that a full disk cannot take", {
+  skip: CANNOT_MOUNT,
+}, () =>
+  withMounted(async ({ real, folder }) => {
+    const before = await readFile(real, "utf8");
+    const store = fileStore(folder);
+    const tokens = (await store.load("default"))!;
+    const meta = { ...tokens.meta, filler: "x".repeat(100_000) };
+    await failure(store.save("default", { ...tokens, meta }), "store");
+    assert.equal(await readFile(real, "utf8"), before);
+  }, { disk: "size=64k" }));
+
+const SPOILT: Record<string, (mounted: Mounted) => Promise<void> | void> = {
+  "is mounted read-only": ({ folder }) =>
+    mount("-o", "remount,bind,ro", join(folder, FILE)),
+  "is mounted from a full disk": ({ real }) => fillUp(join(real, "..")),
+};
+
+for (const [what, spoil] of Object.entries(SPOILT)) {
+  test(`a file that ${what} costs no refresh token and no code`, {
+    skip: CANNOT_MOUNT,
+  }, () =>
+    withMounted(async (mounted) => {
+      const { sandbox, real, folder, env } = mounted;
+      const before = await readFile(real, "utf8");
+      await spoil(mounted);
+      const pending = await runProgram(["login", "--start"], { env });
+      for (const args of [["refresh"], ["login", "--no-browser"]]) {
+        const port = ["--port", new URL(sandbox.redirectUrl).port];
+        const { code, stdout, stderr } = await runProgram(
+          args[0] === "login" ? [...args, ...port] : args,
+          { env },
+        );
+        assert.deepEqual([code, stdout], [1, ""], stderr);
+        assert.match(stderr, /Cannot save the tokens to .*default\.json/);
+        assert.doesNotMatch(stderr, /authorize\?/);
+      }
+      assert.match(pending.stderr, /Cannot save the tokens to /);
+      assert.equal(refreshCount(sandbox), 0);
+      assert.equal(await readFile(real, "utf8"), before);
+      assert.deepEqual(await readdir(folder), [FILE]);
+    }, { disk: "size=64k" }));
+}
+
+// === A folder of another user's
+
+const USER = 31_017;
+const AS_USER = ["setpriv", `--reuid=${USER}`, `--regid=${USER}`]
+  .concat("--clear-groups", "--");
+const NO_USERS = CANNOT_MOUNT ||
+  (spawnSync(AS_USER[0]!, [...AS_USER.slice(1), "ls", ROOT]).status !== 0 &&
+    "another user may not read this repository");
+
+test(
+  "A folder of root's that is ours to write keeps tokens, as on Kubernetes",
+  {
+    skip: NO_USERS,
+  },
+  () =>
+    freePort().then((port) =>
+      withSandbox((sandbox) =>
+        withFolder(async (home) => {
+          const folder = join(home, "store");
+          await mkdir(folder);
+          await chmod(home, 0o755);
+          await chown(folder, 0, USER);
+          await chmod(folder, 0o2775);
+          const cache = join(home, "cache");
+          await mkdir(cache);
+          await chown(cache, USER, USER);
+          const env = {
+            ...sandbox.env,
+            HOME: cache,
+            DENO_DIR: cache,
+            TIKTOK_SHOP_HOME: folder,
+          };
+          const run = (...args: string[]) =>
+            start([...AS_USER, ...programCommand(args)], { env });
+          const open = run("login", "--no-browser", "--port", `${port}`);
+          const [link] = await open.until(/^http\S+authorize\S+$/m);
+          await (await fetch(await sandbox.approve(link!))).text();
+          const login = await open.ended;
+          assert.equal(login.code, 0, login.stderr);
+          const refresh = await run("refresh").ended;
+          assert.equal(refresh.code, 0, refresh.stderr);
+          assert.doesNotMatch(login.stderr + refresh.stderr, /permi|chmod/);
+          const { mode, uid } = await stat(join(folder, FILE));
+          assert.deepEqual([mode & 0o777, uid], [0o600, USER]);
+          assert.equal((await stat(folder)).mode & 0o7777, 0o2775);
+          const doctor = await run("doctor").ended;
+          assert.match(doctor.stdout, /others may read [^>]*> it belongs to/);
+          assert.doesNotMatch(doctor.stdout, /chmod/);
+        }), { redirectUrl: `http://localhost:${port}/` })
+    ),
+);

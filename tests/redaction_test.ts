@@ -524,6 +524,8 @@ test("login() does not tell the state that an opener's error names", () =>
       port: await freePort(),
       tokenEndpoint,
       signal: abort.signal,
+      store: false,
+      onStart: () => {},
       open: (url) => {
         state = new URL(url).searchParams.get("state")!;
         setTimeout(() => abort.abort());

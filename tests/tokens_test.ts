@@ -93,6 +93,8 @@ async function loginAt(
     serviceId: SERVICE_ID,
     port,
     tokenEndpoint,
+    store: false,
+    onStart: () => {},
     open: async (url) => {
       const state = new URL(url).searchParams.get("state");
       const query = `?code=${CODE}&state=${state}`;

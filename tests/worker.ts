@@ -93,7 +93,7 @@ function countCalls(): void {
   const { open } = fs;
   fs.open = async (...args: Parameters<typeof open>) => {
     const handle = await open(...args);
-    countNamed(handle, ["writeFile", "sync", "close"]);
+    countNamed(handle, ["writeFile", "sync", "truncate", "close"]);
     return handle;
   };
   // Not utimes: a timer calls it.

@@ -199,7 +199,7 @@ export const NO_STOPPING: string | false = process.platform === "win32"
   : false;
 
 /** More calls of the file system or of Redis than a refresh makes. */
-const MOST_CALLS = 40;
+const MOST_CALLS = 80;
 
 /**
  * Runs something at the first, second, third call and so on, in several lanes
