@@ -3,7 +3,14 @@
  * processes against the sandbox. What needs a terminal is in terminal_test.ts.
  */
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import {
+  mkdir,
+  readdir,
+  readFile,
+  rmdir,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
@@ -402,14 +409,38 @@ describe("login --complete", TOGETHER, () => {
       assertDone(await complete(desk, href));
     }));
 
-  it("prints the reply though it cannot be saved", () =>
+  it("spends no code whose tokens cannot be saved, and can be tried again", () =>
     withDesk(async (desk) => {
       const { href } = await redirectOf(desk);
       // A folder where the file should be.
-      await mkdir(join(desk.store, "default.json"));
-      const { code, stdout } = await complete(desk, href);
-      assert.equal(code, 1);
-      assert.equal(JSON.parse(stdout).message, "success");
+      const file = join(desk.store, "default.json");
+      await mkdir(file);
+      assertFailed(
+        await complete(desk, href),
+        1,
+        /Cannot read .*default\.json/,
+      );
+      assert.equal(desk.sandbox.count("/api/v2/token/get"), 0);
+      await rmdir(file);
+      assertDone(await complete(desk, href));
+    }));
+
+  it("shows no link for tokens that cannot be saved, or for a name's twin", () =>
+    withDesk(async (desk) => {
+      await mkdir(desk.store);
+      await writeFile(join(desk.store, "bad.json"), "{");
+      await writeFile(join(desk.store, "Shop.json"), "{");
+      for (
+        const [profile, code, says] of [
+          ["bad", 1, /bad\.json is no token file, or damaged/],
+          ["shop", 2, /Cannot use the profile name "shop": some disks keep/],
+        ] as const
+      ) {
+        const args = ["login", "--start", "--profile", profile];
+        const ended = await desk.run(args);
+        assertFailed(ended, code, says);
+        assert.equal(ended.stdout, "");
+      }
     }));
 
   it("says so if no login was begun", () =>
@@ -639,6 +670,6 @@ describe("login in two steps", TOGETHER, () => {
       const file = await desk.write("no folder", "");
       const env = { TIKTOK_SHOP_HOME: join(dirname(file), "no folder", "x") };
       const ended = await desk.run(["login", "--start"], { env });
-      assertFailed(ended, 1, /Cannot save .*\nhint: check the folder's/);
+      assertFailed(ended, 1, /Cannot lock .*\nhint: check the folder's/);
     }));
 });
