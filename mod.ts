@@ -7194,29 +7194,28 @@ function linkRegion(link: string): Region | undefined {
   return /\.us(\.|$)/i.test(host) ? "us" : "row";
 }
 
-/** What each thing is, and where to find it. */
-const QUESTIONS: Record<string, [about: string, question: string]> = {
+/** What each thing is, where to find it, and what judges the answer. */
+const QUESTIONS: Record<
+  string,
+  [about: string, question: string, check: (text: string) => string]
+> = {
   "app-key": [
     "The app key has about 12 letters and digits: see your app in Partner " +
     "Center.",
     "App key: ",
+    checkAppKey,
   ],
   "service-id": [
     'The service id ends the "Copy authorization link"; the whole link will ' +
     "do.",
     "Service id: ",
+    readServiceId,
   ],
   "app-secret-file": [
     "The app secret stands beside the app key. It is not shown and not kept.",
     "App secret: ",
+    checkAppSecret,
   ],
-};
-
-/** What judges an answer; a flag's value is judged in the same way. */
-const ANSWER_CHECKS: Record<string, (text: string) => string> = {
-  "app-key": checkAppKey,
-  "service-id": readServiceId,
-  "app-secret-file": checkAppSecret,
 };
 
 /** Asks until the answer has the right shape. */
@@ -7225,13 +7224,13 @@ async function askFor(
   input: TerminalInput,
   signal: AbortSignal,
 ): Promise<string> {
-  const [about, question] = QUESTIONS[flag]!;
+  const [about, question, check] = QUESTIONS[flag]!;
   tell(about);
   for (;;) {
     const hidden = flag === "app-secret-file";
     const answer = await input.ask(question, { hidden, signal });
     try {
-      ANSWER_CHECKS[flag]!(answer);
+      check(answer);
       return answer;
     } catch (error) {
       tell(messageOf(error));
@@ -7703,7 +7702,8 @@ function ownCommand(): string[] {
   }
   if (isBin && env.npm_command) return ["npx", PROGRAM];
   if (isBin && asFound(argv[1]!, PROGRAM) === PROGRAM) return [PROGRAM];
-  return [asFound(execPath), ...execArgv, argv[1]!];
+  // Without "--" Node would read the flag --env-file that follows itself.
+  return [asFound(execPath), ...execArgv, "--", argv[1]!];
 }
 
 /** The name by which a shell finds a program, if it finds that one. */

@@ -1505,6 +1505,66 @@ describe("logout", TOGETHER, () => {
     }));
 });
 
+// === Commands that are printed
+
+describe("a command in a hint", POSIX, () => {
+  it("starts the program as it was started, whatever its folder", () =>
+    withDesk(async (desk) => {
+      const { stderr } = await run(desk, ["refresh", "--no-such-flag"]);
+      const [, line] = /\nhint: see (.+ --help)\n$/.exec(stderr)!;
+      const script = await desk.write("hint.sh", `cd /\n${line}\n`);
+      const { code, stdout } = await desk.startCommand(["sh", script]).ended;
+      assert.equal(code, 0);
+      assert.match(stdout, /^tiktok-shop-oauth2 \d/);
+    }));
+
+  it("logs in to the profile and the file that the error was about", () =>
+    withDesk(async (desk) => {
+      for (const [flag, value] of [["--profile", "b"], ["--file", "it's b"]]) {
+        const { stderr } = await run(desk, ["token", flag!, value!]);
+        const [, line] = /(?:again|first): (.+ login --.+)\n$/.exec(stderr)!;
+        const script = await desk.write("hint.sh", `${line} --start\n`);
+        const { code, stdout } = await desk.startCommand(["sh", script]).ended;
+        assert.equal(code, 0);
+        const { complete } = JSON.parse(stdout);
+        const word = value!.replace("'", "'\\''");
+        assert.ok(
+          complete.includes(`${flag} ${word}`) ||
+            complete.includes(`${flag} '${word}'`),
+          complete,
+        );
+      }
+    }));
+
+  it("is quoted for cmd and for PowerShell on Windows", () =>
+    withDesk(async (desk) => {
+      // There is no Windows here: the name of the system is all that differs.
+      const module = JSON.stringify(new URL("../mod.ts", import.meta.url));
+      const file = await desk.write(
+        "windows.mjs",
+        `import process from "node:process";
+        Object.defineProperty(process, "platform", { value: "win32" });
+        const { main } = await import(${module});
+        const files = ["C:\\\\a b\\\\", "@x", 'say "a"', "it's", "a,b", "a&b"];
+        for (const secret of files) {
+          await main(["login", "--start", "--app-secret-file", secret]);
+        }`,
+      );
+      const running = desk.startCommand(runtimeCommand(file));
+      const { stdout } = await running.ended;
+      const lines = [...stdout.matchAll(/"complete": (".*")/g)]
+        .map(([, text]) => JSON.parse(text!));
+      const words = ['"C:\\a b\\\\"', '"@x"', '"say \\"a\\""', '"it\'s"']
+        .concat('"a,b"', '"a&b"');
+      assert.equal(lines.length, words.length);
+      for (const [i, word] of words.entries()) {
+        const flag = `--app-secret-file ${word}`;
+        assert.ok(lines[i].includes(` ${flag} `), lines[i]);
+        assert.match(lines[i], / --complete "URL"$/);
+      }
+    }));
+});
+
 // === Damaged profiles, and faults of ours
 
 /** What is wrong in a token file whose access token can still be read. */

@@ -14,8 +14,9 @@ export { freePort, ON_DENO, ROOT } from "../scripts/tools.ts";
 /** The command that runs a TypeScript file on the runtime of this test. */
 export function runtimeCommand(file: string): string[] {
   // Processes that are killed leave Deno's cache of code locked or damaged.
-  const deno = ON_DENO ? ["run", "-A", "--no-code-cache"] : [];
-  return [process.execPath, ...deno, file];
+  const deno = ["run", "-A", "--no-code-cache"];
+  // Without "--" Node would read the flag --env-file that follows itself.
+  return [process.execPath, ...ON_DENO ? deno : ["--"], file];
 }
 
 /** The command that runs the program on the runtime of this test. */

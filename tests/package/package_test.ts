@@ -178,6 +178,19 @@ for (const major of NODES) {
       assertPrints(await runNpm("npx", args, on(node)), VERSION);
     });
 
+    it("prints commands that start it as it was started", async () => {
+      const wrong = "--nonsense";
+      const { output } = await runNpm("npx", [PACKAGE_NAME, wrong], on(node));
+      assert.match(output, /hint: see npx tiktok-shop-oauth2 --help\n/);
+      const bin = `node_modules/${PACKAGE_NAME}/esm/scripts/npm_bin.js`;
+      const { env } = on(node);
+      // As in a person's shell, though npm may have started this test.
+      const options = { cwd: folder, env: { ...env, npm_command: "" } };
+      const ended = await run(node, [bin, wrong], options);
+      const line = /hint: see (.*) --help\n/.exec(ended.output)?.[1] ?? "";
+      assert.match(line, /^\S*node(\.exe)? -- .*npm_bin\.js['"]?$/);
+    });
+
     it("ends with the exit code of the program", async () => {
       const bin = `node_modules/${PACKAGE_NAME}/esm/scripts/npm_bin.js`;
       const { code, stdout } = await run(node, [bin, "--nonsense"], on(node));
