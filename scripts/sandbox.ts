@@ -31,8 +31,9 @@
  * await sandbox.stop();
  * ```
  *
- * Nothing runs on import. It listens on 127.0.0.1 only, and its default
- * credentials open nothing anywhere else.
+ * Nothing runs on import. It listens on 127.0.0.1 only, answers to a loopback
+ * Host only and to no page of another origin, and remembers no more than the
+ * last requests and tokens. Its default credentials open nothing anywhere else.
  *
  * @module
  */
@@ -212,7 +213,7 @@ export interface SandboxRequest {
   query: Record<string, string>;
   /** The headers, by lower-case name. */
   headers: Record<string, string>;
-  /** The body as UTF-8 text. */
+  /** The first 16 KiB of the body as UTF-8 text. */
   body: string;
   /** The HTTP status of the answer; 0 as long as there is none. */
   status: number;
@@ -258,9 +259,9 @@ export interface Sandbox {
   readonly apiEndpoint: string;
   /** The `TIKTOK_SHOP_…` variables that point a program at this sandbox. */
   readonly env: Record<string, string>;
-  /** Every request so far, oldest first. */
+  /** The last 1,000 requests, oldest first. */
   readonly requests: SandboxRequest[];
-  /** How many requests came for a path. */
+  /** How many requests came for a path, those too that are forgotten. */
   count(path: string): number;
   /**
    * Makes the next `times` (by default 1, `Infinity` for all) requests there
@@ -316,6 +317,11 @@ const PARTNER = 3;
 const DAY = 86_400;
 /** More than a client takes, also of the API. */
 const HUGE = 33 * 1024 * 1024;
+const BODY_LIMIT = 64 * 1024 * 1024; // bytes; TikTok takes no larger upload
+/** What is kept of requests: with less, a long run would fill the memory. */
+const KEPT_REQUESTS = 1000;
+const KEPT_BODY = 16 * 1024; // bytes
+const KEPT_ENTRIES = 10_000; // codes, tokens and paths, of each
 const JSON_TYPE = "application/json; charset=utf-8";
 const ORDERS_PER_SHOP = 25;
 
@@ -577,6 +583,7 @@ interface World {
   readonly refreshTokens: Map<string, Grant>;
   readonly queues: Record<SandboxWhere, { fault: Fault; left: number }[]>;
   readonly requests: SandboxRequest[];
+  readonly counts: Map<string, number>;
   readonly stopping: AbortController;
   origin: string;
   codesIssued: number;
@@ -596,6 +603,7 @@ function createWorld(options: SandboxOptions): World {
     refreshTokens: new Map(),
     queues: { authorize: [], token: [], refresh: [], api: [] },
     requests: [],
+    counts: new Map(),
     stopping: new AbortController(),
     origin: "",
     codesIssued: 0,
@@ -647,6 +655,13 @@ function newSecret(seller: SandboxSeller, bytes: number): string {
   return prefix + randomBytes(bytes).toString("base64url");
 }
 
+/** Sets a member; the oldest one makes room for it. */
+function keep<T>(map: Map<string, T>, key: string, value: T): void {
+  map.set(key, value);
+  if (map.size <= KEPT_ENTRIES) return;
+  for (const oldest of map.keys()) return void map.delete(oldest);
+}
+
 function accountAt(world: World, index: number): SandboxSeller {
   const seller = world.accounts[index];
   if (seller === undefined) throw new RangeError(`No seller ${index} exists`);
@@ -665,7 +680,7 @@ function issueCode(
   const atToken = steps.map((step) =>
     step.filter((fault) => happensAt(fault, "token"))
   );
-  world.codes.set(code, {
+  keep(world.codes, code, {
     seller,
     expires: seconds(world) + world.settings.codeLife,
     steps: atToken.filter((step) => step.length > 0),
@@ -892,7 +907,7 @@ function refresh(world: World, call: Call, faults: Set<FaultName>): Reply {
 
 function newRefreshToken(world: World, grant: Grant): string {
   const token = newSecret(grant.seller, 36);
-  world.refreshTokens.set(token, grant);
+  keep(world.refreshTokens, token, grant);
   return token;
 }
 
@@ -911,7 +926,7 @@ function tokenReply(
   const { seller } = grant;
   const token = newSecret(seller, 48);
   const expires = seconds(world) + Math.floor(world.settings.accessTokenLife);
-  world.accessTokens.set(token, { grant, expires });
+  keep(world.accessTokens, token, { grant, expires });
   const data = spoilData({
     access_token: token,
     access_token_expire_in: expires,
@@ -1383,7 +1398,8 @@ footer { margin-top: 1.25rem; font-size: .875rem; color: var(--quiet); }
 
 const PRIVATE_HEADERS = {
   "cache-control": "no-store",
-  "referrer-policy": "no-referrer",
+  // Not no-referrer: the page's own form would come with the Origin "null".
+  "referrer-policy": "same-origin",
   "x-content-type-options": "nosniff",
 };
 
@@ -1535,11 +1551,16 @@ async function serve(
   if (!target.startsWith("/") || !URL.canParse(world.origin + target)) {
     return send(world, response, text(400, "Bad Request"), []);
   }
+  const foreign = foreignRefusal(request);
+  if (foreign) return send(world, response, foreign, []);
   const url = new URL(world.origin + target);
   const record = recordOf(world, request, url);
-  world.requests.push(record);
+  remember(world, record);
   const bytes = await readBody(request);
-  record.body = bytes.toString();
+  if (bytes === undefined) {
+    return send(world, response, text(413, "Content Too Large"), []);
+  }
+  record.body = bytes.subarray(0, KEPT_BODY).toString();
   const { method, path, headers } = record;
   const where = whereOf(path);
   const query = url.searchParams;
@@ -1557,6 +1578,26 @@ async function serve(
     send(world, response, reply, faults);
   }
   world.settings.onRequest(record);
+}
+
+/**
+ * Refuses what a page of another site sends: by a name of its own that leads
+ * to 127.0.0.1, or with its own origin.
+ */
+function foreignRefusal({ headers }: IncomingMessage): Reply | undefined {
+  const { host = "", origin } = headers;
+  if (!/^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i.test(host)) {
+    return text(421, "Misdirected Request: the Host is none of loopback's");
+  }
+  if (origin === undefined || origin === `http://${host}`) return undefined;
+  return text(403, "Forbidden: this comes from a page of another origin");
+}
+
+function remember(world: World, record: SandboxRequest): void {
+  const { requests, counts } = world;
+  requests.push(record);
+  if (requests.length > KEPT_REQUESTS) requests.shift();
+  keep(counts, record.path, (counts.get(record.path) ?? 0) + 1);
 }
 
 function recordOf(
@@ -1578,10 +1619,18 @@ function recordOf(
   };
 }
 
-async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) chunks.push(Buffer.from(chunk));
-  return Buffer.concat(chunks);
+/** The body; undefined if it is too large, once all of it was read. */
+async function readBody(
+  request: IncomingMessage,
+): Promise<Buffer | undefined> {
+  let chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request) {
+    size += chunk.length;
+    if (size > BODY_LIMIT) chunks = [];
+    else chunks.push(Buffer.from(chunk));
+  }
+  return size > BODY_LIMIT ? undefined : Buffer.concat(chunks);
 }
 
 async function pause(
@@ -1716,7 +1765,7 @@ function sandboxOf(world: World, server: Server, port: number): Sandbox {
     apiEndpoint: origin,
     env: environment(world),
     requests,
-    count: (path) => requests.filter((one) => one.path === path).length,
+    count: (path) => world.counts.get(path) ?? 0,
     fail: (where, fault, times = 1) => queueFault(world, where, fault, times),
     issueCode: (seller = 0, fault = world.settings.fault) =>
       issueCode(world, accountAt(world, seller), parseFaults(fault)),

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
@@ -15,6 +16,8 @@ import type {
   SandboxSeller,
   SandboxWhere,
 } from "../scripts/sandbox.ts";
+
+import { runtimeCommand, start } from "./helpers.ts";
 
 // === Helpers
 
@@ -229,6 +232,105 @@ test("Sandbox[Symbol.asyncDispose]() stops it", async () => {
   await assert.rejects(fetch(sandbox.origin));
 });
 
+/** The status that a raw request gets. */
+async function statusOf(
+  { port }: Sandbox,
+  method: string,
+  target: string,
+  headers: Record<string, string>,
+): Promise<number> {
+  const socket = connect(port, "127.0.0.1");
+  const lines = Object.entries({ ...headers, Connection: "close" })
+    .map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  const body = "decision=approve";
+  socket.write(
+    `${method} ${target} HTTP/1.1\r\n${lines}` +
+      (method === "POST"
+        ? `Content-Length: ${body.length}\r\n\r\n${body}`
+        : "\r\n"),
+  );
+  let answer = "";
+  for await (const chunk of socket) answer += chunk;
+  return Number(answer.split(" ")[1]);
+}
+
+test("The sandbox answers to a loopback Host only", () =>
+  withSandbox({}, async (sandbox) => {
+    const { port } = sandbox;
+    const status = (Host: string) =>
+      statusOf(sandbox, "GET", "/open/authorize", { Host });
+    for (const name of ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"]) {
+      assert.equal(await status(`${name}:${port}`), 404, name);
+      assert.equal(await status(name), 404, name);
+    }
+    const others = ["evil.com", `evil.com:${port}`, "localhost.evil.com", ""];
+    for (const name of [...others, "127.0.0.1.evil.com", "192.168.0.7"]) {
+      assert.equal(await status(name), 421, name);
+    }
+    assert.equal(sandbox.count("/open/authorize"), 8);
+  }));
+
+test("A page of another origin approves nothing at the sandbox", () =>
+  withSandbox({}, async (sandbox) => {
+    const url = new URL(authorizeUrl(sandbox));
+    const target = url.pathname + url.search;
+    const Host = url.host;
+    const post = (headers: Record<string, string>) =>
+      statusOf(sandbox, "POST", target, { Host, ...headers });
+    const own: Record<string, string>[] = [{}, { Origin: sandbox.origin }];
+    for (const headers of own) assert.equal(await post(headers), 302);
+    const others = ["https://evil.com", "null", "http://127.0.0.1:1", ""];
+    for (const Origin of [...others, `https://${Host}`]) {
+      assert.equal(await post({ Origin }), 403, Origin);
+    }
+  }));
+
+test("The sandbox forgets old requests and the ends of large bodies", () =>
+  withSandbox({}, async (sandbox) => {
+    const send = (path: string, body?: Uint8Array) =>
+      ask(sandbox.origin + path, { method: "POST", body: body as BodyInit });
+    const body = new Uint8Array(1 << 20).fill(97);
+    for (let i = 0; i < 3; i++) await send("/large", body);
+    const [large] = sandbox.requests;
+    assert.equal(large!.body.length, 16 * 1024);
+    const lane = async () => {
+      for (let i = 0; i < 260; i++) await send("/small");
+    };
+    await Promise.all([lane(), lane(), lane(), lane()]);
+    assert.equal(sandbox.requests.length, 1000);
+    assert.ok(!sandbox.requests.includes(large!));
+    assert.equal(sandbox.count("/small"), 1040);
+    assert.equal(sandbox.count("/large"), 3);
+  }));
+
+test("The sandbox's memory does not grow with what it is sent", {
+  skip: process.platform !== "linux" && "it reads /proc",
+}, async () => {
+  const line = [...runtimeCommand(PROGRAM), "--port", "0", "--env"];
+  const { child, until } = start(line, { input: "open" });
+  try {
+    const [, origin] = await until(/API_ENDPOINT=(http\S+)/);
+    const body = new Uint8Array(8 << 20).fill(98);
+    const send = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        await ask(`${origin}/large`, { method: "POST", body });
+      }
+    };
+    await send(5);
+    const before = residentMiB(child.pid!);
+    await send(25); // 200 MiB
+    const grown = residentMiB(child.pid!) - before;
+    assert.ok(grown < 120, `${grown} MiB`);
+  } finally {
+    child.kill();
+  }
+});
+
+function residentMiB(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;
+}
+
 test("Sandbox.requests holds every request, answered or not", async () => {
   const seen: string[] = [];
   const options: SandboxOptions = {
@@ -282,7 +384,7 @@ test("The authorize page can be read and used without script", () =>
     assert.match(policy, /^default-src 'none'; style-src 'sha256-/);
     assert.doesNotMatch(policy, /form-action|unsafe/);
     assert.equal(page.headers.get("cache-control"), "no-store");
-    assert.equal(page.headers.get("referrer-policy"), "no-referrer");
+    assert.equal(page.headers.get("referrer-policy"), "same-origin");
     assert.equal(page.headers.get("x-content-type-options"), "nosniff");
   }));
 
@@ -1142,7 +1244,9 @@ test("The server survives odd requests", () =>
     const status = await rawStatus(sandbox.port, "GET *");
     assert.match(status, /^HTTP\/1\.1 400/);
     const broken = connect(sandbox.port, "127.0.0.1");
-    broken.write("POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nab");
+    broken.write(
+      "POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nab",
+    );
     while (sandbox.count("/x") === 0) await new Promise(setImmediate);
     broken.destroy();
     assert.equal((await exchange(sandbox, sandbox.issueCode())).code, 0);
@@ -1150,7 +1254,9 @@ test("The server survives odd requests", () =>
 
 async function rawStatus(port: number, start: string): Promise<string> {
   const socket = connect(port, "127.0.0.1");
-  socket.write(`${start} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`);
+  socket.write(
+    `${start} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`,
+  );
   const [chunk] = await once(socket, "data");
   socket.destroy();
   return String(chunk);
