@@ -29,7 +29,7 @@ import {
 // Each secret holds what URLs and JSON escape, around letters that nothing
 // escapes: wherever those are found, the secret can be read.
 const SECRETS = {
-  app_secret: `S+/=%"\\'~!(*)éQzAppSecretQz&x`,
+  app_secret: `S+/=%"\\'~!(*)QzAppSecretQz&x`,
   auth_code: `ROW_c+/==%2F"\\QzAuthCodeQz#?☃&y`,
   refresh_token: `GCP_r+/==%2F"QzRefreshTokenQz😀&z`,
   access_token: "GCP_QzAccessTokenQz",
