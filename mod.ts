@@ -37,10 +37,36 @@
  * `hint` that names the next step; wrong arguments are a `TypeError` or a
  * `RangeError`. No secret is ever part of an error's text.
  *
+ * The sections of this file, each found by `// === Name`:
+ *
+ * - Errors: the one error class and its kinds, misuse, redacted evidence
+ * - Types: TikTok's reply, what is stored beside it, shops, HTTP options
+ * - Login: `login()` and `startAuth()`, saving under the seller's profile
+ * - Authorization link: the link that a person opens, by region and user type
+ * - Redirect: judges a redirect and a request; pure
+ * - Callback: a login under way, its states and its answers
+ * - Tokens: the two token requests and how their replies are judged
+ * - Access tokens: a valid token for a profile, one refresh for all callers
+ * - Signed API calls: `signature()`, `callApi()`, shops and their ciphers
+ * - Webhooks: verifies and reads TikTok's notifications
+ * - Token stores: the interface, locks, profile names, the memory store
+ * - File store: one file per profile, replaced atomically, locked by a folder
+ * - Redis store: for many machines, with a fencing check
+ * - Loopback server: `Deno.serve`, and `node:http` behind the same handler
+ * - Browser: the commands that open a link on each system
+ * - HTTP: one bounded call, TikTok's envelope and codes, retries
+ * - Values: JSON with large integers, foreign text, redaction
+ * - Time: durations, waits, limits on how much runs at once
+ * - Checks: app key, secret, service id, endpoints, ports
+ * - Runtime: what differs between Deno, Node and the systems
+ * - Program: `main()`, then flags, settings, output, terminal, and one
+ *   sub-section (`// --- name`) for each command
+ * - Pages: what the browser shows
+ * - Texts: the pages' words in 13 languages, styles and scripts
+ * - Guard: runs the program if this file was started
+ *
  * @module
  */
-
-// === Imports
 
 /** The `node:` built-ins in use; see {@linkcode node}. */
 interface Builtins {
@@ -97,142 +123,10 @@ function node<Name extends keyof Builtins>(name: Name): Builtins[Name] {
   return RUNTIME.process.getBuiltinModule(name) as Builtins[Name];
 }
 
-// === Constants
-
 /** The version of this module, that of the package. */
 export const VERSION: string = "1.0.0";
 
 const PROGRAM = "tiktok-shop-oauth2";
-const DEFAULT_PORT = 3017;
-const DEFAULT_TIMEOUT = 300; // seconds
-const DEFAULT_TOKEN_ENDPOINT = "https://auth.tiktok-shops.com/api/v2/token/get";
-const DEFAULT_REFRESH_ENDPOINT =
-  "https://auth.tiktok-shops.com/api/v2/token/refresh";
-const DEFAULT_API_ENDPOINT = "https://open-api.tiktokglobalshop.com";
-
-/** What bounds a request: the ms it may take, the bytes of its reply. */
-interface Limits {
-  time: number;
-  size: number;
-}
-
-const TOKEN_LIMITS: Limits = { time: 30_000, size: 1 << 20 };
-/** A page of 100 orders has megabytes, and so has an upload. */
-const API_LIMITS: Limits = { time: 120_000, size: 32 << 20 };
-const RETRIES = 3;
-const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
-const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
-const FLUSH_PATIENCE = 500; // ms an answer may take to reach the browser
-/** Bytes; browsers send the cookies of all other programs on localhost too. */
-const HEADER_LIMIT = 128 << 10;
-
-/** Where sellers, partners and creators authorize an app (official guide). */
-const AUTHORIZATION_ENDPOINTS: Record<Region, Record<UserType, string>> = {
-  row: {
-    seller: "https://services.tiktokshop.com/open/authorize",
-    partner: "https://partner.tiktokshop.com/open/authorize",
-    creator: "https://shop.tiktok.com/alliance/creator/auth",
-  },
-  us: {
-    seller: "https://services.us.tiktokshop.com/open/authorize",
-    partner: "https://partner.us.tiktokshop.com/open/authorize",
-    creator: "https://shop.tiktok.com/alliance/creator/auth",
-  },
-};
-
-const LOGIN_AGAIN = `log in again: ${PROGRAM} login`;
-
-/** What TikTok means by a code. */
-interface Meaning {
-  /** The codes; left out if the message alone tells. */
-  codes?: readonly number[];
-  /** Tells the messages of one code apart. */
-  match?: RegExp;
-  kind?: ErrorKind;
-  hint: string;
-  /** What makes the call worth making again, once (`wait`: three times). */
-  cure?: Cure;
-  /** TikTok may have carried out the call all the same. */
-  isDoubtful?: true;
-}
-
-const TOKEN_INVALID: Meaning = {
-  kind: "login_required",
-  hint: `the access token is not valid, ${LOGIN_AGAIN}`,
-  cure: "reload",
-};
-const IP_REFUSED =
-  "add this machine's IP address to the app's IP allow list in Partner Center";
-
-/** TikTok's codes; the first row that fits counts. The README shows them. */
-const TIKTOK_CODES: readonly Meaning[] = [
-  {
-    codes: [36004001],
-    kind: "login_required",
-    hint: `the refresh token has expired, ${LOGIN_AGAIN}`,
-  },
-  { codes: [36004003], hint: "check the app secret" },
-  {
-    codes: [36004004],
-    hint: "the code was used before, is older than 30 minutes or belongs to " +
-      `another app, ${LOGIN_AGAIN}`,
-  },
-  {
-    codes: [36004005],
-    kind: "login_required",
-    hint: `the seller's authorization is gone, ${LOGIN_AGAIN}`,
-  },
-  { codes: [105001, 36009005], ...TOKEN_INVALID },
-  { codes: [36009004], match: /access.token\W+header/i, ...TOKEN_INVALID },
-  {
-    codes: [36009004],
-    match: /shop_cipher\b.*\bnot (required|wanted)/i,
-    hint: "name no shop: this call takes no shop_cipher",
-    cure: "without-cipher",
-  },
-  {
-    codes: [36009004],
-    hint: "read TikTok's message: it tells what is wrong with the call",
-    cure: "host-time",
-  },
-  {
-    codes: [105002],
-    hint: `the access token has expired, refresh it: ${PROGRAM} refresh`,
-    cure: "refresh",
-  },
-  {
-    codes: [105005],
-    hint: `enable the scope for the app in Partner Center, then ${LOGIN_AGAIN}`,
-  },
-  { codes: [106001], hint: "the signature is wrong, check the app secret" },
-  {
-    codes: [106013],
-    hint: "say for which shop with --shop ID (option shop)",
-    cure: "with-cipher",
-  },
-  { codes: [36009002], hint: "too many calls, wait a minute", cure: "wait" },
-  {
-    codes: [36009003],
-    hint: "TikTok had an internal error, try again in a minute",
-    cure: "wait",
-    isDoubtful: true,
-  },
-  {
-    codes: [36009007],
-    hint: "TikTok timed out, try again in a minute",
-    cure: "wait",
-    isDoubtful: true,
-  },
-  { codes: [36009009], hint: "there is no such path, check the call" },
-  { codes: [36009010], hint: "the path takes another method, check the call" },
-  { codes: [36009014], hint: "there is no such version, check the path" },
-  { codes: [36009033], hint: IP_REFUSED },
-  {
-    match:
-      /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i,
-    hint: IP_REFUSED,
-  },
-];
 
 // === Errors
 
@@ -336,210 +230,6 @@ export class TikTokShopError extends Error {
   }
 }
 
-const SECRET_NAMES = "app_secret|auth_code|code|access_token|refresh_token|" +
-  "sign|state|x-tts-access-token";
-
-/** `name=value` in URLs and forms, and in a URL inside of another. */
-const SECRET_PARAMETER = new RegExp(
-  `((?:\\b|(?<=%(?:25)*(?:26|3F)))(?:${SECRET_NAMES}))` +
-    `(?:(=)[^&\\s"'<>#;]+|` +
-    `(%(?:25)*3D)(?:(?!%(?:25)*26)[^&\\s"'<>#;])+)`,
-  "gi",
-);
-/** `"name":"value"` in JSON, and in JSON inside of JSON. */
-const SECRET_MEMBER = new RegExp(
-  `("(?:${SECRET_NAMES})\\\\*"\\s*:\\s*)\\\\*"(?:[^"\\\\]|\\\\.)*"?`,
-  "gi",
-);
-/** The name of a member that is a secret, if it is text. */
-const SECRET_NAME = new RegExp(`^(?:${SECRET_NAMES})$`, "i");
-const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
-/** User and password in a URL. */
-const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
-
-/**
- * The one redactor, for URLs, JSON, headers and messages: replaces the values
- * of secret names, and `secrets` wherever they occur, by `***`. It takes time
- * in proportion to the text, and what it cannot redact it does not show.
- */
-function redact(text: string, secrets: readonly string[] = []): string {
-  try {
-    return hideSecrets(text, secrets)
-      .replace(SECRET_PARAMETER, "$1$2$3***")
-      .replace(SECRET_MEMBER, '$1"***"')
-      .replace(SECRET_HEADER, "$1$2***")
-      .replace(SECRET_USER, "$1***@");
-  } catch {
-    return UNSHOWN;
-  }
-}
-
-const UNSHOWN = "(a text that could not be redacted)";
-const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
-
-/**
- * Replaces secrets, however they are encoded: both sides are unescaped step by
- * step, and every step of the text is searched for every step of the secret.
- * No RegExp is made of a secret: it can be too long for one, or slow.
- */
-function hideSecrets(text: string, secrets: readonly string[]): string {
-  const long = secrets.filter((secret) => secret.length >= SHORTEST_SECRET);
-  if (long.length === 0) return text;
-  const steps = long.map((secret) => [...unescapings(secret)]);
-  // What has no ASCII to be found by is not looked for, but shows nothing.
-  const isVague = steps.some(([step]) => step!.text.length < SHORTEST_SECRET);
-  if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
-  const words = new Map(
-    steps.flat().flatMap((step) => [step, withoutEnds(step)])
-      .filter(({ text }) => text.length >= SHORTEST_SECRET)
-      .map((word) => [word.text, word]),
-  );
-  let ranges: [from: number, to: number][] = [];
-  for (const step of unescapings(text)) {
-    const lists = [...words.values()].map((word) => occurrences(step, word));
-    ranges = ranges.concat(...lists);
-  }
-  ranges.sort(([a], [b]) => a - b);
-  let [result, done] = ["", 0];
-  for (const [from, to] of ranges) {
-    // One may be a part of another, or overlap it.
-    if (from >= done) result += `${text.slice(done, from)}***`;
-    done = Math.max(done, to);
-  }
-  return result + text.slice(done);
-}
-
-/** A long secret without what a "%" or "u" beside it may take for its own. */
-function withoutEnds(step: Unescaped): Unescaped {
-  const { text, codes } = step;
-  if (text.length < 24) return step;
-  return { ...step, text: text.slice(5, -5), codes: codes.subarray(5, -5) };
-}
-
-const SHORTEST_SECRET = 4; // characters
-const UNESCAPED = 6; // times that a text may be encoded
-
-/** A text without its escapes, and where its characters were before. */
-interface Unescaped {
-  text: string;
-  /** The text's characters, each of which is ASCII. */
-  codes: Uint8Array;
-  starts: ArrayLike<number>;
-  ends: ArrayLike<number>;
-}
-
-/** A text folded, then its escapes resolved again and again. */
-function* unescapings(text: string): Generator<Unescaped> {
-  let step = fold(text);
-  yield step;
-  for (let n = 0; n < UNESCAPED; n++) {
-    const next = fold(step.text, step);
-    if (next.text.length === step.text.length) return;
-    yield step = next;
-  }
-}
-
-/**
- * What remains of a text in every encoding: printable ASCII in lower case. A
- * backslash is dropped, so `\"` is `"` and `\u0041` is `u0041`. Given the step
- * before, `%41` and `u0041` become what they stand for.
- */
-function fold(text: string, before?: Unescaped): Unescaped {
-  const codes = new Uint8Array(text.length);
-  const starts = new Uint32Array(text.length);
-  const ends = new Uint32Array(text.length);
-  let size = 0;
-  for (let i = 0, next = 0; i < text.length; i = next) {
-    let code = text.charCodeAt(i);
-    next = i + 1;
-    const digits = code === 37 ? 2 : code === 117 ? 4 : 0; // "%", "u"
-    const value = before && digits ? hexAt(text, next, digits) : -1;
-    if (value >= 0) [code, next] = [value, next + digits];
-    const folded = FOLDED[code];
-    if (!folded) continue;
-    codes[size] = folded;
-    starts[size] = before?.starts[i] ?? i;
-    ends[size++] = before?.ends[next - 1] ?? next;
-  }
-  const found = codes.subarray(0, size);
-  return { text: new TextDecoder().decode(found), codes: found, starts, ends };
-}
-
-/** What {@linkcode fold} makes of each ASCII code; 0: it is dropped. */
-const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
-  const c = String.fromCharCode(code);
-  if (code < 32) return "btnvfr".charCodeAt(code - 8) || 0; // "\n" is n
-  if (c === "+") return 32; // a space, in forms
-  return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
-});
-
-/** The number that so many lower-case hex digits stand for; else -1. */
-function hexAt(text: string, at: number, digits: number): number {
-  let value = 0;
-  for (let i = at; i < at + digits; i++) {
-    const code = text.charCodeAt(i);
-    const digit = code >= 97 ? code - 87 : code - 48; // "a", "0"
-    if (!(digit >= 0 && digit < 16) || (code > 57 && code < 97)) return -1;
-    value = value * 16 + digit;
-  }
-  return value;
-}
-
-/**
- * Where a word was before the unescaping: in order, overlapping ones as one.
- * By Knuth, Morris and Pratt: no text makes it slow. On bytes: V8 was seen to
- * copy a joined string anew for each of its characters.
- */
-function occurrences(
-  { text, codes, starts, ends }: Unescaped,
-  { text: word, codes: wanted }: Unescaped,
-): [from: number, to: number][] {
-  const found: [from: number, to: number][] = [];
-  // Most often it is nowhere, which this tells many times faster.
-  const first = text.indexOf(word.slice(0, 16));
-  if (first < 0) return found;
-  const back = new Uint32Array(wanted.length);
-  const matched = (k: number, code: number) => {
-    while (k > 0 && wanted[k] !== code) k = back[k - 1]!;
-    return wanted[k] === code ? k + 1 : k;
-  };
-  for (let i = 1; i < wanted.length; i++) {
-    back[i] = matched(back[i - 1]!, wanted[i]!);
-  }
-  for (let i = first, k = 0; i < codes.length; i++) {
-    k = matched(k, codes[i]!);
-    if (k < wanted.length) continue;
-    const [from, to] = [starts[i - k + 1]!, ends[i]!];
-    const last = found.at(-1);
-    if (last && from < last[1]) last[1] = to;
-    else found.push([from, to]);
-  }
-  return found;
-}
-
-/** Control, bidi and zero-width characters, which could forge a terminal. */
-const UNPRINTABLE = new RegExp(
-  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
-    "\\u2060-\\u206f\\ufeff]",
-  "g",
-);
-
-/** Foreign text made safe to show on one line of a terminal. */
-function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (c) => c === "\n" ? " " : "\ufffd");
-}
-
-/** An error's text without secrets: fetch errors name whole URLs. */
-function messageOf(error: unknown, secrets: readonly string[] = []): string {
-  const { message, errors } = (error ?? {}) as Partial<AggregateError>;
-  // Node tries all addresses of a host; its own message may then be empty.
-  const each = Array.isArray(errors) ? errors : [];
-  const texts = [message, ...each.map((one) => one?.message)].filter(Boolean);
-  return printable(
-    redact([...new Set(texts)].join("; ") || `${error}`, secrets),
-  );
-}
-
 /** A caller's mistake. The runtime's own TypeErrors are faults of ours. */
 function misuse(
   message: string,
@@ -553,6 +243,17 @@ const MISUSE = "ERR_MISUSE";
 
 function isMisuse(error: unknown): boolean {
   return codeOf(error) === MISUSE;
+}
+
+/** An error's text without secrets: fetch errors name whole URLs. */
+function messageOf(error: unknown, secrets: readonly string[] = []): string {
+  const { message, errors } = (error ?? {}) as Partial<AggregateError>;
+  // Node tries all addresses of a host; its own message may then be empty.
+  const each = Array.isArray(errors) ? errors : [];
+  const texts = [message, ...each.map((one) => one?.message)].filter(Boolean);
+  return printable(
+    redact([...new Set(texts)].join("; ") || `${error}`, secrets),
+  );
 }
 
 /** A redacted copy of an error, to be the `cause` of another. */
@@ -570,6 +271,31 @@ function evidence(
   // Not for ever: an error may be its own cause.
   if (cause === undefined || depth === 8) return copy;
   return Object.assign(copy, { cause: evidence(cause, secrets, depth + 1) });
+}
+
+function cancelledError(
+  reason: unknown,
+  what: "call" | "command" | "login" = "call",
+): TikTokShopError {
+  const why = typeof reason === "string" ? reason : messageOf(reason);
+  const message = `The ${what} was cancelled: ${why}`;
+  const hint = what === "login" ? LOGIN_AGAIN : "try again";
+  return new TikTokShopError("cancelled", message, { hint });
+}
+
+function codeOf(error: unknown): string {
+  return String((error as { code?: unknown } | undefined)?.code);
+}
+
+/** Whether an error is such a one, or one that lies beneath it. */
+function someCause(
+  error: unknown,
+  test: (error: Record<string, unknown>) => boolean,
+  depth = 0,
+): boolean {
+  // Not for ever: an error may be its own cause.
+  return isRecord(error) && depth < 8 &&
+    (test(error) || someCause(error.cause, test, depth + 1));
 }
 
 // === Types
@@ -838,26 +564,6 @@ function printLink({ url }: AuthFlow): void {
   console.error(`Open this link to authorize the app:\n\n${url}\n`);
 }
 
-/** Where a login keeps its tokens. */
-function storeOf({ store }: LoginOptions): TokenStore | undefined {
-  return store === false ? undefined : store ?? defaultStore();
-}
-
-/** Proves that a login's tokens can be saved, before its code is spent. */
-async function assertKeepable(options: LoginOptions): Promise<void> {
-  try {
-    const store = storeOf(options);
-    if (store) await assertSavable(store, options);
-  } catch (error) {
-    if (options.store || !(error instanceof TikTokShopError)) throw error;
-    // Nobody chose the default store: tell how to do without it.
-    throw new TikTokShopError(error.kind, error.message, {
-      cause: error.cause,
-      hint: `${error.hint}, or keep nothing (store: false)`,
-    });
-  }
-}
-
 async function keepTokens(
   reply: TokenReply,
   meta: TokenMeta,
@@ -980,7 +686,164 @@ export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
   return flow;
 }
 
+const DEFAULT_PORT = 3017;
+const DEFAULT_TIMEOUT = 300; // seconds
+
+/** Proves that a login's tokens can be saved, before its code is spent. */
+async function assertKeepable(options: LoginOptions): Promise<void> {
+  try {
+    const store = storeOf(options);
+    if (store) await assertSavable(store, options);
+  } catch (error) {
+    if (options.store || !(error instanceof TikTokShopError)) throw error;
+    // Nobody chose the default store: tell how to do without it.
+    throw new TikTokShopError(error.kind, error.message, {
+      cause: error.cause,
+      hint: `${error.hint}, or keep nothing (store: false)`,
+    });
+  }
+}
+
+/** Where a login keeps its tokens. */
+function storeOf({ store }: LoginOptions): TokenStore | undefined {
+  return store === false ? undefined : store ?? defaultStore();
+}
+
+function unsavedReason(reason: unknown): TikTokShopError {
+  const why = typeof reason === "string" ? reason : messageOf(reason);
+  return new TikTokShopError("store", `The tokens were not saved: ${why}`, {
+    hint: "keep the reply, as the code is spent",
+  });
+}
+
+/** Proves that a login under this profile can be saved. */
+async function assertSavable(
+  store: TokenStore,
+  { profile = "default", signal, onWarning }: WaitOptions & {
+    profile?: string;
+  },
+): Promise<void> {
+  const lock = await lockProfile(store, profile, { signal, onWarning });
+  try {
+    const twin = await caseTwin(store, profile);
+    if (twin !== undefined) {
+      throw misuse(
+        `Cannot use the profile name "${
+          printable(profile)
+        }": some disks keep ` +
+          `it in one file with "${printable(twin)}", use that or another name`,
+      );
+    }
+    await store.load(profile); // what it cannot read is not overwritten
+    await store.assertWritable?.(profile, lock, onWarning);
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Another profile that some disks keep in the same file as this one. */
+async function caseTwin(
+  store: TokenStore,
+  profile: string,
+): Promise<string | undefined> {
+  const folded = (name: string) => name.normalize().toUpperCase().toLowerCase();
+  const names = await store.list();
+  if (names.includes(profile)) return undefined;
+  return names.find((name) => folded(name) === folded(profile));
+}
+
+/**
+ * Saves the tokens of a login and returns the profile it chose: another
+ * seller's tokens are not overwritten unless `switch` is set.
+ */
+async function saveLogin(
+  store: TokenStore,
+  tokens: StoredTokens,
+  options: SaveOptions,
+): Promise<string> {
+  const save = async () => {
+    const slug = sellerSlug(tokens.data);
+    const wanted = options.profile ?? "default";
+    for (let n = 0;; n++) {
+      const profile = [wanted, slug][n] ?? `${slug}-${n}`;
+      // The wanted name was judged before the link was shown.
+      if (n > 0 && await caseTwin(store, profile)) continue;
+      if (await saveAs(store, profile, tokens, options)) return profile;
+    }
+  };
+  try {
+    return await abortable(save(), options.saveSignal, unsavedReason);
+  } catch (error) {
+    const { meta: _, ...reply } = tokens;
+    throw unsavedError(error, reply);
+  }
+}
+
+/** Saves under a profile, unless it holds another seller's tokens. */
+async function saveAs(
+  store: TokenStore,
+  profile: string,
+  tokens: StoredTokens,
+  { switch: overwrite, onWarning, saveSignal: signal }: SaveOptions,
+): Promise<boolean> {
+  const lock = await lockProfile(store, profile, { onWarning, signal });
+  try {
+    const held = await store.load(profile);
+    const same = held && sameSeller(held, tokens);
+    if (held && !same && !overwrite) return false;
+    const shops = same && held.meta.shops ? { shops: held.meta.shops } : {};
+    const meta = { ...shops, ...tokens.meta };
+    await store.save(profile, { ...tokens, meta }, lock);
+    return true;
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Carries the tokens that could not be saved, so that they are not lost. */
+function unsavedError(error: unknown, reply: TokenReply): TikTokShopError {
+  const { hint } = (error ?? {}) as { hint?: string };
+  // A store may name what it could not save: a database repeats the row.
+  const secrets = tokensOf(reply);
+  return new TikTokShopError("store", messageOf(error, secrets), {
+    cause: evidence(error, secrets),
+    hint,
+    reply: withToJson({ ...reply }) as TokenReply,
+  });
+}
+
+function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
+  const sameApp = !a.meta.app_key || !b.meta.app_key ||
+    a.meta.app_key === b.meta.app_key;
+  return sameApp && a.data.open_id === b.data.open_id;
+}
+
+/** A profile name made of the seller's. */
+function sellerSlug(data: TokenData): string {
+  for (const name of [data.seller_name, data.open_id]) {
+    const slug = textOf(name).toLowerCase()
+      .replace(pattern("[^\\p{L}\\p{N}]+", "gu"), "-").replace(/^-+|-+$/g, "")
+      .slice(0, 48);
+    if (isProfile(slug)) return slug;
+  }
+  return "seller";
+}
+
 // === Authorization link
+
+/** Where sellers, partners and creators authorize an app (official guide). */
+const AUTHORIZATION_ENDPOINTS: Record<Region, Record<UserType, string>> = {
+  row: {
+    seller: "https://services.tiktokshop.com/open/authorize",
+    partner: "https://partner.tiktokshop.com/open/authorize",
+    creator: "https://shop.tiktok.com/alliance/creator/auth",
+  },
+  us: {
+    seller: "https://services.us.tiktokshop.com/open/authorize",
+    partner: "https://partner.us.tiktokshop.com/open/authorize",
+    creator: "https://shop.tiktok.com/alliance/creator/auth",
+  },
+};
 
 /** Options of {@linkcode authorizationUrl}. */
 export interface AuthorizationUrlOptions {
@@ -1050,76 +913,7 @@ function linkIdentity(
   return { service_id: checkServiceId(options.serviceId) };
 }
 
-/** What a key must not have in it, and what to do about it. */
-const COPY_FAULTS: [RegExp, string][] = [
-  [/\s/, "has white space in it: copy it alone"],
-  [/^<|>$|^\$?\{.*\}$|^\[.*\]$/, "is in brackets: put your own there, without"],
-  [
-    /^["'`\u00ab\u2018-\u201f\uff02]|["'`\u00bb\u2018-\u201f\uff02]$/,
-    "has quotes around it: leave them out",
-  ],
-  [/^[\w-]*(?:key|secret|id)[:=]/i, "has a name in front of it: leave it out"],
-  [
-    /[^\x21-\x7e]/,
-    "has an invisible or full-width character in it: copy it again",
-  ],
-];
-
-/** A key as it was copied from Partner Center, or what is wrong with it. */
-function checkCopied(what: string, text: string | undefined): string {
-  if (!text) {
-    throw misuse(
-      `The ${what} is missing: copy it from your app in Partner Center`,
-    );
-  }
-  const fault = COPY_FAULTS.find(([form]) => form.test(text));
-  if (!fault) return text;
-  throw misuse(`The ${what} ${fault[1]}`);
-}
-
-function checkAppKey(appKey: string | undefined): string {
-  const key = checkCopied("app key", appKey);
-  // Not shown, for it may well be that.
-  const other = key.length >= 30
-    ? "The app key looks like the app secret"
-    : /^\d{15,}$/.test(key)
-    ? `"${key}" looks like a service id`
-    : undefined;
-  if (!other) return key;
-  throw misuse(`${other}: an app key has about 12 letters and digits`);
-}
-
-function checkServiceId(serviceId: string | undefined): string {
-  const id = serviceId && checkCopied("service id", serviceId);
-  if (id && /^\d+$/.test(id)) return id;
-  // Nothing as long as an app secret is shown: it may have been mixed up.
-  const shown = id && id.length < 30 ? ` "${id}"` : "";
-  throw misuse(
-    `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
-      "about 19 digits and stands at the end of the authorization link in " +
-      "Partner Center; the app key is something else",
-  );
-}
-
-/** An endpoint as a URL: https, or http to a loopback host only. */
-function endpointUrl(text: string, what: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  const secure = url?.protocol === "https:" ||
-    (url?.protocol === "http:" && isLoopback(url.hostname));
-  if (url && secure && !url.username && !url.password && !url.hash) return url;
-  throw misuse(
-    `Cannot use the ${what} "${printable(redact(text))}": it must be an ` +
-      "https URL, or an http URL of a loopback host, without credentials and " +
-      "fragment",
-  );
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" ||
-    /^127(\.\d{1,3}){3}$/.test(hostname);
-}
-
-// === Callback
+// === Redirect
 
 /** What a redirect says, once its state was judged. */
 type Judgement =
@@ -1170,17 +964,6 @@ function redirectError(error: string): TikTokShopError {
     `TikTok sent the browser back with the error "${shown}"`,
     { hint: `check the app in Partner Center, then ${LOGIN_AGAIN}` },
   );
-}
-
-/**
- * Compares two texts in a time that does not tell where they differ; that of
- * their lengths is no secret. Without hashes, of which each would keep memory
- * until some later time, though a stranger may ask 100,000 times.
- */
-function sameText(a: string, b: string): boolean {
-  const encoder = new TextEncoder();
-  const [x, y] = [encoder.encode(a), encoder.encode(b)];
-  return x.length === y.length && node("node:crypto").timingSafeEqual(x, y);
 }
 
 /** What {@linkcode parseRedirect} read. */
@@ -1310,9 +1093,6 @@ interface Expected {
   state: string;
 }
 
-/** Why a redirect that came is not used; see {@linkcode UNUSED}. */
-type Unused = keyof typeof UNUSED;
-
 /** The gate's verdict: an answer, or a redirect that may be acted on. */
 type Verdict =
   | {
@@ -1425,170 +1205,88 @@ function ownPaths(options: StartAuthOptions, redirectUrl: string): Set<string> {
   return new Set([pathname, ...relayed, options.path ?? pathname]);
 }
 
-/** Goes with every 405, and answers OPTIONS. */
-const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
-
-const REASONS: Record<number, string> = {
-  200: "OK",
-  400: "Bad request",
-  404: "Not found",
-  405: "Method not allowed",
-  421: "Misdirected request",
-  431: "Request header fields too large",
-  500: "Internal error",
-};
-
-/** An answer without a page. */
-function plainAnswer(
-  status: number,
-  headers: Record<string, string> = {},
-): Response {
-  const text = status === 204 ? null : `${REASONS[status] ?? status}\n`;
-  const type = { "Content-Type": "text/plain; charset=utf-8" };
-  return new Response(text, {
-    status,
-    headers: { ...safeHeaders(), ...(text === null ? {} : type), ...headers },
-  });
+/** The redirect URL, as it must be registered for the app. */
+function callbackUrl(
+  options: Pick<StartAuthOptions, "host" | "path" | "redirectUrl" | "tls">,
+  port: number,
+): string {
+  if (options.redirectUrl) return options.redirectUrl;
+  const { host = "localhost", path = "/", tls } = options;
+  return `${tls ? "https" : "http"}://${host}:${port}${path}`;
 }
 
-/**
- * The codes that came without state. One at a time is held to be asked about;
- * a second one voids both, as nobody can tell which of them is the person's.
- */
-class StatelessCodes {
-  #held: string | undefined;
-  #questions = 3; // in one login
-  readonly #dropped = new Set<string>();
-
-  /** What becomes of a code that has come. */
-  judge(code: string): "held" | "new" | "ambiguous" | "other" {
-    if (code === this.#held) return "held";
-    if (this.#held !== undefined) {
-      this.drop(this.#held);
-      this.#questions = 0;
-      return "ambiguous";
-    }
-    if (this.#questions === 0 || this.#dropped.has(code)) return "other";
-    this.#questions--;
-    this.#held = code;
-    return "new";
-  }
-
-  /** Lets go of a code that was decided on; false if it was void before. */
-  drop(code: string): boolean {
-    if (this.#held !== code) return false;
-    this.#held = undefined;
-    this.#dropped.add(code);
-    return true;
-  }
+/** Who takes the redirect in elsewhere must be told our port by the state. */
+function stateFor(random: string, redirectUrl: string, port: number): string {
+  const url = new URL(redirectUrl);
+  const own = isLoopback(url.hostname) && Number(url.port) === port;
+  return own ? random : `${random}.${port}`;
 }
 
-/**
- * The browser's side of a login: answers every request by the verdict of the
- * gate, and hands the login the redirects that may be acted on.
- */
-class Callback {
-  /** How often what came was not used. */
-  readonly unused = new Map<Unused, number>();
-  readonly #options: StartAuthOptions;
-  readonly #login: LoopbackFlow;
-  readonly #stateless = new StatelessCodes();
+// === Callback
 
-  constructor(options: StartAuthOptions, login: LoopbackFlow) {
-    this.#options = options;
-    this.#login = login;
-  }
+const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
 
-  answer(request: Request, expected: Expected): Answer {
-    const verdict = judgeRequest(request, expected);
-    const query = queryOf(request);
-    const { headers } = request;
-    const reader = { locale: query.get("locale"), headers };
-    if ("outcome" in verdict) {
-      return verdict.proven
-        ? this.#arrived(verdict.outcome, query, reader)
-        : this.#hold(verdict.outcome, query, reader);
-    }
-    const { status, page, unused } = verdict;
-    const reason = unused && this.note(unused);
-    return page
-      ? pageAnswer(status, page, reader, { reason })
-      : plainAnswer(status, verdict.headers);
-  }
+/** Why a redirect that came is not used; see {@linkcode UNUSED}. */
+type Unused = keyof typeof UNUSED;
 
-  /** Counts what is not used, and tells each kind once; the text of it. */
-  note(why: Unused): string {
-    const times = this.unused.get(why) ?? 0;
-    this.unused.set(why, times + 1);
-    const text = UNUSED[why][1].replace("URL", this.#login.redirectUrl);
-    if (text && times === 0) void notify(this.#options.onWarning, text);
-    return text;
-  }
-
-  /** A redirect without state: held and asked about, never spent unasked. */
-  #hold(outcome: Outcome, query: URLSearchParams, reader: Reader): Answer {
-    const isOver = this.#login.state !== FlowState.WAITING_FOR_REDIRECT;
-    const isError = outcome.kind === "error"; // it ends nothing without state
-    if (!isError && (isOver || this.#options.allowMissingState)) {
-      return this.#arrived(outcome, query, reader);
-    }
-    const fate = isError ? "other" : this.#stateless.judge(outcome.code);
-    if (fate !== "held") this.note(fate === "new" ? "stateless" : fate);
-    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
-    return fate === "new" || fate === "held"
-      ? pageAnswer(202, "held", reader)
-      : pageAnswer(400, "other", reader);
-  }
-
-  async #ask(outcome: CodeOutcome, query: URLSearchParams): Promise<void> {
-    // With nobody to ask it stays held, and the timeout tells of it.
-    if (!this.#options.confirmMissingState) return;
-    const yes = await confirmed(outcome, this.#options)
-      .then(() => true, () => false);
-    const isHeld = this.#stateless.drop(outcome.code);
-    if (yes && isHeld) void this.#login.take(outcome, query);
-  }
-
-  async #arrived(
-    outcome: Outcome,
-    query: URLSearchParams,
-    reader: Reader,
-  ): Promise<Response> {
-    const page = this.#login.take(outcome, query);
-    if (!page) return pageAnswer(409, "other", reader);
-    const answer = await within(page, PAGE_PATIENCE);
-    if (!answer) return pageAnswer(202, "received", reader);
-    return pageAnswer(answer.status, answer.page, reader, answer.facts);
-  }
-}
-
-/** A code without state, once an option or a person allows it. */
-async function confirmed(
-  outcome: Outcome,
-  options: Pick<StartAuthOptions, "allowMissingState" | "confirmMissingState">,
-): Promise<Outcome> {
-  const { allowMissingState, confirmMissingState } = options;
-  // Nobody is asked about an error: without state it ends nothing.
-  const mayBe = outcome.kind === "code";
-  if (mayBe && (allowMissingState || await confirmMissingState?.())) {
-    return outcome;
-  }
-  throw missingStateError("There is no state with the code to judge it by");
-}
-
-/** The steps of a login: none is taken twice, and none leads back. */
-const STEPS: Record<FlowState, readonly FlowState[]> = {
-  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
-  [FlowState.WAITING_FOR_REDIRECT]: [
-    FlowState.WAITING_FOR_RESPONSE,
-    FlowState.ACCESS_DENIED,
-    FlowState.FAILED,
+/** What came and is not used: how a timeout counts it, and what is told. */
+const UNUSED = {
+  other: ["of other attempts turned away", ""],
+  stateless: [
+    "without state held",
+    "A redirect without state came and is held: it may be forged",
   ],
-  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
-  [FlowState.SUCCESS]: [],
-  [FlowState.ACCESS_DENIED]: [],
-  [FlowState.FAILED]: [],
-};
+  ambiguous: [
+    "without state voided by another",
+    "Two redirects without state came with different codes: neither is " +
+    "used, paste the address of the right one",
+  ],
+  host: [
+    "for another host",
+    "The redirect came for another host or port: register URL as the app's " +
+    "redirect URL, or paste the address that the browser was sent to",
+  ],
+  path: [
+    "without state on another path",
+    "A redirect without state came on another path: register URL as the " +
+    "app's redirect URL, or paste the address that the browser was sent to",
+  ],
+  twice: [
+    "with a parameter given twice",
+    "The redirect gives a parameter twice and is not used: open the link again",
+  ],
+  headers: [
+    "with too large headers",
+    "The browser sent too large headers to the callback: delete the cookies " +
+    "of localhost, or open the link in a private window",
+  ],
+  https: [
+    "by https",
+    "The browser spoke https to the plain http callback: the redirect URL in " +
+    "Partner Center starts with https, but must start with http; or serve " +
+    "the callback over https",
+  ],
+} as const;
+
+/** Tells what came, and what to do. Pure. */
+function timeoutError(
+  time: number,
+  unused: ReadonlyMap<Unused, number>,
+  redirectUrl: string,
+): TikTokShopError {
+  const counts = [...unused].map(([why, n]) => `, ${n} ${UNUSED[why][0]}`);
+  const waited = `Timed out after ${time / 1000} s without a usable redirect`;
+  const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
+  // Deno tells nobody of a browser that spoke https to us, or sent too much.
+  const unseen = RUNTIME.Deno
+    ? ", and, if the browser showed an error, delete the cookies of localhost"
+    : "";
+  const hint = unused.has("stateless")
+    ? missingStateError("").hint
+    : `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
+      "or log in again, and paste the address that the browser is sent to";
+  return new TikTokShopError("timeout", waited + counts.join(""), { hint });
+}
 
 /**
  * A login under way: owns its listeners, its timer and its end. The first
@@ -1782,65 +1480,6 @@ function failurePage(error: unknown, secrets: string[]): PageAnswer {
   return { status: 502, page: "failed", facts };
 }
 
-/** What came and is not used: how a timeout counts it, and what is told. */
-const UNUSED = {
-  other: ["of other attempts turned away", ""],
-  stateless: [
-    "without state held",
-    "A redirect without state came and is held: it may be forged",
-  ],
-  ambiguous: [
-    "without state voided by another",
-    "Two redirects without state came with different codes: neither is " +
-    "used, paste the address of the right one",
-  ],
-  host: [
-    "for another host",
-    "The redirect came for another host or port: register URL as the app's " +
-    "redirect URL, or paste the address that the browser was sent to",
-  ],
-  path: [
-    "without state on another path",
-    "A redirect without state came on another path: register URL as the " +
-    "app's redirect URL, or paste the address that the browser was sent to",
-  ],
-  twice: [
-    "with a parameter given twice",
-    "The redirect gives a parameter twice and is not used: open the link again",
-  ],
-  headers: [
-    "with too large headers",
-    "The browser sent too large headers to the callback: delete the cookies " +
-    "of localhost, or open the link in a private window",
-  ],
-  https: [
-    "by https",
-    "The browser spoke https to the plain http callback: the redirect URL in " +
-    "Partner Center starts with https, but must start with http; or serve " +
-    "the callback over https",
-  ],
-} as const;
-
-/** Tells what came, and what to do. Pure. */
-function timeoutError(
-  time: number,
-  unused: ReadonlyMap<Unused, number>,
-  redirectUrl: string,
-): TikTokShopError {
-  const counts = [...unused].map(([why, n]) => `, ${n} ${UNUSED[why][0]}`);
-  const waited = `Timed out after ${time / 1000} s without a usable redirect`;
-  const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
-  // Deno tells nobody of a browser that spoke https to us, or sent too much.
-  const unseen = RUNTIME.Deno
-    ? ", and, if the browser showed an error, delete the cookies of localhost"
-    : "";
-  const hint = unused.has("stateless")
-    ? missingStateError("").hint
-    : `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
-      "or log in again, and paste the address that the browser is sent to";
-  return new TikTokShopError("timeout", waited + counts.join(""), { hint });
-}
-
 function checkCallback(options: StartAuthOptions): void {
   checkWait(options);
   checkAppKey(options.appKey);
@@ -1905,681 +1544,170 @@ function checkTls(tls: { cert: string; key: string }): void {
   throw misuse("The TLS key belongs to another certificate");
 }
 
-function checkAppSecret(appSecret: string | undefined): string {
-  return checkCopied("app secret", appSecret);
-}
+/** Goes with every 405, and answers OPTIONS. */
+const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
 
-/** The redirect URL, as it must be registered for the app. */
-function callbackUrl(
-  options: Pick<StartAuthOptions, "host" | "path" | "redirectUrl" | "tls">,
-  port: number,
-): string {
-  if (options.redirectUrl) return options.redirectUrl;
-  const { host = "localhost", path = "/", tls } = options;
-  return `${tls ? "https" : "http"}://${host}:${port}${path}`;
-}
+const REASONS: Record<number, string> = {
+  200: "OK",
+  400: "Bad request",
+  404: "Not found",
+  405: "Method not allowed",
+  421: "Misdirected request",
+  431: "Request header fields too large",
+  500: "Internal error",
+};
 
-/** Who takes the redirect in elsewhere must be told our port by the state. */
-function stateFor(random: string, redirectUrl: string, port: number): string {
-  const url = new URL(redirectUrl);
-  const own = isLoopback(url.hostname) && Number(url.port) === port;
-  return own ? random : `${random}.${port}`;
-}
-
-/** Ports that browsers open no page of (Fetch standard, "bad ports"). */
-const BAD_PORTS = new Set(
-  ("1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 " +
-    "103 104 109 110 111 113 115 117 119 123 135 137 139 143 161 179 389 " +
-    "427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 " +
-    "636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 " +
-    "6566 6665 6666 6667 6668 6669 6679 6697 10080").split(" ").map(Number),
-);
-
-function checkBrowsable(port: number): void {
-  if (!BAD_PORTS.has(port)) return;
-  throw misuse(
-    `Cannot use port ${port}: browsers refuse to open it, use another such ` +
-      `as ${DEFAULT_PORT}`,
-    RangeError,
-  );
-}
-
-/** `3017` or `3017-3020` as the ports to try, in order. */
-function portRange(port: number | string): number[] {
-  const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
-  const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
-  if (!(first >= 1 && first <= last && last <= 65535)) {
-    throw misuse(
-      `Cannot listen on port "${
-        printable(String(port))
-      }": give a port from 1 ` +
-        "to 65535, or a range such as 3017-3020",
-      RangeError,
-    );
-  }
-  const ports = Array.from({ length: last - first + 1 }, (_, i) => first + i);
-  ports.forEach(checkBrowsable);
-  return ports;
-}
-
-/** A duration in seconds, more than `least` or equal to it if that is 0. */
-function seconds(duration: Duration, least = Number.MIN_VALUE): number {
-  const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
-  const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
-  const value = Number(match?.[1]) * (units[match?.[2] || "s"] ?? NaN);
-  if (value >= least) return value;
-  throw misuse(
-    `Cannot read the duration "${printable(String(duration))}": give seconds ` +
-      "such as 90, or 5m, 2h, 7d",
-    RangeError,
-  );
-}
-
-function cancelledError(
-  reason: unknown,
-  what: "call" | "command" | "login" = "call",
-): TikTokShopError {
-  const why = typeof reason === "string" ? reason : messageOf(reason);
-  const message = `The ${what} was cancelled: ${why}`;
-  const hint = what === "login" ? LOGIN_AGAIN : "try again";
-  return new TikTokShopError("cancelled", message, { hint });
-}
-
-/** Random bytes as base64url. */
-function randomText(bytes: number): string {
-  return node("node:crypto").randomBytes(bytes).toString("base64url");
-}
-
-interface Deferred<T> {
-  promise: Promise<T>;
-  resolve: (value: T) => void;
-  reject: (error: unknown) => void;
-}
-
-function deferred<T>(): Deferred<T> {
-  const result = {} as Deferred<T>;
-  result.promise = new Promise<T>((resolve, reject) => {
-    Object.assign(result, { resolve, reject });
+/** An answer without a page. */
+function plainAnswer(
+  status: number,
+  headers: Record<string, string> = {},
+): Response {
+  const text = status === 204 ? null : `${REASONS[status] ?? status}\n`;
+  const type = { "Content-Type": "text/plain; charset=utf-8" };
+  return new Response(text, {
+    status,
+    headers: { ...safeHeaders(), ...(text === null ? {} : type), ...headers },
   });
-  return result;
-}
-
-/** What a promise brings within `ms`, or else undefined; owns its timer. */
-async function within<T>(
-  promise: Promise<T>,
-  ms: number,
-): Promise<T | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-// === Pages
-
-/** The pages a browser may be shown, in the order of their texts. */
-const PAGES = [
-  "success",
-  "denied",
-  "failed",
-  "received", // the exchange still runs
-  "waiting", // a visit without an answer of TikTok's
-  "held", // a redirect without state, which a person must judge
-  "other", // a redirect of another login, or used before
-] as const;
-
-type Page = typeof PAGES[number];
-
-/** What a page tells beyond its text; all of it is escaped. */
-interface PageFacts {
-  seller?: string | null;
-  region?: string;
-  reason?: string;
-  hint?: string;
-}
-
-interface PageAnswer {
-  status: number;
-  page: Page;
-  facts?: PageFacts;
 }
 
 /**
- * The languages of TikTok Shop's markets. The labels of the facts come first,
- * then of each page its title, what is the case, and what to do next.
+ * The codes that came without state. One at a time is held to be asked about;
+ * a second one voids both, as nobody can tell which of them is the person's.
  */
-const TEXTS = {
-  en: `
-    Shop | Region
-    Access granted
-      The app can now work with this TikTok Shop account.
-      You can close this tab and go back to the terminal.
-    Access denied
-      The app was not given access. Nothing in the account has changed.
-      If that was a mistake, start the login again in the terminal.
-    The login failed
-      TikTok Shop answered, but the login could not be completed.
-      The terminal says what to do next.
-    Almost done
-      Your approval has arrived. The last step is taking a little longer.
-      Look at the terminal to see how it ends.
-    Waiting for TikTok Shop
-      This is the right page, but TikTok Shop has not answered yet.
-      Open the link that the terminal shows and approve the app there.
-    One question first
-      The answer came without the proof that it belongs to this login.
-      Nothing more happens until you decide in the terminal.
-    This tab belongs to another attempt
-      Its answer is for another login, or has been used already.
-      Close this tab. If needed, use the link that the terminal showed last.`,
-  id: `
-    Toko | Wilayah
-    Akses diberikan
-      Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
-      Anda dapat menutup tab ini dan kembali ke terminal.
-    Akses ditolak
-      Aplikasi tidak diberi akses. Tidak ada yang berubah pada akun.
-      Jika ini tidak disengaja, mulai lagi proses login di terminal.
-    Login gagal
-      TikTok Shop telah menjawab, tetapi login tidak dapat diselesaikan.
-      Langkah selanjutnya ditampilkan di terminal.
-    Hampir selesai
-      Persetujuan Anda telah diterima. Langkah terakhir perlu sedikit waktu.
-      Lihat hasilnya di terminal.
-    Menunggu TikTok Shop
-      Ini halaman yang tepat, tetapi TikTok Shop belum menjawab.
-      Buka tautan yang ditampilkan di terminal, lalu setujui aplikasi di sana.
-    Satu pertanyaan dulu
-      Jawaban datang tanpa bukti bahwa jawaban itu untuk login ini.
-      Proses baru dilanjutkan setelah Anda memutuskannya di terminal.
-    Tab ini berasal dari percobaan lain
-      Jawabannya untuk login lain atau sudah pernah digunakan.
-      Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
-  vi: `
-    Cửa hàng | Khu vực
-    Đã cấp quyền truy cập
-      Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
-      Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
-    Đã từ chối quyền truy cập
-      Ứng dụng không được cấp quyền. Tài khoản không có gì thay đổi.
-      Nếu đây là nhầm lẫn, hãy đăng nhập lại từ cửa sổ dòng lệnh.
-    Đăng nhập không thành công
-      TikTok Shop đã phản hồi, nhưng không thể hoàn tất đăng nhập.
-      Cửa sổ dòng lệnh cho biết bước tiếp theo.
-    Sắp xong rồi
-      Đã nhận được phê duyệt của bạn. Bước cuối cần thêm chút thời gian.
-      Hãy xem kết quả trong cửa sổ dòng lệnh.
-    Đang chờ TikTok Shop
-      Đây đúng là trang cần mở, nhưng TikTok Shop chưa phản hồi.
-      Hãy mở liên kết trong cửa sổ dòng lệnh và phê duyệt ứng dụng tại đó.
-    Còn một câu hỏi
-      Phản hồi không kèm bằng chứng rằng nó thuộc về lần đăng nhập này.
-      Quá trình chỉ tiếp tục khi bạn quyết định trong cửa sổ dòng lệnh.
-    Thẻ này thuộc về một lần thử khác
-      Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
-      Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
-  th: `
-    ร้านค้า | ภูมิภาค
-    อนุญาตให้เข้าถึงแล้ว
-      ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
-      คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
-    ปฏิเสธการเข้าถึงแล้ว
-      แอปไม่ได้รับสิทธิ์เข้าถึง และบัญชีไม่มีการเปลี่ยนแปลงใดๆ
-      หากเป็นความผิดพลาด โปรดเริ่มเข้าสู่ระบบใหม่จาก Terminal
-    เข้าสู่ระบบไม่สำเร็จ
-      TikTok Shop ตอบกลับแล้ว แต่เข้าสู่ระบบได้ไม่เสร็จสมบูรณ์
-      โปรดดูขั้นตอนถัดไปใน Terminal
-    ใกล้เสร็จแล้ว
-      ได้รับการอนุมัติของคุณแล้ว ขั้นตอนสุดท้ายต้องใช้เวลาอีกสักครู่
-      โปรดดูผลลัพธ์ใน Terminal
-    กำลังรอ TikTok Shop
-      หน้านี้ถูกต้องแล้ว แต่ TikTok Shop ยังไม่ได้ตอบกลับ
-      โปรดเปิดลิงก์ที่แสดงใน Terminal แล้วอนุมัติแอปที่นั่น
-    มีคำถามหนึ่งข้อก่อน
-      การตอบกลับไม่มีหลักฐานว่าเป็นของการเข้าสู่ระบบครั้งนี้
-      ระบบจะดำเนินการต่อเมื่อคุณตัดสินใจใน Terminal แล้ว
-    แท็บนี้มาจากการลองครั้งอื่น
-      การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
-      โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
-  ms: `
-    Kedai | Wilayah
-    Akses dibenarkan
-      Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
-      Anda boleh menutup tab ini dan kembali ke terminal.
-    Akses ditolak
-      Aplikasi tidak diberi akses. Tiada apa-apa yang berubah pada akaun.
-      Jika ini tidak disengajakan, mulakan semula log masuk di terminal.
-    Log masuk gagal
-      TikTok Shop telah menjawab, tetapi log masuk tidak dapat diselesaikan.
-      Langkah seterusnya dipaparkan di terminal.
-    Hampir selesai
-      Kelulusan anda telah diterima. Langkah terakhir perlu sedikit masa lagi.
-      Lihat hasilnya di terminal.
-    Menunggu TikTok Shop
-      Ini halaman yang betul, tetapi TikTok Shop belum menjawab.
-      Buka pautan yang dipaparkan di terminal dan luluskan aplikasi di sana.
-    Satu soalan dahulu
-      Jawapan tiba tanpa bukti bahawa jawapan itu untuk log masuk ini.
-      Proses hanya diteruskan setelah anda membuat keputusan di terminal.
-    Tab ini datang daripada percubaan lain
-      Jawapannya untuk log masuk lain atau telah pun digunakan.
-      Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
-  "zh-Hans": `
-    店铺 | 地区
-    授权成功
-      应用现在可以使用此 TikTok Shop 账号了。
-      您可以关闭此标签页，返回终端。
-    授权已拒绝
-      应用未获得访问权限，账号没有任何变化。
-      如果这是误操作，请在终端中重新登录。
-    登录失败
-      TikTok Shop 已响应，但登录未能完成。
-      请在终端中查看下一步操作。
-    即将完成
-      已收到您的授权，最后一步还需要一点时间。
-      请在终端中查看结果。
-    正在等待 TikTok Shop
-      这是正确的页面，但 TikTok Shop 尚未响应。
-      请打开终端中显示的链接，并在打开的页面上批准授权。
-    还有一个问题
-      收到的响应缺少证明，无法确认它属于本次登录。
-      请在终端中作出决定，在此之前不会继续。
-    此标签页属于另一次尝试
-      其中的响应属于另一次登录，或已被使用。
-      请关闭此标签页。如有需要，请使用终端中最新的链接。`,
-  "zh-Hant": `
-    商店 | 地區
-    授權成功
-      應用程式現在可以使用此 TikTok Shop 帳號了。
-      您可以關閉此分頁，返回終端機。
-    授權已拒絕
-      應用程式未取得存取權限，帳號沒有任何變更。
-      如果這是誤操作，請在終端機重新登入。
-    登入失敗
-      TikTok Shop 已回應，但登入未能完成。
-      請在終端機查看下一步。
-    即將完成
-      已收到您的授權，最後一步還需要一點時間。
-      請在終端機查看結果。
-    正在等待 TikTok Shop
-      這是正確的頁面，但 TikTok Shop 尚未回應。
-      請開啟終端機顯示的連結，並在開啟的頁面核准授權。
-    還有一個問題
-      收到的回應缺少證明，無法確認它屬於這次登入。
-      請在終端機做出決定，在此之前不會繼續。
-    此分頁屬於另一次嘗試
-      其中的回應屬於另一次登入，或已被使用。
-      請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
-  ja: `
-    ショップ | 地域
-    アクセスを許可しました
-      アプリがこの TikTok Shop アカウントを利用できるようになりました。
-      このタブは閉じてかまいません。ターミナルにお戻りください。
-    アクセスは拒否されました
-      アプリにアクセス権はなく、アカウントに変更はありません。
-      誤って拒否した場合は、ターミナルからログインをやり直してください。
-    ログインに失敗しました
-      TikTok Shop から応答がありましたが、ログインを完了できませんでした。
-      次の手順はターミナルで確認してください。
-    まもなく完了します
-      承認を受け取りました。最後の処理にもう少し時間がかかります。
-      結果はターミナルで確認してください。
-    TikTok Shop の応答を待っています
-      このページで間違いありませんが、TikTok Shop からまだ応答がありません。
-      ターミナルに表示されたリンクを開き、アプリを承認してください。
-    確認したいことがあります
-      応答に、このログインのものであることを示す情報がありません。
-      ターミナルで選択するまで、処理は先に進みません。
-    これは別のログインのタブです
-      応答が別のログインのものか、すでに使用されています。
-      このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
-  es: `
-    Tienda | Región
-    Acceso concedido
-      La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
-      Puedes cerrar esta pestaña y volver a la terminal.
-    Acceso rechazado
-      La aplicación no recibió acceso. Nada ha cambiado en la cuenta.
-      Si fue un error, vuelve a iniciar sesión desde la terminal.
-    No se pudo iniciar sesión
-      TikTok Shop respondió, pero no se pudo completar el inicio de sesión.
-      La terminal indica cuál es el siguiente paso.
-    Ya casi está
-      Tu aprobación ha llegado. El último paso está tardando un poco más.
-      Consulta el resultado en la terminal.
-    Esperando a TikTok Shop
-      Esta es la página correcta, pero TikTok Shop aún no ha respondido.
-      Abre el enlace que muestra la terminal y aprueba allí la aplicación.
-    Una pregunta antes de seguir
-      La respuesta llegó sin la prueba de que es de este inicio de sesión.
-      No ocurrirá nada más hasta que decidas en la terminal.
-    Esta pestaña es de otro intento
-      Su respuesta es de otro inicio de sesión o ya se ha utilizado.
-      Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
-  pt: `
-    Loja | Região
-    Acesso concedido
-      O aplicativo já pode trabalhar com esta conta do TikTok Shop.
-      Você pode fechar esta aba e voltar ao terminal.
-    Acesso negado
-      O aplicativo não recebeu acesso. Nada mudou na conta.
-      Se foi um engano, inicie o login novamente no terminal.
-    O login falhou
-      O TikTok Shop respondeu, mas não foi possível concluir o login.
-      O terminal mostra o que fazer em seguida.
-    Quase pronto
-      Sua aprovação chegou. A última etapa está demorando um pouco mais.
-      Veja o resultado no terminal.
-    Aguardando o TikTok Shop
-      Esta é a página certa, mas o TikTok Shop ainda não respondeu.
-      Abra o link exibido no terminal e aprove o aplicativo por lá.
-    Uma pergunta antes de continuar
-      A resposta chegou sem a prova de que pertence a este login.
-      Nada mais acontece até você decidir no terminal.
-    Esta aba é de outra tentativa
-      A resposta dela é de outro login ou já foi usada.
-      Feche esta aba. Se precisar, use o link mais recente do terminal.`,
-  de: `
-    Shop | Region
-    Zugriff gewährt
-      Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
-      Sie können diesen Tab schließen und zum Terminal zurückkehren.
-    Zugriff abgelehnt
-      Die App hat keinen Zugriff erhalten. Am Konto wurde nichts geändert.
-      Falls das ein Versehen war, starten Sie die Anmeldung im Terminal neu.
-    Anmeldung fehlgeschlagen
-      TikTok Shop hat geantwortet, doch die Anmeldung kam nicht zustande.
-      Das Terminal zeigt, wie es weitergeht.
-    Fast geschafft
-      Ihre Zustimmung ist angekommen. Der letzte Schritt dauert etwas länger.
-      Das Ergebnis sehen Sie im Terminal.
-    Warten auf TikTok Shop
-      Hier sind Sie richtig, doch TikTok Shop hat noch nicht geantwortet.
-      Öffnen Sie den Link aus dem Terminal und stimmen Sie dort der App zu.
-    Zuerst eine Frage
-      Der Antwort fehlt der Nachweis, dass sie zu dieser Anmeldung gehört.
-      Es geht erst weiter, wenn Sie im Terminal entschieden haben.
-    Dieser Tab gehört zu einem anderen Versuch
-      Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
-      Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
-  fr: `
-    Boutique | Région
-    Accès accordé
-      L’application peut maintenant utiliser ce compte TikTok Shop.
-      Vous pouvez fermer cet onglet et revenir au terminal.
-    Accès refusé
-      L’application n’a pas obtenu l’accès. Rien n’a changé sur le compte.
-      Si c’était une erreur, relancez la connexion dans le terminal.
-    La connexion a échoué
-      TikTok Shop a répondu, mais la connexion n’a pas pu aboutir.
-      Le terminal indique la marche à suivre.
-    C’est presque terminé
-      Votre accord est arrivé. La dernière étape prend un peu plus de temps.
-      Consultez le résultat dans le terminal.
-    En attente de TikTok Shop
-      Vous êtes au bon endroit, mais TikTok Shop n’a pas encore répondu.
-      Ouvrez le lien affiché dans le terminal et approuvez-y l’application.
-    Une question d’abord
-      La réponse est arrivée sans la preuve qu’elle vient de cette connexion.
-      Rien ne se passera avant votre décision dans le terminal.
-    Cet onglet vient d’une autre tentative
-      Sa réponse concerne une autre connexion ou a déjà été utilisée.
-      Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
-  it: `
-    Negozio | Regione
-    Accesso consentito
-      L’app ora può lavorare con questo account TikTok Shop.
-      Puoi chiudere questa scheda e tornare al terminale.
-    Accesso negato
-      L’app non ha ottenuto l’accesso. Nell’account non è cambiato nulla.
-      Se è stato un errore, ricomincia il login dal terminale.
-    Login non riuscito
-      TikTok Shop ha risposto, ma non è stato possibile completare il login.
-      Il terminale indica come proseguire.
-    Ci siamo quasi
-      La tua approvazione è arrivata. L’ultimo passaggio richiede ancora un po’.
-      Controlla il risultato nel terminale.
-    In attesa di TikTok Shop
-      Questa è la pagina giusta, ma TikTok Shop non ha ancora risposto.
-      Apri il link mostrato nel terminale e approva l’app da lì.
-    Prima una domanda
-      La risposta è arrivata senza la prova che appartenga a questo login.
-      Tutto resta fermo finché non decidi nel terminale.
-    Questa scheda è di un altro tentativo
-      La sua risposta riguarda un altro login o è già stata usata.
-      Chiudi questa scheda. Se serve, usa l’ultimo link del terminale.`,
-};
+class StatelessCodes {
+  #held: string | undefined;
+  #questions = 3; // in one login
+  readonly #dropped = new Set<string>();
 
-type Language = keyof typeof TEXTS;
-
-/** Who a page is for: what TikTok says of the person, and what the browser. */
-interface Reader {
-  locale: string | null;
-  headers: Headers;
-}
-
-/** TikTok's `locale`, else what the browser likes best, else English. */
-function pageLanguage({ locale, headers }: Reader): Language {
-  const accepted = (headers.get("accept-language") ?? "").slice(0, 1000)
-    .split(",").map((item) => {
-      const [tag = "", quality] = item.split(/\s*;\s*q=/i);
-      return { tag: tag.trim(), quality: Number(quality ?? 1) };
-    })
-    .filter(({ quality }) => quality > 0)
-    .sort((a, b) => b.quality - a.quality);
-  for (const tag of [locale ?? "", ...accepted.map(({ tag }) => tag)]) {
-    const language = languageOf(tag);
-    if (language) return language;
+  /** What becomes of a code that has come. */
+  judge(code: string): "held" | "new" | "ambiguous" | "other" {
+    if (code === this.#held) return "held";
+    if (this.#held !== undefined) {
+      this.drop(this.#held);
+      this.#questions = 0;
+      return "ambiguous";
+    }
+    if (this.#questions === 0 || this.#dropped.has(code)) return "other";
+    this.#questions--;
+    this.#held = code;
+    return "new";
   }
-  return "en";
-}
 
-/** `pt_BR` is pt, `in` is id; Chinese goes by the script of its region. */
-function languageOf(tag: string): Language | undefined {
-  try {
-    const locale = new Intl.Locale(tag.replaceAll("_", "-")).maximize();
-    const { language, script } = locale;
-    const name = language === "zh" ? `zh-${script}` : language;
-    return Object.hasOwn(TEXTS, name) ? name as Language : undefined;
-  } catch {
-    return undefined; // no language tag
+  /** Lets go of a code that was decided on; false if it was void before. */
+  drop(code: string): boolean {
+    if (this.#held !== code) return false;
+    this.#held = undefined;
+    this.#dropped.add(code);
+    return true;
   }
 }
-
-/** The labels of the facts, and the three texts of a page. */
-function textsOf(page: Page, lang: Language) {
-  const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
-  const [shop, region] = labels.split(" | ");
-  const first = PAGES.indexOf(page) * 3;
-  const [title = "", text = "", next = ""] = texts.slice(first);
-  return { shop, region, title, text, next };
-}
-
-const PAGE_STYLE = `
-:root{color-scheme:light;--ink:#1b1b22;--dim:#5a5966;--paper:#f4f4f7;
-  --card:#fff;--line:#e2e2e9;--good:#08734c;--bad:#b3261e;--care:#875200;
-  --calm:#4549ad;--track:-.018em;--leading:1.6;--local:"Noto Sans"}
-@media screen and (prefers-color-scheme:dark){
-:root{color-scheme:dark;--ink:#f0f0f5;--dim:#aeadbb;--paper:#131317;
-  --card:#1c1c22;--line:#33333d;--good:#57d3a2;--bad:#ff8f85;--care:#f3bd63;
-  --calm:#aeb2ff}
-}
-:root:lang(th),:root:lang(zh),:root:lang(ja){--track:0;--leading:1.75}
-:root:lang(th){font-size:106%;
-  --local:"Leelawadee UI",Thonburi,"Noto Sans Thai"}
-:root:lang(zh){word-break:keep-all}
-:root:lang(zh-Hans){
-  --local:"PingFang SC","Microsoft YaHei UI","Noto Sans CJK SC"}
-:root:lang(zh-Hant){
-  --local:"PingFang TC","Microsoft JhengHei UI","Noto Sans CJK TC"}
-:root:lang(ja){line-break:strict;word-break:auto-phrase;
-  --local:"Hiragino Sans","Yu Gothic UI","Noto Sans CJK JP"}
-*{box-sizing:border-box;margin:0}
-[hidden]{display:none}
-body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
-  padding:1.5rem;background:var(--paper);color:var(--ink);
-  font:1.0625rem/var(--leading) system-ui,-apple-system,"Segoe UI",Roboto,
-  var(--local),sans-serif;overflow-wrap:anywhere}
-main{--tone:var(--calm);width:100%;max-width:31rem;padding:2.75rem;
-  background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
-  box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
-.success{--tone:var(--good)}
-.failed{--tone:var(--bad)}
-.held{--tone:var(--care)}
-.denied,.other{--tone:var(--dim)}
-svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
-  margin-bottom:1.5rem;border:1px solid transparent;border-radius:50%;
-  color:var(--tone);background:color-mix(in srgb,var(--tone) 13%,transparent);
-  fill:none;stroke:currentColor;stroke-width:2.25;stroke-linecap:round;
-  stroke-linejoin:round}
-h1{margin-bottom:.6rem;font-size:1.65rem;line-height:1.3;font-weight:650;
-  letter-spacing:var(--track);text-wrap:balance}
-p{color:var(--dim);text-wrap:balance}
-p+p{margin-top:.75rem}
-main>div,.next{margin-top:1.25rem}
-.next,.reason p:first-child{color:var(--ink)}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.4rem 1.5rem;
-  margin-top:1.5rem;padding:1.1rem 0;border:solid var(--line);
-  border-width:1px 0}
-dt{color:var(--dim)}
-dd{font-weight:600}
-.reason{padding:1rem min(1.2rem,5vw);border:1px solid var(--line);
-  border-radius:.75rem;background:var(--paper);font-size:.9375rem;
-  line-height:1.6}
-.reason p{text-wrap:wrap}
-a{color:var(--calm)}
-:focus-visible{outline:3px solid;outline-offset:3px}
-textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
-  border-radius:.6rem;background:var(--paper);color:inherit;resize:vertical;
-  font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
-footer{margin-top:2.25rem;color:var(--dim);font-size:.8125rem}
-@media(max-width:30rem){
-body{padding:0;background:var(--card)}
-main{padding:1.75rem min(1.5rem,8vw);border:0;box-shadow:none}
-}
-@media print{
-body{place-items:start;min-height:0;padding:0;background:none}
-main{border:0;padding:0;box-shadow:none}
-}
-@media(forced-colors:active){
-svg{color:CanvasText;background:none;border-color:CanvasText}
-}
-`;
 
 /**
- * Takes the code out of the address bar and the history, and names the region:
- * here that would cost every login 15 ms, and the browser knows it as well.
+ * The browser's side of a login: answers every request by the verdict of the
+ * gate, and hands the login the redirects that may be acted on.
  */
-const PAGE_SCRIPT = `
-history.replaceState(null,'',location.origin+location.pathname);
-for(const region of document.querySelectorAll('data')){
-  const names=new Intl.DisplayNames(document.documentElement.lang,
-    {type:'region',fallback:'none'});
-  const name=names.of(region.value);
-  if(name)region.textContent=name+' ('+region.value+')'
-}
-`;
+class Callback {
+  /** How often what came was not used. */
+  readonly unused = new Map<Unused, number>();
+  readonly #options: StartAuthOptions;
+  readonly #login: LoopbackFlow;
+  readonly #stateless = new StatelessCodes();
 
-/** Signs of 24 by 24, so that no page is told by its colour alone. */
-const ICONS: Record<Page, string> = {
-  success: "M4.5 12.5l5 5 10-11",
-  denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
-  failed: "M12 3.5v10.5m0 6v.01",
-  received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
-  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
-  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
-  other: "M9 9h11v11H9zM4 15V4h11",
+  constructor(options: StartAuthOptions, login: LoopbackFlow) {
+    this.#options = options;
+    this.#login = login;
+  }
+
+  answer(request: Request, expected: Expected): Answer {
+    const verdict = judgeRequest(request, expected);
+    const query = queryOf(request);
+    const { headers } = request;
+    const reader = { locale: query.get("locale"), headers };
+    if ("outcome" in verdict) {
+      return verdict.proven
+        ? this.#arrived(verdict.outcome, query, reader)
+        : this.#hold(verdict.outcome, query, reader);
+    }
+    const { status, page, unused } = verdict;
+    const reason = unused && this.note(unused);
+    return page
+      ? pageAnswer(status, page, reader, { reason })
+      : plainAnswer(status, verdict.headers);
+  }
+
+  /** Counts what is not used, and tells each kind once; the text of it. */
+  note(why: Unused): string {
+    const times = this.unused.get(why) ?? 0;
+    this.unused.set(why, times + 1);
+    const text = UNUSED[why][1].replace("URL", this.#login.redirectUrl);
+    if (text && times === 0) void notify(this.#options.onWarning, text);
+    return text;
+  }
+
+  /** A redirect without state: held and asked about, never spent unasked. */
+  #hold(outcome: Outcome, query: URLSearchParams, reader: Reader): Answer {
+    const isOver = this.#login.state !== FlowState.WAITING_FOR_REDIRECT;
+    const isError = outcome.kind === "error"; // it ends nothing without state
+    if (!isError && (isOver || this.#options.allowMissingState)) {
+      return this.#arrived(outcome, query, reader);
+    }
+    const fate = isError ? "other" : this.#stateless.judge(outcome.code);
+    if (fate !== "held") this.note(fate === "new" ? "stateless" : fate);
+    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
+    return fate === "new" || fate === "held"
+      ? pageAnswer(202, "held", reader)
+      : pageAnswer(400, "other", reader);
+  }
+
+  async #ask(outcome: CodeOutcome, query: URLSearchParams): Promise<void> {
+    // With nobody to ask it stays held, and the timeout tells of it.
+    if (!this.#options.confirmMissingState) return;
+    const yes = await confirmed(outcome, this.#options)
+      .then(() => true, () => false);
+    const isHeld = this.#stateless.drop(outcome.code);
+    if (yes && isHeld) void this.#login.take(outcome, query);
+  }
+
+  async #arrived(
+    outcome: Outcome,
+    query: URLSearchParams,
+    reader: Reader,
+  ): Promise<Response> {
+    const page = this.#login.take(outcome, query);
+    if (!page) return pageAnswer(409, "other", reader);
+    const answer = await within(page, PAGE_PATIENCE);
+    if (!answer) return pageAnswer(202, "received", reader);
+    return pageAnswer(answer.status, answer.page, reader, answer.facts);
+  }
+}
+
+/** A code without state, once an option or a person allows it. */
+async function confirmed(
+  outcome: Outcome,
+  options: Pick<StartAuthOptions, "allowMissingState" | "confirmMissingState">,
+): Promise<Outcome> {
+  const { allowMissingState, confirmMissingState } = options;
+  // Nobody is asked about an error: without state it ends nothing.
+  const mayBe = outcome.kind === "code";
+  if (mayBe && (allowMissingState || await confirmMissingState?.())) {
+    return outcome;
+  }
+  throw missingStateError("There is no state with the code to judge it by");
+}
+
+/** The steps of a login: none is taken twice, and none leads back. */
+const STEPS: Record<FlowState, readonly FlowState[]> = {
+  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
+  [FlowState.WAITING_FOR_REDIRECT]: [
+    FlowState.WAITING_FOR_RESPONSE,
+    FlowState.ACCESS_DENIED,
+    FlowState.FAILED,
+  ],
+  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
+  [FlowState.SUCCESS]: [],
+  [FlowState.ACCESS_DENIED]: [],
+  [FlowState.FAILED]: [],
 };
-
-/** A page: self-contained, escaped, readable without script. Pure. */
-function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
-  const { title, text, next, ...labels } = textsOf(page, lang);
-  const seller = factMarkup(facts.seller);
-  const rows = [[labels.shop, seller], [labels.region, regionMarkup(facts)]]
-    .filter(([, markup]) => markup)
-    .map(([label, markup]) => `<dt>${label}</dt><dd><bdi>${markup}</bdi></dd>`);
-  const reason = [facts.reason, facts.hint].filter(Boolean)
-    .map((line) => `<p>${escapeHtml(capitalized(line!))}</p>`);
-  return `<!doctype html>
-<html lang="${lang}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>${title}</title>
-<style>${PAGE_STYLE}</style>
-</head>
-<body>
-<main class="${page}">
-<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[page]}"/></svg>
-<h1>${title}</h1>
-<p>${text.replace("TikTok Shop", "TikTok&nbsp;Shop")}</p>
-${rows.length ? `<dl>${rows.join("")}</dl>` : ""}
-${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
-<p class="next">${next}</p>
-<footer translate="no">${PROGRAM}</footer>
-</main>
-<script>${PAGE_SCRIPT}</script>
-</body>
-</html>
-`;
-}
-
-function factMarkup(value: unknown): string {
-  return typeof value === "string" ? escapeHtml(value, 120) : "";
-}
-
-/** `GB`, left to the page's script to be named in its language. */
-function regionMarkup({ region }: PageFacts): string {
-  const shown = factMarkup(region);
-  const isCode = /^[A-Z]{2}$/.test(shown);
-  return isCode ? `<data value="${shown}">${shown}</data>` : shown;
-}
-
-function capitalized(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-/** Foreign text made inert, and cut before it would fill the page. */
-function escapeHtml(text: string, limit = 400): string {
-  const entities: Record<string, string> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
-  const shown = Array.from(text.slice(0, 2 * limit + 2));
-  if (shown.length > limit) shown.splice(limit, Infinity, "…");
-  // Joiners belong to names: of Persian words, Indic letters and emoji.
-  return shown.map((c) => /[\u200c\u200d]/.test(c) ? c : printable(c)).join("")
-    .replace(/[&<>"']/g, (c) => entities[c]!);
-}
-
-/** The headers of every answer: nothing is kept, loaded, framed or sent on. */
-function safeHeaders(): Record<string, string> {
-  return {
-    "Connection": "close",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": pagePolicy ??= `default-src 'none'; ` +
-      `style-src '${sourceHash(PAGE_STYLE)}'; ` +
-      `script-src '${sourceHash(PAGE_SCRIPT)}'; ` +
-      "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  };
-}
-
-let pagePolicy: string | undefined;
-
-function sourceHash(source: string): string {
-  const hash = node("node:crypto").createHash("sha256").update(source);
-  return `sha256-${hash.digest("base64")}`;
-}
 
 function pageAnswer(
   status: number,
@@ -2598,7 +1726,33 @@ function pageAnswer(
   });
 }
 
+/** The headers of every answer: nothing is kept, loaded, framed or sent on. */
+function safeHeaders(): Record<string, string> {
+  return {
+    "Connection": "close",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": pagePolicy ??= `default-src 'none'; ` +
+      `style-src '${sourceHash(PAGE_STYLE)}'; ` +
+      `script-src '${sourceHash(PAGE_SCRIPT)}'; ` +
+      "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  };
+}
+
+let pagePolicy: string | undefined;
+
+interface PageAnswer {
+  status: number;
+  page: Page;
+  facts?: PageFacts;
+}
+
 // === Tokens
+
+const DEFAULT_TOKEN_ENDPOINT = "https://auth.tiktok-shops.com/api/v2/token/get";
+const DEFAULT_REFRESH_ENDPOINT =
+  "https://auth.tiktok-shops.com/api/v2/token/refresh";
 
 /**
  * Exchanges an authorization code for tokens. A code lives 30 minutes and can
@@ -2671,14 +1825,6 @@ function refreshRequest(
     refresh_token: refreshToken,
     grant_type: "refresh_token",
   });
-}
-
-function withParameters(url: URL, params: Record<string, string>): URL {
-  // Not those of `url`, each change of which would make it anew.
-  const query = new URLSearchParams(url.search);
-  for (const [name, value] of Object.entries(params)) query.set(name, value);
-  url.search = String(query);
-  return url;
 }
 
 /** Spends the code of a login: the reply, and what is to be kept with it. */
@@ -2767,684 +1913,2068 @@ function hasTokens(data: unknown): boolean {
       isToken(data.refresh_token));
 }
 
-/** TikTok's envelope, if the answer is one. Pure. */
-function envelopeOf(
-  answer: HttpAnswer,
-): { body: Record<string, unknown>; code: number } | undefined {
-  const body = parseJson(answer.text);
-  const code = isRecord(body) ? integerOf(body.code) : undefined;
-  return isRecord(body) && code !== undefined ? { body, code } : undefined;
+function tokensOf({ data }: TokenReply): string[] {
+  return [data.access_token, data.refresh_token]
+    .filter((token) => typeof token === "string");
 }
 
-/** What the table says about a code, and about TikTok's message. Pure. */
-function meaningOf(code: number, message: string): Meaning | undefined {
-  return TIKTOK_CODES.find(({ codes = [code], match }) =>
-    codes.includes(code) && (match?.test(message) ?? true)
-  );
+function withoutMeta({ meta: _, ...reply }: StoredTokens): TokenReply {
+  return reply;
 }
 
-/** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
-function judgeEnvelope(
-  answer: HttpAnswer,
-  tried: string,
-  secrets: readonly string[],
-): Record<string, unknown> {
-  const { body, code = 0 } = envelopeOf(answer) ?? {};
-  if (!body) throw strangeAnswer(answer, tried);
-  if (code === 0) return body;
-  const message = printable(redact(textOf(body.message), secrets));
-  const known = meaningOf(code, textOf(body.message));
-  const requestId = requestIdOf(body, secrets);
-  throw new TikTokShopError(
-    known?.kind ?? "rejected",
-    `${tried}: TikTok answered with code ${code}, "${message.slice(0, 300)}"` +
-      (requestId ? ` (request id ${requestId})` : ""),
-    {
-      code,
-      requestId,
-      status: answer.status,
-      retryAfter: answer.retryAfter,
-      hint: known?.hint ??
-        "look the code up in Partner Center, or name the request id to TikTok",
-    },
-  );
-}
+// === Access tokens
 
-function requestIdOf(
-  body: Record<string, unknown>,
-  secrets: readonly string[],
-): string | undefined {
-  const id = textOf(body.request_id);
-  return id ? printable(redact(id, secrets)).slice(0, 100) : undefined;
-}
-
-/** An answer that is not TikTok's envelope; its body is not repeated. */
-function strangeAnswer(answer: HttpAnswer, tried: string): TikTokShopError {
-  const { status, text, type } = answer;
-  const redirected = status >= 300 && status < 400;
-  const what = redirected
-    ? "a redirect, which is not followed since the secret is in the query"
-    : text === ""
-    ? "an empty body"
-    : `${text.length} characters of ${type || "unknown type"}`;
-  return new TikTokShopError(
-    "invalid_response",
-    `${tried}: HTTP ${status} with ${what}, not TikTok's JSON`,
-    {
-      status,
-      retryAfter: answer.retryAfter,
-      hint: status === 429 || status >= 500
-        ? "try again in a minute"
-        : "check the endpoint, and that no proxy or portal answers for TikTok",
-    },
-  );
-}
-
-/** An answer, read whole. */
-interface HttpAnswer {
-  status: number;
-  text: string;
-  type: string;
-  /** The host's clock: Unix seconds of its `Date` header. */
-  date: number | undefined;
-  retryAfter: number | undefined;
-}
-
-interface SendOptions extends HttpOptions {
-  /** What is attempted, the start of every message. */
-  tried: string;
-  secrets: readonly string[];
-  limits: Limits;
+/** Options of {@linkcode accessToken}. */
+export interface AccessTokenOptions extends AppCredentials, TokenOptions {
+  /** Where the tokens are kept. @default {fileStore()} */
+  store?: TokenStore;
+  /** Name that they are kept under. @default {"default"} */
+  profile?: string;
+  /**
+   * Refresh if less than this is left. If even a fresh token has less, it is
+   * returned with a warning, and none is asked for within the next hour.
+   * @default {"5m"}
+   */
+  minValid?: Duration;
+  /** Called with what a person should know though the call goes on. */
   onWarning?: (message: string) => unknown;
 }
 
-/** The caller's limits, else the usual ones. Pure. */
-function limitsOf(options: HttpOptions, usual: Limits): Limits {
-  const { requestTimeout, replyLimit: size = usual.size } = options;
-  if (!Number.isSafeInteger(size) || size < 1) {
-    throw misuse(
-      `Cannot limit replies to ${size} bytes: give a whole number above 0`,
-      RangeError,
-    );
-  }
-  return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
+/**
+ * A valid access token for a profile: from the store, refreshed when it is
+ * about to expire. However many callers there are, in however many processes,
+ * one refresh request is made.
+ *
+ * A refresh that fails while the old token still lives is a warning, unless
+ * `minValid` is given. If the grant is gone, TikTok is asked once a minute.
+ *
+ * @throws {TikTokShopError} of kind `login_required` if there are no tokens,
+ * or the seller's grant is gone; of the kinds of {@linkcode refreshTokens};
+ * of kind `store`.
+ */
+export async function accessToken(
+  options: AccessTokenOptions,
+): Promise<string> {
+  return (await validTokens(options)).data.access_token;
 }
 
-/**
- * Asks for a body as it is: of a large one that is compressed, and whose
- * connection is then closed, Node's fetch ends the process by an assertion
- * that nobody can catch (nodejs/undici#5360).
- */
-const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
+/** How tokens are kept fresh; credentials are asked for only when needed. */
+interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
+  appKey?: string;
+  /** Seconds that a refresh should bring; none asks in any case. */
+  least?: number;
+  credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
+  /** Has a call wait until it may be made. */
+  inTurn?: Turns;
+}
 
-/** Makes one call: bounded in time and size, redirects not followed. */
-async function send(
-  url: URL,
-  init: RequestInit & { headers?: Record<string, string> },
-  options: SendOptions,
-): Promise<HttpAnswer> {
-  const { signal, tried, secrets, limits } = options;
-  const make = options.fetch ?? fetchFor(url);
-  const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), limits.time);
-  const forget = onAbort(signal, () => abort.abort());
-  const started = performance.now();
+type Turns = <T>(work: () => Promise<T>) => Promise<T>;
+
+function keepOptions(options: AccessTokenOptions): KeepOptions {
+  const { appKey, appSecret } = options;
+  const credentials = () => Promise.resolve({ appKey, appSecret });
+  return { ...options, credentials };
+}
+
+/** The tokens of a profile, with at least `minValid` left. */
+async function validTokens(
+  options: AccessTokenOptions | KeepOptions,
+): Promise<StoredTokens> {
+  const keep = "credentials" in options ? options : keepOptions(options);
+  const { store = defaultStore(), profile = "default" } = keep;
+  const least = seconds(keep.minValid ?? "5m", 0);
+  const tokens = await loadTokens(store, profile, keep.signal);
+  const { now = Date.now, onWarning } = keep;
+  if (secondsLeft(tokens, now) > least) return tokens;
+  const name = `profile "${printable(profile)}"`;
   try {
-    signal?.throwIfAborted();
-    const headers = { ...PLAIN_BODY, ...init.headers };
-    const bounds = { redirect: "manual", signal: abort.signal };
-    const request = { ...init, headers, ...bounds };
-    const call = async () => {
-      const response = await make(url, request as RequestInit);
-      return await readAnswer(response, options);
-    };
-    // Raced, for Node's fetch can forget its signal once the head is in: a
-    // body that cannot be decoded would then be waited for without end.
-    const answer = await abortable(call(), abort.signal, (reason) => reason);
-    trace(options, url, init, `HTTP ${answer.status}`, started);
-    return answer;
+    const fresh = await refreshOnce(store, profile, tokens, { ...keep, least });
+    const left = secondsLeft(fresh, now);
+    if (left > least) return fresh;
+    const has = left > 0
+      ? `has ${timeLeft(left)} left, not ${timeLeft(least)}`
+      : "has expired";
+    const word = `The access token of ${name} ${has}: a refresh brings no more`;
+    await notify(onWarning, word);
+    return fresh;
   } catch (error) {
-    trace(options, url, init, "failed", started);
-    if (error instanceof TikTokShopError) throw error;
-    if (signal?.aborted) throw cancelledError(signal.reason);
-    const late = abort.signal.aborted
-      ? `no answer within ${limits.time / 1000} s`
-      : undefined;
-    throw networkError(error, tried, secrets, late);
-  } finally {
-    clearTimeout(timer);
-    forget();
+    if (!isBearable(error) || keep.minValid !== undefined) throw error;
+    if (secondsLeft(tokens, now) <= 0) throw error;
+    const word = `The access token of ${name} could not be refreshed and is ` +
+      `used while it lives: ${messageOf(error)}`;
+    await notify(onWarning, word);
+    return tokens;
   }
 }
 
-/** What is read of a response. */
-type Received = Pick<Response, "status" | "headers"> & {
-  body: AsyncIterable<Uint8Array> | null;
-};
+/** Whether a refresh failed without loss, and by no decision of the caller. */
+function isBearable(error: unknown): boolean {
+  return error instanceof TikTokShopError && error.kind !== "cancelled" &&
+    error.reply === undefined;
+}
+
+const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
+const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
 
 /**
- * Makes the requests to a host. One to this machine goes through no proxy: the
- * proxy would read the app secret, and reach its own loopback instead of ours.
+ * Whether a refresh is known to be of no use for now: it brought less than an
+ * hour ago what does not live long enough. Throws if the grant was gone less
+ * than a minute ago. Both are remembered in the store, for all processes.
  */
-function fetchFor(
-  url: URL,
-): (url: URL, init: RequestInit) => Promise<Received> {
-  const deno = RUNTIME.Deno;
+function isVain(
+  tokens: StoredTokens,
+  { least, now = Date.now }: KeepOptions,
+): boolean {
+  if (least === undefined) return false;
+  const { meta } = tokens;
+  const { refresh_refused: refused } = meta;
+  const time = hostTime(meta, now);
+  const isRecent = (at: unknown, pause: number) =>
+    Math.abs(time - Number(textOf(at) || NaN)) < pause;
+  if (isRecord(refused) && isRecent(refused.at, REFUSED_PAUSE)) {
+    throw refusedError(refused);
+  }
+  const life = expiryOf(tokens) - (integerOf(meta.obtained_at) ?? 0);
+  const unmet = meta.unmet_min_valid !== undefined && life <= least &&
+    isRecent(meta.obtained_at, UNMET_PAUSE);
+  // One that has died since is another matter, unless it came as good as dead.
+  return unmet && (life < 60 || secondsLeft(tokens, now) > 0);
+}
+
+/** The refusal that was remembered, as the error that it was. */
+function refusedError(refused: Record<string, unknown>): TikTokShopError {
+  const code = integerOf(refused.code);
+  const message = printable(textOf(refused.message));
+  return new TikTokShopError("login_required", message, {
+    code,
+    requestId: printable(textOf(refused.request_id)) || undefined,
+    hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
+  });
+}
+
+/** Remembers, as long as the lock is held, that the grant is gone. */
+async function rememberRefusal(
+  error: unknown,
+  store: TokenStore,
+  profile: string,
+  { meta, ...tokens }: StoredTokens,
+  lock: TokenLock,
+  now: () => number = Date.now,
+): Promise<void> {
+  const { kind, code, message, requestId } = error as Partial<TikTokShopError>;
+  if (kind !== "login_required" || code === undefined) return;
+  const at = hostTime(meta, now);
+  const refused = { at, code, message, request_id: requestId };
+  const kept = { ...tokens, meta: { ...meta, refresh_refused: refused } };
+  // If it cannot be saved, the next call asks again: no more is lost.
+  await store.save(profile, kept as StoredTokens, lock).catch(() => {});
+}
+
+async function loadTokens(
+  store: TokenStore,
+  profile: string,
+  signal?: AbortSignal,
+): Promise<StoredTokens> {
+  const tokens = await abortable(store.load(profile), signal);
+  if (tokens) return tokens;
+  throw new TikTokShopError(
+    "login_required",
+    `There are no tokens under profile "${printable(profile)}"`,
+    { hint: LOGIN_AGAIN },
+  );
+}
+
+/** "Now" by the token host's clock, in Unix seconds. */
+function hostTime(meta: TokenMeta, now: () => number): number {
+  const local = now() / 1000;
+  const time = local + (integerOf(meta.clock_offset) ?? 0);
+  // The local clock was put right since: what was measured is of no use.
+  return time < (integerOf(meta.obtained_at) ?? 0) - 5 ? local : time;
+}
+
+/**
+ * Seconds that an access token surely has left; a missing expiry is seven
+ * days. A clock that was wrong may have been put right since, and it may have
+ * gone back: then what it tells proves nothing, and a refresh measures it anew.
+ */
+function secondsLeft(tokens: StoredTokens, now: () => number): number {
+  const { meta } = tokens;
+  const obtained = integerOf(meta.obtained_at) ?? 0;
+  const end = expiryOf(tokens);
+  const time = hostTime(meta, now);
+  if (time < obtained - 3600) return 0;
+  // In the first hour it is as wrong as it was: else a clock that is a week
+  // ahead, and remains so, would let no token live.
+  return end - (time < obtained + 3600 ? time : Math.max(time, now() / 1000));
+}
+
+/** When an access token ends, in Unix seconds. */
+function expiryOf({ data, meta }: StoredTokens): number {
+  return integerOf(data.access_token_expire_in) ??
+    (integerOf(meta.obtained_at) ?? 0) + 7 * 86400;
+}
+
+/** A refresh that the callers of this process share. */
+interface SharedRefresh {
+  tokens: Promise<StoredTokens>;
+  callers: number;
+  /** Aborted when the last caller has left. */
+  left: AbortController;
+}
+
+/** The refreshes under way in this process. */
+const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
+
+/** One refresh for all callers of this process; each may stop waiting. */
+async function refreshOnce(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+): Promise<StoredTokens> {
+  if (isVain(seen, options)) return seen;
+  const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
+  refreshes.set(store, running);
+  const shared = running.get(profile) ??
+    startRefresh(store, profile, seen, options);
+  running.set(profile, shared);
+  shared.callers++;
   try {
-    if (!isLoopback(url.hostname) || !mayBeProxied()) return fetch;
-    if (!deno) return fetchOnNode;
-    const client = directClient(deno, url.hostname);
-    return (url, init) => fetch(url, { ...init, client } as RequestInit);
-  } catch {
-    throw misuse(
-      `Cannot ask ${url.host} without access to the environment: a proxy ` +
-        "might read the secret",
+    return await abortable(shared.tokens, options.signal);
+  } finally {
+    if (--shared.callers === 0) {
+      shared.left.abort("nobody waits for the refresh any more");
+      if (running.get(profile) === shared) running.delete(profile);
+    }
+  }
+}
+
+function startRefresh(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+): SharedRefresh {
+  const left = new AbortController();
+  // Not with a caller's signal: the others go on waiting when he leaves. Nor
+  // is the request given up when all have left: its tokens would be lost.
+  const alone = { ...options, signal: undefined };
+  const tokens = refreshLocked(store, profile, seen, alone, left.signal);
+  tokens.catch(() => {}); // when all callers have left
+  return { tokens, callers: 0, left };
+}
+
+/** Refreshes under the lock, unless another process has done so meanwhile. */
+async function refreshLocked(
+  store: TokenStore,
+  profile: string,
+  seen: StoredTokens,
+  options: KeepOptions,
+  signal: AbortSignal,
+): Promise<StoredTokens> {
+  // Before the lock: nobody is to wait until a person has found his password.
+  const app = await credentialsOf(profile, seen, options);
+  const { onWarning } = options;
+  const lock = await lockProfile(store, profile, { signal, onWarning });
+  try {
+    const held = await loadTokens(store, profile, signal);
+    if (!sameTokens(held, seen) || isVain(held, options)) return held;
+    await store.assertWritable?.(profile, lock, onWarning);
+    // A store may have overheard it; from the request on it counts no more.
+    if (signal.aborted) throw cancelledError(signal.reason);
+    const fresh = await renewedTokens(profile, held, app, options)
+      .catch(async (error) => {
+        await rememberRefusal(error, store, profile, held, lock, options.now);
+        throw error;
+      });
+    return await saveRenewed(store, profile, held, fresh, lock)
+      .catch((error) => {
+        throw unsavedError(error, withoutMeta(fresh));
+      });
+  } catch (error) {
+    const { kind } = error as Partial<TikTokShopError>;
+    // Lost before anything was asked for: begin again.
+    if (kind === "lock_lost") {
+      return await refreshLocked(store, profile, seen, options, signal);
+    }
+    if (kind !== "login_required") throw error;
+    // One whose lock was taken over may be alive, and have been faster.
+    const now = await store.load(profile).catch(() => undefined);
+    if (now && !sameTokens(now, seen)) return now;
+    throw error;
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+/** Whether nobody has refreshed; TikTok might send the same token again. */
+function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
+  return a.data.access_token === b.data.access_token &&
+    a.data.refresh_token === b.data.refresh_token &&
+    a.meta.obtained_at === b.meta.obtained_at;
+}
+
+/** The credentials of the app that a profile belongs to. */
+async function credentialsOf(
+  profile: string,
+  tokens: StoredTokens,
+  options: KeepOptions,
+): Promise<AppCredentials> {
+  const app = await abortable(options.credentials(tokens), options.signal);
+  const owner = tokens.meta.app_key;
+  if (!owner || owner === app.appKey) return app;
+  throw misuse(
+    `Profile "${printable(profile)}" belongs to the app key ` +
+      `"${printable(owner)}", not to "${printable(app.appKey)}"`,
+  );
+}
+
+/** Asks for new tokens. */
+async function renewedTokens(
+  profile: string,
+  held: StoredTokens,
+  app: AppCredentials,
+  options: KeepOptions,
+): Promise<StoredTokens> {
+  const { refresh_token: token } = held.data;
+  if (typeof token !== "string" || !token) {
+    throw new TikTokShopError(
+      "login_required",
+      `Profile "${printable(profile)}" has no refresh token`,
+      { hint: LOGIN_AGAIN },
     );
   }
+  const url = refreshRequest(app, token, options);
+  const obtain = () => obtainTokens(url, app, options);
+  const { reply, meta } = await (options.inTurn?.(obtain) ?? obtain());
+  const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
+  const { least, now = Date.now } = options;
+  if (least !== undefined && secondsLeft(fresh, now) <= least) {
+    fresh.meta.unmet_min_valid = least;
+  }
+  return fresh;
 }
 
-/** Whether `fetch` may take a proxy, by the environment or by its dispatcher. */
-function mayBeProxied(): boolean {
-  const { env } = RUNTIME.process;
-  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-  if (names.some((name) => env[name] || env[name.toLowerCase()])) return true;
-  // Where Node keeps it, whoever has set it.
-  return Object.getOwnPropertySymbols(globalThis)
-    .filter(({ description }) => description?.startsWith("undici.globalDisp"))
-    .map((symbol) => (globalThis as Record<symbol, unknown>)[symbol])
-    .some((dispatcher) => dispatcher?.constructor.name !== "Agent");
+/** The reply verbatim, but the old refresh token if none came back. Pure. */
+function mergedTokens(
+  held: StoredTokens,
+  reply: TokenReply,
+  meta: TokenMeta,
+): StoredTokens {
+  const kept = { ...held.meta };
+  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
+  for (const name of stale) delete kept[name];
+  const { refresh_token, refresh_token_expire_in, open_id } = held.data;
+  const data = { ...reply.data, open_id: reply.data.open_id ?? open_id };
+  if (!data.refresh_token) {
+    Object.assign(data, { refresh_token, refresh_token_expire_in });
+  }
+  const merged = {
+    ...reply,
+    data: withToJson(data),
+    meta: { ...kept, ...meta },
+  };
+  return withToJson(merged) as StoredTokens;
 }
 
-const directClients = new Map<string, object>();
-
-/** A client of Deno's for one host that takes no proxy. */
-function directClient(deno: DenoRuntime, hostname: string): object {
-  const { env } = RUNTIME.process;
-  const known = directClients.get(hostname);
-  if (known) return known;
-  const before = env.NO_PROXY;
-  // Read when the client is made, and set no longer: children inherit it.
-  env.NO_PROXY = hostname.replace(/^\[|\]$/g, "");
+/**
+ * Saves what a refresh brought. If the lock was lost meanwhile, it still
+ * saves, unless somebody saved newer tokens: the old pair may be dead.
+ */
+async function saveRenewed(
+  store: TokenStore,
+  profile: string,
+  held: StoredTokens,
+  fresh: StoredTokens,
+  lock: TokenLock,
+): Promise<StoredTokens> {
   try {
-    const client = deno.createHttpClient({});
-    directClients.set(hostname, client);
-    return client;
+    await store.save(profile, fresh, lock);
+    return fresh;
+  } catch (error) {
+    if ((error as Partial<TikTokShopError>).kind !== "lock_lost") throw error;
+  }
+  const again = await store.lock(profile);
+  try {
+    const now = await loadTokens(store, profile);
+    if (isOutdone(fresh, held, now)) return now;
+    return await saveRenewed(store, profile, held, fresh, again);
   } finally {
-    if (before === undefined) delete env.NO_PROXY;
-    else env.NO_PROXY = before;
+    await again[Symbol.asyncDispose]();
   }
 }
 
-/** A fetch by Node's own client: with an agent of ours it takes no proxy. */
-async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
-  const { Agent, request } = url.protocol === "https:"
-    ? node("node:https")
-    : node("node:http");
-  const whole = new Request(url, init); // a form becomes bytes
-  const { method, signal } = whole;
-  const headers = Object.fromEntries(whole.headers);
-  const body = new Uint8Array(await whole.arrayBuffer());
-  const options = { method, headers, signal, agent: new Agent() };
-  const reply = await new Promise<NodeRequest>((resolve, reject) => {
-    const sent = request(url, options, resolve).once("error", reject);
-    sent.end(body.length > 0 ? body : undefined);
+/** Whether what is stored now is to be kept, and not what a refresh brought. */
+function isOutdone(
+  fresh: StoredTokens,
+  held: StoredTokens,
+  now: StoredTokens,
+): boolean {
+  // Another pair comes of another refresh or login, and ours may be dead. The
+  // same refresh token works on: then the access token that came last does.
+  if (now.data.refresh_token !== held.data.refresh_token) return true;
+  const age = (tokens: StoredTokens) => integerOf(tokens.meta.obtained_at) ?? 0;
+  return !sameTokens(now, held) && age(now) >= age(fresh);
+}
+
+// === Signed API calls
+
+const DEFAULT_API_ENDPOINT = "https://open-api.tiktokglobalshop.com";
+
+/**
+ * Query parameters, decoded. Numbers and booleans are sent as their text;
+ * what is undefined or null is left out.
+ */
+export interface Query {
+  /** A parameter. */
+  [name: string]: string | number | bigint | boolean | null | undefined;
+}
+
+/** What a signature covers. */
+export interface SignedRequest {
+  /** The path, such as `/authorization/202309/shops`. */
+  path: string;
+  /** Every query parameter, decoded; `sign` and `access_token` are skipped. */
+  query?: Query;
+  /** The exact body; none for GET. */
+  body?: string | Uint8Array;
+  /** The content type; a multipart body is not signed. */
+  contentType?: string;
+}
+
+/**
+ * The `sign` parameter of an API call: HMAC-SHA256 in lower-case hex. Pure.
+ *
+ * Source: TikTok Shop Partner Center, "Sign your API request".
+ */
+export function signature(appSecret: string, request: SignedRequest): string {
+  const { path, contentType = "" } = request;
+  const query = queryText(request.query);
+  const isMultipart = contentType.toLowerCase()
+    .startsWith("multipart/form-data");
+  const body = isMultipart ? "" : request.body ?? "";
+  const parameters = Object.keys(query)
+    .filter((name) => name !== "sign" && name !== "access_token")
+    .sort()
+    .map((name) => name + query[name])
+    .join("");
+  const head = appSecret + path + parameters;
+  const hmac = node("node:crypto").createHmac("sha256", appSecret);
+  // Text in one piece: each update is one more call into native code.
+  return typeof body === "string"
+    ? hmac.update(head + body + appSecret).digest("hex")
+    : hmac.update(head).update(body).update(appSecret).digest("hex");
+}
+
+/** A call of TikTok Shop's API. */
+export interface ApiRequest {
+  /** `GET`, `POST`, `PUT`, `PATCH` or `DELETE`. @default {"GET"} */
+  method?: string;
+  /** The path, such as `/order/202309/orders/search`. */
+  path: string;
+  /** Query parameters, decoded; those of the signature are added. */
+  query?: Query;
+  /**
+   * The body: text, bytes (a Blob, an ArrayBuffer or a view of one) as they
+   * are, a FormData as multipart, plain objects and arrays as JSON.
+   */
+  body?: unknown;
+  /**
+   * The shop to act for, by id, name, code or cipher, whose `shop_cipher` is
+   * then sent in any case; `none` sends none. Left out, the only shop known is
+   * meant, where the call takes one.
+   */
+  shop?: string;
+}
+
+/** Options of {@linkcode callApi} and {@linkcode authorizedShops}. */
+export interface ApiOptions extends AccessTokenOptions {
+  /**
+   * Host of the API.
+   * @default {"https://open-api.tiktokglobalshop.com"}
+   */
+  apiEndpoint?: string;
+}
+
+/** TikTok's reply to an API call, verbatim. */
+export interface ApiReply {
+  /** 0: success. */
+  code: number;
+  /** `Success`. */
+  message: string;
+  /** What was asked for. */
+  data?: unknown;
+  /** TikTok's id of the request. */
+  request_id?: string;
+  /** Whatever else TikTok sends. */
+  [name: string]: unknown;
+}
+
+/**
+ * Makes a signed API call with the tokens of a profile, which are refreshed
+ * when they are about to expire, or when TikTok says that they have. Reads
+ * (GET, `POST …/search`, `POST …/query`) are tried again after a failure that
+ * may pass; any other call only if TikTok surely has not carried it out.
+ *
+ * Source: TikTok Shop Partner Center, "Sign your API request".
+ *
+ * @throws {TikTokShopError} of kind `rejected` if TikTok's `code` is not 0;
+ * of the kinds of {@linkcode accessToken}.
+ * @throws {TypeError} if the call cannot be made so: a wrong method, path,
+ * body or shop, or tokens of another app.
+ */
+export async function callApi(
+  request: ApiRequest,
+  options: ApiOptions,
+): Promise<ApiReply> {
+  return await callWith(request, { ...options, ...keepOptions(options) });
+}
+
+type CallOptions = KeepOptions & { apiEndpoint?: string };
+
+async function callWith(
+  request: ApiRequest,
+  options: CallOptions,
+): Promise<ApiReply> {
+  const call = await prepareCall(request, options);
+  const tokens = await validTokens(options);
+  const { profile = "default" } = options;
+  const app = await credentialsOf(profile, tokens, options);
+  checkAppKey(app.appKey);
+  checkAppSecret(app.appSecret);
+  const { method, path, shop } = call;
+  if (shop !== undefined) {
+    call.query.shop_cipher = await shopCipher(shop, tokens, options);
+  }
+  const live: LiveCall = { ...call, app, tokens, secrets: [app.appSecret] };
+  if (!call.isExplicit && !WITHOUT_CIPHER.test(`${method} ${path}`)) {
+    live.added = onlyCipher(knownShops(tokens));
+  }
+  const tried = `Cannot call ${method} ${path}`;
+  return await makeCall({
+    isRead: method === "GET" ||
+      (method === "POST" && /\/(search|query)$/.test(path)),
+    signal: options.signal,
+    send: () => sendSigned(live, tried, options),
+    judge: (answer) => judgeApiAnswer(answer, tried, live.secrets),
+    cures: curesOf(live, options),
   });
-  const { statusCode: status = 0, rawHeaders } = reply;
-  return { status, headers: headersOf(rawHeaders), body: reply };
 }
 
-function trace(
-  options: SendOptions,
-  url: URL,
-  init: RequestInit,
-  outcome: string,
-  started: number,
-): void {
-  const took = Math.round(performance.now() - started);
-  const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
-  const shown = printable(redact(line, options.secrets));
-  void notify(options.onTrace, shown, options.onWarning);
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/** A call that was found to be possible, not signed yet. */
+interface PreparedCall {
+  method: string;
+  /** Without its query. */
+  url: URL;
+  /** The API's own: without that of the endpoint, which may be a gateway's. */
+  path: string;
+  query: Query;
+  /** The shop asked for. */
+  shop?: string;
+  /** The caller has said for which shop, or for none. */
+  isExplicit: boolean;
+  body?: string | Uint8Array | FormData;
+  contentType?: string;
 }
 
-function networkError(
-  error: unknown,
+/** A call under way, and what its cures change. */
+interface LiveCall extends PreparedCall {
+  app: AppCredentials;
+  tokens: StoredTokens;
+  /** The cipher that we added unasked. */
+  added?: string;
+  /** TikTok's time, once it has told. */
+  clock?: () => number;
+  /** When it was signed last, in Unix seconds. */
+  time?: number;
+  /** What was sent, and must not be shown. */
+  secrets: string[];
+}
+
+/** Refuses what cannot be sent, before any request is made. */
+async function prepareCall(
+  request: ApiRequest,
+  options: CallOptions,
+): Promise<PreparedCall> {
+  const method = (request.method ?? "GET").toUpperCase();
+  if (!METHODS.includes(method)) {
+    throw misuse(
+      `Cannot call with the method "${printable(method)}": use ` +
+        METHODS.join(", "),
+    );
+  }
+  limitsOf(options, API_LIMITS);
+  const { url, path } = apiUrl(options, request.path);
+  const names = [...url.searchParams.keys()];
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) {
+    // The signature could cover only one of them.
+    throw misuse(`Cannot send "${printable(twice)}" twice in the query`);
+  }
+  const query: Query = {
+    ...Object.fromEntries(url.searchParams),
+    ...queryText(request.query),
+  };
+  url.search = "";
+  const { shop } = request;
+  if (shop !== undefined && "shop_cipher" in query) {
+    throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
+  }
+  const isExplicit = shop !== undefined || "shop_cipher" in query ||
+    "category_asset_cipher" in query;
+  const sent = await requestBody(method, request.body);
+  return { method, url, path, query, shop, isExplicit, ...sent };
+}
+
+/** Query parameters as they are sent. */
+function queryText(query: Query = {}): Record<string, string> {
+  if (!isPlain(query)) {
+    throw misuse("Cannot read the query: give a plain object of parameters");
+  }
+  const given = Object.entries(query)
+    .filter(([, value]) => value !== undefined && value !== null);
+  for (const [name, value] of given) {
+    if (/^(string|bigint|boolean)$/.test(typeof value)) continue;
+    if (Number.isFinite(value)) continue;
+    throw misuse(
+      `Cannot send "${printable(name)}" in the query: give text, a number ` +
+        "or a boolean",
+    );
+  }
+  return Object.fromEntries(given.map(([name, value]) => [name, `${value}`]));
+}
+
+/** How the refusals of a call are cured: see {@linkcode TIKTOK_CODES}. */
+function curesOf(live: LiveCall, options: CallOptions): Cures {
+  const { store = defaultStore(), profile = "default" } = options;
+  const { now = Date.now } = options;
+  return {
+    "refresh": async () => {
+      const keep = { ...options, least: 0 };
+      live.tokens = await refreshOnce(store, profile, live.tokens, keep);
+      return true;
+    },
+    // Another process may have refreshed since they were read.
+    "reload": async () => {
+      const stored = await store.load(profile) ?? live.tokens;
+      const old = live.tokens.data.access_token;
+      live.tokens = stored;
+      return stored.data.access_token !== old;
+    },
+    "without-cipher": () => {
+      const isOurs = live.added !== undefined;
+      live.added = undefined;
+      return isOurs;
+    },
+    "with-cipher": async () => {
+      if (live.isExplicit || live.added) return false;
+      const known = knownShops(live.tokens);
+      const shops = known.length > 0
+        ? known
+        : await shopsWith(options).catch(() => []);
+      live.added = onlyCipher(shops);
+      return live.added !== undefined;
+    },
+    // A clock may have been set since the tokens came.
+    "host-time": ({ date }) => {
+      const { time = 0 } = live;
+      if (date === undefined || Math.abs(date - time) <= 20) return false;
+      const since = now();
+      live.clock = () => date + (now() - since) / 1000;
+      return true;
+    },
+  };
+}
+
+/**
+ * The operations, as `METHOD /path`, that take no `shop_cipher`. All published
+ * ones are in the tests; where TikTok says otherwise, its word is followed.
+ */
+const WITHOUT_CIPHER = new RegExp([
+  " /(affiliate_creator|affiliate_partner|open|seller|supply_chain)/",
+  "^GET /authorization/",
+  "^POST /product/\\d+/brands$",
+  " /(affiliate_seller|product)/\\d+/(files|images)/upload$",
+  "/(compliance|listing_schemas|live_rooms|sizecharts)\\b",
+  "/global_(attributes|categories|products|rules|warehouses)\\b",
+  "/(bundles|customs_info/\\w+|gpa_upgrade_task|orders/sync)$",
+  "/videos/performances$",
+].join("|"));
+
+/** The shops that are remembered with the tokens. */
+function knownShops({ meta }: StoredTokens): Shop[] {
+  const shops: unknown[] = Array.isArray(meta.shops) ? meta.shops : [];
+  return shops.filter((shop) => isRecord(shop) && shop.cipher) as Shop[];
+}
+
+function onlyCipher(shops: readonly Shop[]): string | undefined {
+  return shops.length === 1 ? textOf(shops[0]!.cipher) : undefined;
+}
+
+/** The cipher of the shop asked for, or of the only one known. */
+async function shopCipher(
+  shop: string | undefined,
+  tokens: StoredTokens,
+  options: CallOptions,
+): Promise<string | undefined> {
+  const known = knownShops(tokens);
+  if (shop === undefined) return onlyCipher(known);
+  if (shop === "none") return undefined;
+  return findShop(known, shop)?.cipher ??
+    findShop(await shopsWith(options), shop)?.cipher ?? unknownShop(shop);
+}
+
+/** A shop by cipher, id, code or name; two of the same name are refused. */
+function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
+  const exact = shops.find(({ cipher, id, code }) =>
+    wanted === cipher || wanted === textOf(id) || wanted === code
+  );
+  if (exact) return exact;
+  const named = shops.filter(({ name }) =>
+    textOf(name).toLowerCase() === wanted.toLowerCase()
+  );
+  if (named.length > 1) {
+    throw misuse(
+      `Several shops are named "${printable(wanted)}": give the id, one of ` +
+        named.map(({ id }) => id).join(", "),
+    );
+  }
+  return named[0];
+}
+
+function unknownShop(wanted: string): never {
+  throw misuse(
+    `There is no shop "${printable(wanted)}": see the ids and names that ` +
+      `${PROGRAM} shops prints`,
+  );
+}
+
+/** Signs a call and makes it, once. */
+async function sendSigned(
+  live: LiveCall,
+  tried: string,
+  options: CallOptions,
+): Promise<HttpAnswer> {
+  const { app, tokens, added, method, path, body, contentType } = live;
+  const token = tokens.data.access_token;
+  const { now = Date.now } = options;
+  live.time = Math.floor(live.clock?.() ?? hostTime(tokens.meta, now));
+  const query = queryText({
+    ...live.query,
+    ...(added ? { shop_cipher: added } : {}),
+    app_key: app.appKey,
+    timestamp: live.time,
+  });
+  // A multipart body is not signed, and fetch alone knows its bytes.
+  const signed = body instanceof FormData ? undefined : body;
+  const request = { path, query, body: signed, contentType };
+  query.sign = signature(app.appSecret, request);
+  live.secrets = [...live.secrets, token, query.sign];
+  const headers = {
+    "x-tts-access-token": token,
+    ...(contentType ? { "content-type": contentType } : {}),
+  };
+  const limits = limitsOf(options, API_LIMITS);
+  return await send(
+    withParameters(new URL(live.url), query),
+    { method, headers, body: body as RequestInit["body"] },
+    { ...options, tried, secrets: live.secrets, limits },
+  );
+}
+
+/** Judges the answer to an API call; its error carries the body. Pure. */
+function judgeApiAnswer(
+  answer: HttpAnswer,
   tried: string,
   secrets: readonly string[],
-  late: string | undefined,
-): TikTokShopError {
-  const { cause } = (error ?? {}) as { cause?: unknown };
-  const why = late ?? messageOf(cause ?? error, secrets);
-  return new TikTokShopError("network", `${tried}: ${why}`, {
-    hint: isCertificateError(error)
-      ? "trust your company's certificate: set NODE_EXTRA_CA_CERTS on Node, " +
-        "DENO_CERT or DENO_TLS_CA_STORE=system on Deno; or set this " +
-        "machine's clock"
-      : "check the connection and the proxy settings, then try again",
-    cause: evidence(error, secrets),
-  });
+): ApiReply {
+  try {
+    return judgeEnvelope(answer, tried, secrets) as ApiReply;
+  } catch (error) {
+    const parsed = parseJson(answer.text);
+    const body = isRecord(parsed)
+      ? redactedJson(parsed, secrets)
+      : redact(answer.text, secrets).slice(0, 10_000) || undefined;
+    throw extended(error, { body });
+  }
 }
 
-const CERTIFICATE_CODES = new RegExp(
-  "^(CERT_|ERR_TLS_CERT|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_|HOSTNAME_|" +
-    "INVALID_(CA|PURPOSE)|PATH_LENGTH)",
-);
+function apiUrl(
+  options: CallOptions,
+  path: string,
+): Pick<PreparedCall, "url" | "path"> {
+  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
+  const base = endpointUrl(endpoint, "API endpoint");
+  if (!/^\/[^/\\]/.test(path) || /[#\s]/.test(path)) {
+    throw misuse(
+      `Cannot call the path "${printable(path)}": it starts with "/", such ` +
+        "as /authorization/202309/shops",
+    );
+  }
+  const own = new URL(path, base);
+  const url = new URL(base);
+  // Set, not parsed: "//host" would be another host.
+  url.pathname = base.pathname.replace(/\/$/, "") + own.pathname;
+  url.search = own.search;
+  return { url, path: own.pathname };
+}
+
+/** The exact body, and its content type; fetch itself sets multipart's. */
+async function requestBody(
+  method: string,
+  body: unknown,
+): Promise<Pick<PreparedCall, "body" | "contentType">> {
+  const contentType = "application/json";
+  if (body === undefined || body === "") return { contentType };
+  if (method === "GET") {
+    throw misuse("Cannot send a body with GET: use the query");
+  }
+  if (body instanceof FormData) return { body };
+  if (typeof body === "string") return { body, contentType };
+  const isBlob = body instanceof Blob;
+  const isView = ArrayBuffer.isView(body);
+  if (isBlob || isView || tagOf(body).endsWith("ArrayBuffer]")) {
+    const { buffer, byteOffset, byteLength } = isView ? body : {
+      buffer: isBlob ? await body.arrayBuffer() : body as ArrayBuffer,
+    };
+    // A copy: what is signed is what is sent.
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
+    return { body: bytes, contentType: isBlob && body.type || contentType };
+  }
+  assertJson(body);
+  return { body: stringifyJson(body, 0), contentType };
+}
+
+/** Refuses what JSON would silently lose: a Map is `{}` there, NaN is null. */
+function assertJson(value: unknown, depth = 0): void {
+  if (depth > 500) {
+    throw misuse(
+      "Cannot send the body as JSON: it is nested too deep, or in itself",
+    );
+  }
+  const isKept = value === null || Number.isFinite(value) ||
+    /^(string|bigint|boolean|undefined)$/.test(typeof value) ||
+    typeof (value as { toJSON?: unknown }).toJSON === "function";
+  if (isKept) return;
+  if (!Array.isArray(value) && !isPlain(value)) {
+    const { name } = (value as object).constructor ?? {};
+    const what = typeof value === "number" ? String(value) : name;
+    throw misuse(
+      `Cannot send ${printable(what || tagOf(value)).slice(0, 60)} as JSON: ` +
+        "give text, bytes, a Blob, a global FormData, or plain objects and " +
+        "arrays",
+    );
+  }
+  for (const member of Object.values(value)) assertJson(member, depth + 1);
+}
 
 /**
- * Whether a host's certificate was refused, which no other try changes: Node
- * has a code of OpenSSL's, Deno nothing but its text. Pure.
+ * All shops that the tokens of a profile may act for; given a store, they are
+ * remembered in the profile.
+ *
+ * Source: TikTok Shop Partner Center, "Get Authorized Shops".
+ *
+ * @throws {TikTokShopError} of the kinds of {@linkcode callApi}.
  */
-function isCertificateError(error: unknown): boolean {
-  return someCause(
-    error,
-    ({ code, message }) =>
-      CERTIFICATE_CODES.test(textOf(code)) ||
-      textOf(message).includes("invalid peer certificate"),
+export async function authorizedShops(options: ApiOptions): Promise<Shop[]> {
+  return await shopsWith({ ...options, ...keepOptions(options) });
+}
+
+async function shopsWith(options: CallOptions): Promise<Shop[]> {
+  const path = "/authorization/202309/shops";
+  const shops: Shop[] = [];
+  for await (const { data } of apiPages({ path }, options)) {
+    const found = isRecord(data) ? data.shops : undefined;
+    if (Array.isArray(found)) shops.push(...found.filter(isRecord) as Shop[]);
+  }
+  await rememberShops(shops, options);
+  return shops;
+}
+
+/** The pages of a call, one after the other, by `next_page_token`. */
+async function* apiPages(
+  request: ApiRequest,
+  options: CallOptions,
+): AsyncGenerator<ApiReply> {
+  const seen = new Set(["", textOf(request.query?.page_token)]);
+  for (let query = request.query;;) {
+    const reply = await callWith({ ...request, query }, options);
+    yield reply;
+    const next = isRecord(reply.data) ? reply.data.next_page_token : "";
+    // A page that was there before would come again for ever.
+    if (typeof next !== "string" || seen.has(next)) return;
+    seen.add(next);
+    query = { ...request.query, page_token: next };
+  }
+}
+
+async function rememberShops(
+  shops: Shop[],
+  options: CallOptions,
+): Promise<void> {
+  const { store = defaultStore(), profile = "default" } = options;
+  const lock = await lockProfile(store, profile, options);
+  try {
+    const tokens = await loadTokens(store, profile, options.signal);
+    const meta = { ...tokens.meta, shops };
+    await store.save(profile, { ...tokens, meta }, lock);
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
+}
+
+// === Webhooks
+
+/** What TikTok told a webhook. */
+export type WebhookEvent =
+  | DeauthorizationEvent
+  | AuthorizationEndingEvent
+  | OtherWebhookEvent;
+
+/** The members of every {@linkcode WebhookEvent}. */
+export interface WebhookEnvelope {
+  /** For telling repeated deliveries apart. */
+  notificationId: string;
+  /** The shop's id, a decimal string. */
+  shopId: string;
+  /** When it happened: Unix seconds. */
+  timestamp: number;
+  /** TikTok's `data`, verbatim. */
+  data: Record<string, unknown>;
+}
+
+/** Type 6: the seller took the app's authorization back. */
+export interface DeauthorizationEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: 6;
+  /** Events of type 7 alone have it: it tells them apart for the compiler. */
+  expirationTime?: undefined;
+}
+
+/** Type 7: the authorization ends within 30 days; sent daily. */
+export interface AuthorizationEndingEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: 7;
+  /** When the authorization ends: Unix seconds. */
+  expirationTime: number;
+}
+
+/** Any other event. */
+export interface OtherWebhookEvent extends WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: number;
+  /** Events of type 7 alone have it. */
+  expirationTime?: undefined;
+}
+
+/** A request's body as it came: text, or bytes such as a `Buffer`. */
+export type RawBody = string | ArrayBuffer | ArrayBufferView;
+
+/** A raw body as what can be hashed and decoded. */
+function rawBytes(body: RawBody): string | Uint8Array {
+  if (typeof body === "string") return body;
+  if (ArrayBuffer.isView(body)) {
+    return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
+  }
+  // By its name: one of another realm is no instance of ours.
+  const name = Object.prototype.toString.call(body);
+  if (/ (Shared)?ArrayBuffer]$/.test(name)) return new Uint8Array(body);
+  throw misuse(
+    `Cannot use ${name.slice(8, -1)} as a webhook's body: hand over the ` +
+      "request's raw body, before any JSON middleware",
   );
 }
 
-async function readAnswer(
-  response: Received,
-  { tried, secrets, limits }: SendOptions,
-): Promise<HttpAnswer> {
-  const date = Date.parse(response.headers.get("date") ?? "");
-  const type = response.headers.get("content-type") ?? "";
+/**
+ * Whether a webhook's `Authorization` header proves that TikTok sent its body.
+ * Compares in constant time; the body must be the raw bytes as received.
+ *
+ * Source: TikTok Shop Partner Center, "TikTok Shop webhooks overview".
+ *
+ * @throws {TypeError} if the app secret is missing, or the body is not raw.
+ */
+export function verifyWebhook(
+  app: AppCredentials,
+  rawBody: RawBody,
+  signature: string | null | undefined,
+): boolean {
+  checkAppSecret(app.appSecret); // with an empty one, anybody could sign
+  const body = rawBytes(rawBody);
+  if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
+  const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
+  const expected = hmac.update(app.appKey).update(body).digest("hex");
+  return sameText(expected, signature.toLowerCase());
+}
+
+/**
+ * Reads a webhook's body, of which {@linkcode verifyWebhook} is to approve
+ * first. Pure.
+ *
+ * @throws {TikTokShopError} of kind `invalid_response` if it is no event.
+ * @throws {TypeError} if the body is not raw.
+ */
+export function parseWebhook(rawBody: RawBody): WebhookEvent {
+  const bytes = rawBytes(rawBody);
+  const text = typeof bytes === "string"
+    ? bytes
+    : new TextDecoder().decode(bytes);
+  const body = parseJson(text);
+  const type = isRecord(body) ? integerOf(body.type) : undefined;
+  if (!isRecord(body) || type === undefined) {
+    throw new TikTokShopError("invalid_response", "This is no webhook event", {
+      hint: "hand over the request's raw body",
+    });
+  }
+  const data = isRecord(body.data) ? body.data : {};
+  const event: OtherWebhookEvent = {
+    type,
+    notificationId: textOf(body.tts_notification_id),
+    shopId: textOf(body.shop_id),
+    timestamp: integerOf(body.timestamp) ?? NaN,
+    data,
+  };
+  if (type !== 7) return event;
+  // A number, but sent as text.
+  const expirationTime = integerOf(data.expiration_time) ?? NaN;
+  return { ...event, type, expirationTime };
+}
+
+// === Token stores
+
+/**
+ * Keeps tokens by profile name. Others can implement it for a store of their
+ * own; `testTokenStore` of the package's `./testing` tells whether it holds.
+ */
+export interface TokenStore {
+  /** The tokens of a profile; undefined if there are none. */
+  load(profile: string): Promise<StoredTokens | undefined>;
+  /**
+   * Keeps the tokens of a profile: all of them, or the old ones stay. Given a
+   * lock that is no longer held, it keeps nothing and rejects with kind
+   * `lock_lost`. Without a lock it asks nobody.
+   */
+  save(profile: string, tokens: StoredTokens, lock?: TokenLock): Promise<void>;
+  /** Forgets a profile; whether there was one. */
+  remove(profile: string): Promise<boolean>;
+  /** The names of all profiles, sorted. */
+  list(): Promise<string[]>;
+  /**
+   * Waits for the right to be the only one that refreshes a profile; rejects
+   * with kind `cancelled` when the signal aborts.
+   */
+  lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
+  /**
+   * Proves that `save` will work, before a code or a refresh token is spent
+   * for what it is to save; changes nothing. Given the profile's lock.
+   * Rejects with kind `store` if not, or with `lock_lost`. What a person
+   * should know though it works goes to `onWarning`. A store may leave this
+   * method out.
+   */
+  assertWritable?(
+    profile: string,
+    lock: TokenLock,
+    onWarning?: (message: string) => unknown,
+  ): Promise<void>;
+}
+
+/**
+ * The right to refresh a profile, until it is released or its lease ends.
+ * Releasing it twice, or after it was lost, does nothing.
+ */
+export interface TokenLock extends AsyncDisposable {
+  /** Names this holder among all that there ever were. */
+  readonly id: string;
+}
+
+/** How a wait is ended, and what it tells a person. */
+interface WaitOptions {
+  signal?: AbortSignal;
+  onWarning?: (message: string) => unknown;
+}
+
+const LOCK_NOTICE = 1500; // ms of waiting that a person is told of
+
+/** The lock of a profile in any store; a wait that takes long is told. */
+async function lockProfile(
+  store: TokenStore,
+  profile: string,
+  { signal, onWarning }: WaitOptions = {},
+): Promise<TokenLock> {
+  const word = "Waiting for another process that holds the lock of profile " +
+    `"${printable(profile)}"`;
+  const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE);
+  try {
+    return await store.lock(profile, signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** How long a holder may be silent before others take its lock over, in ms. */
+const LEASE = 5000;
+const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
+const LONGEST_LEASE = 3_600_000; // ms
+/** How often a file's lock is renewed: four times in any lease at least. */
+const LOCK_RENEWAL = SHORTEST_LEASE / 4;
+
+function checkLease(lease: number): number {
+  const fits = lease >= SHORTEST_LEASE && lease <= LONGEST_LEASE;
+  if (fits && Number.isInteger(lease)) return lease;
+  throw misuse(
+    `Cannot use the lease ${lease}: give whole milliseconds from ` +
+      `${SHORTEST_LEASE} to ${LONGEST_LEASE}`,
+    RangeError,
+  );
+}
+
+/** A store that lives as long as the process. */
+export function memoryStore(): TokenStore {
+  const profiles = new Map<string, StoredTokens>();
+  const locks = new LocalLocks();
+  // deno-lint-ignore require-await -- the interface is asynchronous
+  const run = async <T>(action: () => T): Promise<T> => action();
   return {
-    status: response.status,
-    type: printable(redact(type, secrets)).slice(0, 60),
-    date: Number.isNaN(date) ? undefined : date / 1000,
-    retryAfter: retryAfterOf(response.headers),
-    text: await readBody(response, tried, limits.size),
+    load: (profile) => run(() => structuredCopy(profiles.get(profile))),
+    save: (profile, tokens, lock) =>
+      run(() => {
+        if (lock && !locks.isHeld(profile, lock)) throw lockLost(profile);
+        profiles.set(profile, structuredCopy(tokens));
+      }),
+    remove: (profile) => run(() => profiles.delete(profile)),
+    list: () => run(() => [...profiles.keys()].sort()),
+    lock: (profile, signal) => locks.lock(profile, signal),
   };
 }
 
-async function readBody(
-  response: Received,
-  tried: string,
-  limit: number,
-): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.length;
-    if (size > limit) {
-      throw new TikTokShopError(
-        "invalid_response",
-        `${tried}: the reply is larger than ${limit} bytes`,
-        { status: response.status, hint: "check the endpoint" },
+/** Locks within one process: whoever comes waits for those before it. */
+class LocalLocks {
+  readonly #tails = new Map<string, Promise<void>>();
+  readonly #holders = new Map<string, string>();
+
+  isHeld(profile: string, { id }: TokenLock): boolean {
+    return this.#holders.get(profile) === id;
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const turn = deferred<void>();
+    const before = Promise.resolve(this.#tails.get(profile));
+    this.#queue(profile, before.then(() => turn.promise));
+    try {
+      await abortable(before, signal);
+    } catch (error) {
+      turn.resolve();
+      throw error;
+    }
+    const id = randomText(9);
+    this.#holders.set(profile, id);
+    // deno-lint-ignore require-await -- the interface is asynchronous
+    const release = async () => {
+      if (this.#holders.get(profile) === id) this.#holders.delete(profile);
+      turn.resolve();
+    };
+    return { id, [Symbol.asyncDispose]: release };
+  }
+
+  #queue(profile: string, tail: Promise<void>): void {
+    this.#tails.set(profile, tail);
+    // No sooner: one who has left the queue stands for those before him.
+    void tail.then(() => {
+      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
+    });
+  }
+}
+
+/** A copy, so that nobody changes what is stored by changing what he got. */
+function structuredCopy<T>(value: T): T {
+  return value === undefined ? value : parseJson(stringifyJson(value, 0)) as T;
+}
+
+/** A lock that is renewed until it is released; if that fails, it expires. */
+function heldLock(
+  id: string,
+  interval: number,
+  actions: { renew: () => Promise<unknown>; release: () => Promise<unknown> },
+): TokenLock {
+  const renew = () => void actions.renew().catch(() => {});
+  const renewal = node("node:timers").setInterval(renew, interval);
+  renewal.unref();
+  return {
+    id,
+    async [Symbol.asyncDispose]() {
+      clearInterval(renewal);
+      await actions.release().catch(() => {});
+    },
+  };
+}
+
+function lockLost(profile: string): TikTokShopError {
+  return new TikTokShopError(
+    "lock_lost",
+    `Another process took over the lock of profile "${printable(profile)}"`,
+    { hint: "try again" },
+  );
+}
+
+/** The tokens in the text of a file, or of what `place` names. Pure. */
+function judgeTokenFile(
+  text: string,
+  place: string,
+  kind = "token file",
+): StoredTokens {
+  const value = parseJson(text);
+  if (!isRecord(value) || !hasTokens(value.data)) {
+    throw new TikTokShopError("store", `${place} is no ${kind}, or damaged`, {
+      hint: `move it away, then ${LOGIN_AGAIN}`,
+    });
+  }
+  const meta = judgeMeta(value.meta);
+  if ((integerOf(meta.version) ?? 1) > 1) {
+    throw new TikTokShopError(
+      "store",
+      `${place} was written by a newer version of ${PROGRAM}`,
+      { hint: `update ${PROGRAM}` },
+    );
+  }
+  return Object.assign(value, { meta }) as unknown as StoredTokens;
+}
+
+/** Our own part of a token file, without what is not of its type. Pure. */
+function judgeMeta(value: unknown): Record<string, unknown> {
+  const meta = isRecord(value) ? { ...value } : {};
+  for (const name of ["app_key", "service_id", "region", "user_type"]) {
+    if (typeof meta[name] !== "string") delete meta[name];
+  }
+  const shops = Array.isArray(meta.shops) ? meta.shops : undefined;
+  if (!shops?.every(isRecord)) delete meta.shops; // they are asked for again
+  return meta;
+}
+
+/** Names that are safe on every file system, and not one of our files. */
+function isProfile(name: string): boolean {
+  return pattern("^[\\p{L}\\p{N}][\\p{L}\\p{N}._-]{0,63}$").test(name) &&
+    !/^(config|con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.$/i.test(name);
+}
+
+function checkProfile(name: string): void {
+  if (isProfile(name)) return;
+  throw misuse(
+    `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
+      "digits, dots, hyphens and underscores; config is reserved",
+  );
+}
+
+type SaveOptions = Pick<
+  LoginOptions,
+  "profile" | "switch" | "onWarning" | "saveSignal"
+>;
+
+// === File store
+
+/**
+ * A store of one JSON file per profile, readable by its owner alone (0600 in
+ * a 0700 folder) and replaced atomically.
+ *
+ * The lock of a profile is a folder beside its file, whose holder renews it.
+ * Who was killed or stopped does not: after the lease the next one takes it
+ * over. A holder who comes to life after that can save nothing any more
+ * (`save` rejects with kind `lock_lost`), so newer tokens stay.
+ *
+ * @param folder where the files are.
+ * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
+ * configuration folder}
+ * @throws {RangeError} if the lease is too short or too long.
+ */
+export function fileStore(
+  folder?: string,
+  options: FileStoreOptions = {},
+): TokenStore {
+  const { env, platform } = RUNTIME.process;
+  const { lease } = options;
+  const place = folder ?? storeFolder(env, platform);
+  return new FileStore(place, ".json", true, lease);
+}
+
+/** Options of {@linkcode fileStore}. */
+export interface FileStoreOptions {
+  /**
+   * Milliseconds, from 1000 to an hour, that the holder of a lock may be
+   * silent (killed or stopped) before this store takes the lock over.
+   * @default {5000}
+   */
+  lease?: number;
+}
+
+/** Those that nobody passed, by folder: one process has one of each. */
+const defaultStores = new Map<string, TokenStore>();
+
+/** The usual store, always the same: its callers share their refreshes. */
+function defaultStore(): TokenStore {
+  const { env, platform } = RUNTIME.process;
+  const folder = storeFolder(env, platform);
+  const store = defaultStores.get(folder) ?? fileStore(folder);
+  defaultStores.set(folder, store);
+  return store;
+}
+
+/** The store's folder by the user's environment. Pure. */
+function storeFolder(
+  env: Readonly<Record<string, string | undefined>>,
+  platform: string,
+): string {
+  const { join } = node("node:path");
+  if (env.TIKTOK_SHOP_HOME) {
+    return expandHome(env.TIKTOK_SHOP_HOME, { env, platform });
+  }
+  const { isAbsolute } = node("node:path");
+  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
+  // A relative one is to be ignored (XDG Base Directory Specification).
+  const config = env.XDG_CONFIG_HOME ?? "";
+  const base = platform === "win32"
+    ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
+    : isAbsolute(config)
+    ? config
+    : home && join(home, ".config");
+  if (base) return join(base, PROGRAM);
+  const name = platform === "win32" ? "APPDATA" : "HOME";
+  throw new TikTokShopError(
+    "store",
+    `Cannot tell where to keep tokens: ${name} is not set`,
+    { hint: `set ${name} or TIKTOK_SHOP_HOME, or give a store` },
+  );
+}
+
+class FileStore implements TokenStore {
+  readonly #folder: string;
+  readonly #suffix: string;
+  readonly #own: boolean;
+  readonly #lease: number;
+  readonly #warned = new Set<string>();
+
+  /** `own`: the folder is ours alone, and so is each file in it. */
+  constructor(folder: string, suffix: string, own: boolean, lease = LEASE) {
+    this.#folder = folder;
+    this.#suffix = suffix;
+    this.#own = own;
+    this.#lease = checkLease(lease);
+  }
+
+  path(profile: string): string {
+    if (this.#own) checkProfile(profile);
+    return node("node:path").join(this.#folder, `${profile}${this.#suffix}`);
+  }
+
+  async load(profile: string): Promise<StoredTokens | undefined> {
+    const path = this.path(profile);
+    for (const end = performance.now() + WRITING_LIMIT;;) {
+      const text = await this.#read(path);
+      if (text === undefined) return undefined;
+      try {
+        return judgeTokenFile(text, path);
+      } catch (error) {
+        // A file that is written in place may have been read half.
+        const isWhole = parseJson(text) !== undefined;
+        if (isWhole || performance.now() > end) throw error;
+      }
+      await sleep(50);
+    }
+  }
+
+  async #read(path: string): Promise<string | undefined> {
+    try {
+      return await readText(path);
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return undefined;
+      throw storeError(`Cannot read ${path}`, error);
+    }
+  }
+
+  async save(
+    profile: string,
+    tokens: StoredTokens,
+    lock?: TokenLock,
+  ): Promise<void> {
+    const path = this.path(profile);
+    const text = `${stringifyJson(tokens)}\n`;
+    const save = () => replaceFile(path, text, { holder: lock?.id });
+    if (await this.#saving(path, save) === "lost") throw lockLost(profile);
+  }
+
+  async assertWritable(
+    profile: string,
+    lock: TokenLock,
+    onWarning?: (message: string) => unknown,
+  ): Promise<void> {
+    const path = this.path(profile);
+    const way = await this.#saving(path, () => rehearse(path, lock.id));
+    if (way === "lost") throw lockLost(profile);
+    if (way === "replaced" || this.#warned.has(path)) return;
+    this.#warned.add(path);
+    await notify(
+      onWarning,
+      `${path} cannot be replaced, so it is written in place: if it is a ` +
+        "mount, mount its folder instead, or others do not see its lock",
+    );
+  }
+
+  async #saving(path: string, save: () => Promise<Saved>): Promise<Saved> {
+    try {
+      await this.#makeFolder();
+      return await save();
+    } catch (error) {
+      throw storeError(`Cannot save the tokens to ${path}`, error);
+    }
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const path = this.path(profile);
+    try {
+      await this.#makeFolder();
+      return await lockFile(await realPath(path), this.#lease, signal);
+    } catch (error) {
+      if (error instanceof TikTokShopError) throw error;
+      throw storeError(`Cannot lock ${path}`, error);
+    }
+  }
+
+  async remove(profile: string): Promise<boolean> {
+    const path = this.path(profile);
+    // Only a token file is ever removed: the path may be a mistake.
+    if (!await this.load(profile)) return false;
+    try {
+      await node("node:fs/promises").unlink(path);
+      return true;
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return false;
+      throw storeError(`Cannot remove ${path}`, error);
+    }
+  }
+
+  async list(): Promise<string[]> {
+    try {
+      // The files around one that stands alone are not ours.
+      if (!this.#own) return [];
+      const names = await node("node:fs/promises").readdir(this.#folder);
+      return names.filter((name) => name.endsWith(this.#suffix))
+        .map((name) => name.slice(0, -this.#suffix.length))
+        .filter(isProfile)
+        .sort();
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return [];
+      throw storeError(`Cannot read the folder ${this.#folder}`, error);
+    }
+  }
+
+  /** Keeps a login that is under way in two steps. */
+  async keepPending(profile: string, pending: PendingLogin): Promise<void> {
+    const path = this.#pendingPath(profile);
+    try {
+      await this.#makeFolder();
+      await replaceFile(path, `${stringifyJson(pending)}\n`);
+    } catch (error) {
+      throw storeError(`Cannot save ${path}`, error);
+    }
+  }
+
+  async loadPending(profile: string): Promise<PendingLogin> {
+    const text = await fileText(this.#pendingPath(profile));
+    const pending = parseJson(text ?? "");
+    const { state, expires_at } = isRecord(pending) ? pending : {};
+    if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
+      return pending as unknown as PendingLogin;
+    }
+    throw noPending(profile);
+  }
+
+  /** Forgets a pending login; true for the one who did. */
+  async dropPending(profile: string): Promise<boolean> {
+    const { unlink } = node("node:fs/promises");
+    const path = this.#pendingPath(profile);
+    return await unlink(path).then(() => true, () => false);
+  }
+
+  #pendingPath(profile: string): string {
+    const { basename, dirname, join } = node("node:path");
+    const path = this.path(profile);
+    return join(dirname(path), `.${basename(path)}.pending`);
+  }
+
+  /** A folder that was there keeps its mode: it may be shared by design. */
+  async #makeFolder(): Promise<void> {
+    const { mkdir } = node("node:fs/promises");
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+  }
+}
+
+/** The store and profile that stand for one file anywhere. */
+function singleFile(file: string): { store: FileStore; profile: string } {
+  const { basename, dirname, extname, resolve } = node("node:path");
+  const path = resolve(file);
+  const suffix = extname(path);
+  const store = new FileStore(dirname(path), suffix, false);
+  return { store, profile: basename(path, suffix) };
+}
+
+const WRITING_LIMIT = 1000; // ms until a file written in place is whole
+const SPARE = 4096; // bytes that new tokens may need more than the old
+
+/** How a file was saved; `lost`: not at all, for the lock is another's. */
+type Saved = "replaced" | "in place" | "lost";
+
+/**
+ * Replaces a file atomically: at any moment it is the old one or the new.
+ * Only where nothing can take its place, as a bind mount, it is written over.
+ *
+ * Given the id of a lock's holder, the new one lies in the lock until it takes
+ * the old one's place. Who takes the lock away takes it away too, so a holder
+ * who was stopped for too long, at whatever point, replaces nothing any more.
+ */
+async function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  { holder, spare = 0 }: { holder?: string; spare?: number } = {},
+): Promise<Saved> {
+  const { rename, stat, unlink } = node("node:fs/promises");
+  const { dirname, join } = node("node:path");
+  const target = await realPath(path);
+  const temporary = holder === undefined
+    ? await temporaryPath(target)
+    : savingPath(target, holder);
+  try {
+    await writeSynced(temporary, content, { spare });
+    // The lock may have been another's already when this came into it.
+    if (holder !== undefined) await stat(join(lockPath(target), holder));
+    const replaced = await rename(temporary, target).then(
+      () => true,
+      (error) => {
+        // What the target is, or whose, may forbid it.
+        if (/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(error))) return false;
+        throw error;
+      },
+    );
+    if (replaced) {
+      await syncFolder(dirname(target));
+      return "replaced";
+    }
+    await writeSynced(target, content, { flag: "r+", spare });
+    await unlink(temporary);
+    return "in place";
+  } catch (error) {
+    await unlink(temporary).catch(() => {});
+    if (holder !== undefined && isNoFile(error)) return "lost";
+    throw error;
+  }
+}
+
+/** Proves that a file can be replaced: by itself, with room to spare. */
+async function rehearse(path: string, holder: string): Promise<Saved> {
+  const { readFile, unlink } = node("node:fs/promises");
+  const content = await readFile(path).catch((error) => {
+    if (codeOf(error) !== "ENOENT") throw error;
+  });
+  if (content) {
+    return await replaceFile(path, content, { holder, spare: SPARE });
+  }
+  const temporary = savingPath(await realPath(path), holder);
+  try {
+    await writeSynced(temporary, "", { spare: SPARE });
+    return "replaced";
+  } catch (error) {
+    if (isNoFile(error)) return "lost";
+    throw error;
+  } finally {
+    await unlink(temporary).catch(() => {});
+  }
+}
+
+/** Where a lock's holder writes what is to take a file's place. */
+function savingPath(file: string, holder: string): string {
+  const name = `${holder}.${randomText(6)}`;
+  return node("node:path").join(lockPath(file), name);
+}
+
+/** Through a symbolic link, so that it is not replaced by a file. */
+async function realPath(path: string): Promise<string> {
+  const { readlink, realpath } = node("node:fs/promises");
+  const { dirname, resolve } = node("node:path");
+  try {
+    return await realpath(path);
+  } catch {
+    // It may lead to where there is no file yet.
+    const link = await readlink(path).catch(() => "");
+    return link ? resolve(dirname(path), link) : path;
+  }
+}
+
+function lockPath(file: string): string {
+  return `${file}.lock`;
+}
+
+/** Where a file may be written before it takes another's place. */
+async function temporaryPath(file: string): Promise<string> {
+  const { basename, dirname, join } = node("node:path");
+  const [folder, start] = [dirname(file), `.${basename(file)}.`];
+  await sweep(folder, start);
+  return join(folder, `${start}${randomText(6)}.tmp`);
+}
+
+/** How the name of a temporary file ends. */
+const TEMPORARY = /^[\w-]{8}\.tmp$/;
+const SWEPT_AFTER = 3_600_000; // ms
+
+/** Removes what processes left that were killed an hour ago or earlier. */
+async function sweep(folder: string, start: string): Promise<void> {
+  const { lstat, readdir, unlink } = node("node:fs/promises");
+  for (const name of await readdir(folder).catch(() => [])) {
+    const end = name.startsWith(start) && name.slice(start.length);
+    if (!end || !TEMPORARY.test(end)) continue;
+    const path = node("node:path").join(folder, name);
+    const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Infinity }));
+    if (Date.now() - mtimeMs > SWEPT_AFTER) await unlink(path).catch(() => {});
+  }
+}
+
+/** Writes a new file of the owner's, and waits until it is on the disk. */
+async function writeSynced(
+  path: string,
+  content: string | Uint8Array,
+  { flag = "wx", spare = 0 }: { flag?: "wx" | "r+"; spare?: number } = {},
+): Promise<void> {
+  const bytes = typeof content === "string"
+    ? new TextEncoder().encode(content)
+    : content;
+  const handle = await node("node:fs/promises").open(path, flag, 0o600);
+  try {
+    const { size } = await handle.stat();
+    // In one go and with blanks over the old end: it is JSON at any moment.
+    const padded = new Uint8Array(Math.max(size, bytes.length + spare));
+    padded.fill(0x20, bytes.length).set(bytes);
+    if (flag === "r+") await makeRoom(handle, size, padded.length);
+    await handle.writeFile(padded);
+    await handle.sync();
+    if (padded.length === bytes.length) return;
+    await handle.truncate(bytes.length);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+type FileHandle = Awaited<ReturnType<Builtins["node:fs/promises"]["open"]>>;
+
+/** Adds blanks to a file; a full disk leaves it as it was. */
+async function makeRoom(
+  handle: FileHandle,
+  size: number,
+  wanted: number,
+): Promise<void> {
+  const blanks = new Uint8Array(Math.max(0, wanted - size)).fill(0x20);
+  try {
+    for (let at = size; at < wanted;) {
+      at += (await handle.write(blanks, 0, wanted - at, at)).bytesWritten;
+    }
+    await handle.sync();
+  } catch (error) {
+    await handle.truncate(size);
+    throw error;
+  }
+}
+
+/** A renaming too is lost with the power unless its folder is on the disk. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await node("node:fs/promises").open(folder, "r");
+    await handle.sync().finally(() => handle.close());
+  } catch {
+    // Windows has no such thing, nor have some network disks.
+  }
+}
+
+function isNoFile(error: unknown): boolean {
+  return ["ENOENT", "ENOTDIR"].includes(codeOf(error));
+}
+
+/**
+ * A lock that outlives no process: a folder that only one holder can make,
+ * with an entry of the holder's name. The holder renews the entry's time. A
+ * waiter that sees nothing change for a whole lease takes away what it saw,
+ * each entry by name, then the folder if it is empty. So it never removes the
+ * lock of a process that came meanwhile, nor anything that is no lock.
+ * No process ids, for they are reused and mean nothing to another container;
+ * no age, for clocks jump and differ.
+ */
+async function lockFile(
+  file: string,
+  lease: number,
+  signal?: AbortSignal,
+): Promise<TokenLock> {
+  const path = lockPath(file);
+  const id = randomText(18);
+  let seen = "";
+  let patience = lease;
+  if (signal?.aborted) throw cancelledError(signal.reason);
+  while (!await makeLock(path, id)) {
+    const { names, trace, foreign } = await lockTrace(path);
+    if (trace !== seen) [seen, patience] = [trace, lease];
+    if (foreign && patience <= 0) throw foreignLock(file, foreign);
+    if (patience <= 0) await takeAway(path, names);
+    const began = performance.now();
+    await sleep(15 + 20 * Math.random(), signal);
+    // After a longer gap it was us who were stopped, and maybe the holder too.
+    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
+  }
+  return heldLock(id, LOCK_RENEWAL, {
+    renew: () => renewEntry(node("node:path").join(path, id)),
+    release: () => takeAway(path, [id]),
+  });
+}
+
+/** The entries of a lock: a holder's id, and what that holder is saving. */
+const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
+
+/** What stands in a lock's place may be anybody's, so it is left alone. */
+function foreignLock(file: string, foreign: string): TikTokShopError {
+  return new TikTokShopError(
+    "store",
+    `Cannot lock ${file}: ${foreign}, which is not a lock of ${PROGRAM}`,
+    {
+      hint: "delete it if nobody needs it, or keep the tokens in a file of " +
+        "another name",
+    },
+  );
+}
+
+async function renewEntry(path: string): Promise<void> {
+  const now = new Date();
+  await node("node:fs/promises").utimes(path, now, now);
+}
+
+/** Makes the lock's folder and the holder's entry; false if it is taken. */
+async function makeLock(path: string, id: string): Promise<boolean> {
+  const { mkdir, readdir, writeFile } = node("node:fs/promises");
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    if (isLocked(error) && !isNoFile(error)) return false;
+    throw error;
+  }
+  const entry = node("node:path").join(path, id);
+  try {
+    await writeFile(entry, "", { flag: "wx", mode: 0o600 });
+    // As long as it was empty, others could take it away and make their own.
+    if ((await readdir(path)).join() === id) return true;
+    await takeAway(path, [id]);
+  } catch (error) {
+    await takeAway(path, [id]).catch(() => {});
+    if (!isLocked(error)) throw error;
+  }
+  return false;
+}
+
+/** Whether an error tells of another's lock, and of nothing worse. */
+function isLocked(error: unknown): boolean {
+  // Windows refuses so as long as somebody has open what is being removed.
+  const busy = RUNTIME.process.platform === "win32"
+    ? ["EPERM", "EACCES", "EBUSY"]
+    : [];
+  return isNoFile(error) ||
+    ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
+}
+
+/**
+ * What there is in a lock's place. A change of the trace is a sign of life;
+ * what is foreign has none, for it may change for ever.
+ */
+async function lockTrace(
+  path: string,
+): Promise<{ names: string[]; trace: string; foreign?: string }> {
+  const { lstat, readdir } = node("node:fs/promises");
+  // A link is not followed: its target is no lock.
+  const look = (each: string) => lstat(each).catch(() => undefined);
+  const place = await look(path);
+  if (place && !place.isDirectory()) {
+    const what = place.isSymbolicLink() ? "a link" : "a file";
+    return { names: [], trace: "", foreign: `there is ${what} ${path}` };
+  }
+  const names = await readdir(path).catch((error) => {
+    if (isLocked(error)) return [];
+    throw error;
+  });
+  const { join } = node("node:path");
+  const entries = await Promise.all(
+    names.sort().map((name) => look(join(path, name))),
+  );
+  const other = names.find((name, i) =>
+    !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
+  );
+  if (other !== undefined) {
+    const foreign = `the folder ${path} holds "${printable(other)}"`;
+    return { names, trace: "", foreign };
+  }
+  const times = [place, ...entries].map((each) => each?.mtimeMs);
+  return { names, trace: [...names, ...times].join("/") };
+}
+
+/** Removes entries of a lock by name, and its folder if nothing else is in. */
+async function takeAway(
+  path: string,
+  names: readonly string[],
+): Promise<void> {
+  const { rmdir, unlink } = node("node:fs/promises");
+  try {
+    for (const name of names) {
+      await unlink(node("node:path").join(path, name)).catch((error) => {
+        if (!isNoFile(error)) throw error;
+      });
+    }
+    await rmdir(path);
+  } catch (error) {
+    if (!isLocked(error)) throw error;
+  }
+}
+
+async function fileText(path: string): Promise<string | undefined> {
+  return await readText(path).catch(() => undefined);
+}
+
+function storeError(message: string, error: unknown): TikTokShopError {
+  return new TikTokShopError("store", `${message}: ${messageOf(error)}`, {
+    cause: error,
+    hint: "check the folder's permissions and the free space, or pass " +
+      "--file FILE",
+  });
+}
+
+// === Redis store
+
+/** Options of {@linkcode redisStore}. */
+export interface RedisStoreOptions {
+  /**
+   * What every key begins with, without braces.
+   * @default {"tiktok-shop-oauth2:"}
+   */
+  prefix?: string;
+  /**
+   * Milliseconds, from 1000 to an hour, after which Redis forgets the lock of
+   * a holder who was killed or stopped; he renews it four times as often.
+   * @default {5000}
+   */
+  lease?: number;
+  /**
+   * The commands of all nodes that hold keys, for a cluster: `list()` asks
+   * each of them, every time anew.
+   * @default {the one `command`}
+   */
+  nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
+}
+
+/** Sends one command to Redis, given as its words, and resolves to the reply. */
+export type RedisCommand = (...words: string[]) => Promise<unknown>;
+
+/**
+ * A store in Redis, for those who outgrow one machine. It depends on no
+ * client: `command` sends one command, given as its words, and resolves to
+ * the reply.
+ *
+ * | client | command |
+ * | --- | --- |
+ * | `redis` | `(...words) => client.sendCommand(words)` |
+ * | `ioredis` | `(name, ...words) => client.call(name, ...words)` |
+ *
+ * On a cluster `list()` must ask every node, and `redis` must be told by
+ * which key to choose the node of a command:
+ *
+ * ```js ignore
+ * // cluster = createCluster({ rootNodes: [{ url }] }) of redis
+ * redisStore(
+ *   (...words) =>
+ *     cluster.sendCommand(words.find((word) => /{/.test(word)), false, words),
+ *   {
+ *     nodes: () =>
+ *       Promise.all(cluster.masters.map(async (master) => {
+ *         const node = await cluster.nodeClient(master);
+ *         return (...words) => node.sendCommand(words);
+ *       })),
+ *   },
+ * );
+ *
+ * // cluster = new Cluster([{ host, port }]) of ioredis
+ * redisStore((name, ...words) => cluster.call(name, ...words), {
+ *   nodes: () =>
+ *     cluster.nodes("master").map((node) => (name, ...words) =>
+ *       node.call(name, ...words)
+ *     ),
+ * });
+ * ```
+ *
+ * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
+ * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`.
+ * What stands in braces makes a cluster keep both on one node. Tokens never
+ * expire: let Redis save them on disk, and evict nothing.
+ *
+ * A lock is a key that expires, renewed as long as its holder runs. A holder
+ * may be stopped for longer and not know it: a suspended machine, a full
+ * memory. Then another one refreshes, and what the first has in hand is out of
+ * date. So `save` with a lock carries a fencing check: one script, which Redis
+ * runs in one step, compares the lock's key with the holder's id and writes
+ * only if he still has it; else it writes nothing and `save` rejects with kind
+ * `lock_lost`. It needs `EVAL`.
+ *
+ * @returns a store; its methods reject with kind `store` where the client
+ * does, or if a value is not ours; with a `TypeError` for a profile name that
+ * a file could not have.
+ * @throws {TypeError | RangeError} if an option is wrong.
+ */
+export function redisStore(
+  command: RedisCommand,
+  options: RedisStoreOptions = {},
+): TokenStore {
+  return new RedisStore(command, options);
+}
+
+/** Scripts in which Redis acts for the lock's holder only, in one step. */
+const REDIS_SAVE = onlyForHolder('redis.call("set", KEYS[2], ARGV[2])');
+const REDIS_RENEW = onlyForHolder('redis.call("pexpire", KEYS[1], ARGV[2])');
+const REDIS_RELEASE = onlyForHolder('redis.call("del", KEYS[1])');
+
+function onlyForHolder(action: string): string {
+  return `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
+${action}
+return 1`;
+}
+
+class RedisStore implements TokenStore {
+  readonly #command: RedisCommand;
+  readonly #nodes: () => RedisCommand[] | Promise<RedisCommand[]>;
+  readonly #prefix: string;
+  readonly #lease: number;
+
+  constructor(command: RedisCommand, options: RedisStoreOptions) {
+    const { prefix = `${PROGRAM}:`, lease = LEASE } = options;
+    if (/[{}]/.test(prefix)) {
+      throw misuse(
+        `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
+          "stand around the profile",
       );
     }
-    text += decoder.decode(chunk, { stream: true });
+    this.#command = command;
+    this.#nodes = options.nodes ?? (() => [command]);
+    this.#prefix = prefix;
+    this.#lease = checkLease(lease);
   }
-  return text + decoder.decode();
-}
 
-/** `Retry-After` in seconds, given as such or as a date. */
-function retryAfterOf(headers: Headers): number | undefined {
-  const text = headers.get("retry-after");
-  if (text === null) return undefined;
-  if (/^\d+$/.test(text)) return Number(text);
-  const since = Date.parse(headers.get("date") ?? "") || Date.now();
-  const wait = (Date.parse(text) - since) / 1000;
-  return wait >= 0 ? wait : undefined;
-}
+  async load(profile: string): Promise<StoredTokens | undefined> {
+    const key = this.#key(profile);
+    const value = await this.#send(["GET", key], `Cannot read ${key}`);
+    if (value === null || value === undefined) return undefined;
+    return judgeTokenFile(String(value), `The value of ${key}`, "token reply");
+  }
 
-/** A call, for the loop that makes it. */
-interface Call<T> {
-  /** Whether making it twice does no harm. */
-  isRead: boolean;
-  signal: AbortSignal | undefined;
-  send: () => Promise<HttpAnswer>;
-  /** Throws what the answer means, if it is a failure. */
-  judge: (answer: HttpAnswer) => T;
-  cures?: Cures;
-}
+  async save(
+    profile: string,
+    tokens: StoredTokens,
+    lock?: TokenLock,
+  ): Promise<void> {
+    const key = this.#key(profile);
+    const text = stringifyJson(tokens, 0);
+    const tried = `Cannot save the tokens to ${key}`;
+    const secrets = tokensOf(tokens);
+    if (!lock) return void await this.#send(["SET", key, text], tried, secrets);
+    const words = [REDIS_SAVE, "2", lockKey(key), key, lock.id, text];
+    const saved = await this.#send(["EVAL", ...words], tried, secrets);
+    if (Number(saved) !== 1) throw lockLost(profile);
+  }
 
-type Cure = keyof Cures | "wait";
+  /** The lock was set, so Redis takes what is new; EVAL is another right. */
+  async assertWritable(profile: string, lock: TokenLock): Promise<void> {
+    const key = this.#key(profile);
+    const words = [REDIS_RENEW, "1", lockKey(key), lock.id, `${this.#lease}`];
+    const tried = `Cannot save the tokens to ${key}`;
+    const held = await this.#send(["EVAL", ...words], tried);
+    if (Number(held) !== 1) throw lockLost(profile);
+  }
 
-/** Each changes a call; resolves to whether it is now worth making again. */
-interface Cures {
-  "refresh": () => Promise<boolean>;
-  "reload": () => Promise<boolean>;
-  "without-cipher": () => boolean;
-  "with-cipher": () => Promise<boolean>;
-  "host-time": (answer: HttpAnswer) => boolean;
-}
+  async remove(profile: string): Promise<boolean> {
+    const key = this.#key(profile);
+    return Number(await this.#send(["DEL", key], `Cannot remove ${key}`)) > 0;
+  }
 
-/**
- * Makes a call. What TikTok refuses is cured as the table says, each way once;
- * what may pass is waited out, three times at most.
- */
-async function makeCall<T>(call: Call<T>): Promise<T> {
-  const { isRead, signal, cures } = call;
-  const left = new Map(Object.entries(cures ?? {}));
-  let isLost = false;
-  for (let retry = 0;;) {
+  async list(): Promise<string[]> {
+    const start = `${this.#prefix}{`;
+    const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
+    const names = new Set<string>(); // a scan may tell a key twice
+    const tried = `Cannot list ${pattern}`;
+    for (const node of await inRedis(this.#nodes, tried)) {
+      let cursor = "0";
+      do {
+        const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
+        const reply = await inRedis(() => node(...words), tried);
+        const [next, keys] = reply as [unknown, unknown[]];
+        for (const key of keys) names.add(String(key).slice(start.length, -1));
+        cursor = String(next);
+      } while (cursor !== "0");
+    }
+    return [...names].filter(isProfile).sort();
+  }
+
+  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
+    const key = lockKey(this.#key(profile));
+    const id = randomText(18);
+    const lease = String(this.#lease);
+    const words = ["SET", key, id, "NX", "PX", lease];
     if (signal?.aborted) throw cancelledError(signal.reason);
-    let answer: HttpAnswer | undefined;
-    try {
-      answer = await call.send();
-      return call.judge(answer);
-    } catch (error) {
-      const { code, body } = answer && envelopeOf(answer) || {};
-      const meaning = code ? meaningOf(code, textOf(body?.message)) : undefined;
-      const cure = left.get(meaning?.cure ?? "");
-      left.delete(meaning?.cure ?? "");
-      if (answer && await cure?.(answer)) continue;
-      const { mayPass, mayHaveActed } = fateOf(error, meaning);
-      if (mayHaveActed && !isRead) throw extended(error, DOUBT);
-      const wait = mayPass ? retryDelay(error, retry++) : undefined;
-      const isAfterLoss = isLost && !mayHaveActed;
-      if (wait === undefined) throw isAfterLoss ? extended(error, LOSS) : error;
-      isLost ||= mayHaveActed && !meaning;
-      await sleep(wait, signal);
+    while (String(await this.#send(words, `Cannot set ${key}`)) !== "OK") {
+      await sleep(20 + 30 * Math.random(), signal);
     }
-  }
-}
-
-const DOUBT = {
-  more: "; TikTok may have carried it out",
-  hint: "check what it did before you make the call again",
-};
-const LOSS = { more: "; an earlier answer to the same request was lost" };
-
-/** An error of ours with more to tell; any other as it is. */
-function extended(
-  error: unknown,
-  { more = "", ...others }: ErrorDetails & { more?: string },
-): unknown {
-  if (!(error instanceof TikTokShopError)) return error;
-  const { kind, message, cause, ...details } = error;
-  const all = { ...details, cause, ...others };
-  return new TikTokShopError(kind, message + more, all);
-}
-
-/**
- * Whether a call may succeed later, as it is, and whether TikTok may have
- * carried it out: by its error, and by what TikTok means by it. Pure.
- */
-function fateOf(
-  error: unknown,
-  meaning?: Meaning,
-): { mayPass: boolean; mayHaveActed: boolean } {
-  const { kind, status = 0 } = error as Partial<TikTokShopError>;
-  if (meaning) {
-    const { cure, isDoubtful = false } = meaning;
-    return { mayPass: cure === "wait", mayHaveActed: isDoubtful };
-  }
-  if (kind === "network") {
-    // Deno's --allow-net does not come by waiting, nor does trust.
-    const mayPass = !isCertificateError(error) &&
-      !someCause(error, ({ name }) => name === "NotCapable");
-    return { mayPass, mayHaveActed: mayPass && !isUnsent(error) };
-  }
-  return {
-    mayPass: status === 429 || status >= 500,
-    mayHaveActed: status >= 500 || kind === "cancelled" ||
-      (kind === "invalid_response" && status < 300),
-  };
-}
-
-/** Whether no connection was made: nothing was sent, nothing carried out. */
-function isUnsent(error: unknown): boolean {
-  return someCause(
-    error,
-    ({ code, message }) =>
-      /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)/.test(textOf(code)) ||
-      textOf(message).includes("client error (Connect)"),
-  ); // Deno's
-}
-
-/** Whether an error is such a one, or one that lies beneath it. */
-function someCause(
-  error: unknown,
-  test: (error: Record<string, unknown>) => boolean,
-  depth = 0,
-): boolean {
-  // Not for ever: an error may be its own cause.
-  return isRecord(error) && depth < 8 &&
-    (test(error) || someCause(error.cause, test, depth + 1));
-}
-
-/** How many ms to wait before trying again; undefined: it is final. Pure. */
-function retryDelay(error: unknown, retry: number): number | undefined {
-  const { retryAfter = 0 } = error as Partial<TikTokShopError>;
-  if (retry >= RETRIES || retryAfter > RETRY_AFTER_LIMIT) return undefined;
-  const backOff = 250 * 2 ** retry * (1 + Math.random());
-  return Math.max(backOff, retryAfter * 1000);
-}
-
-/** Waits; rejects at once with kind `cancelled` when the signal aborts. */
-function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(cancelledError(signal.reason));
-    const forget = onAbort(signal, () => {
-      clearTimeout(timer);
-      reject(cancelledError(signal?.reason));
+    const act = (script: string) =>
+      this.#send(["EVAL", script, "1", key, id, lease], `Cannot hold ${key}`);
+    return heldLock(id, this.#lease / 4, {
+      renew: () => act(REDIS_RENEW),
+      // After the lease nobody needs to be told.
+      release: () => within(act(REDIS_RELEASE), this.#lease),
     });
-    const timer = setTimeout(() => {
-      forget();
-      resolve();
-    }, ms);
-  });
-}
+  }
 
-/**
- * Calls a listener. If it throws or rejects, that is the caller's bug: it
- * becomes a warning, for it must cost no tokens and leave no login without an
- * end. Never rejects.
- */
-async function notify<T>(
-  listener: ((value: T) => unknown) | undefined,
-  value: T,
-  onWarning?: (message: string) => unknown,
-): Promise<void> {
-  try {
-    await listener?.(value);
-  } catch (error) {
-    await notify(onWarning, `A listener failed: ${messageOf(error)}`);
+  #key(profile: string): string {
+    checkProfile(profile);
+    return `${this.#prefix}{${profile}}`;
+  }
+
+  #send(
+    words: string[],
+    tried: string,
+    secrets: readonly string[] = [],
+  ): Promise<unknown> {
+    return inRedis(() => this.#command(...words), tried, secrets);
   }
 }
 
-/** Those to be called when a signal aborts, and the one listener of it. */
-const ABORT_CALLS = new WeakMap<
-  AbortSignal,
-  { calls: Set<() => void>; listener: () => void }
->();
-
-/**
- * Calls back when a signal aborts, until the returned function is called. A
- * signal gets one listener for all: Node 20 warns of a leak at the eleventh,
- * and a program may well wait for more calls than that.
- */
-function onAbort(
-  signal: AbortSignal | undefined,
-  callback: () => void,
-): () => void {
-  if (!signal) return () => {};
-  const calls = ABORT_CALLS.get(signal)?.calls ?? new Set();
-  const { listener } = ABORT_CALLS.get(signal) ??
-    { listener: () => calls.forEach((call) => call()) };
-  ABORT_CALLS.set(signal, { calls, listener });
-  if (calls.size === 0) signal.addEventListener("abort", listener);
-  calls.add(callback);
-  return () => {
-    calls.delete(callback);
-    if (calls.size === 0) signal.removeEventListener("abort", listener);
-  };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/**
- * A foreign value as text: empty for an object, which may have a `toString`
- * member that is no function.
- */
-function textOf(value: unknown): string {
-  return typeof value === "object" ? "" : String(value ?? "");
-}
-
-/** An integer, also one that was sent as text. */
-function integerOf(value: unknown): number | undefined {
-  const text = typeof value === "number" || typeof value === "string" ||
-      typeof value === "bigint"
-    ? String(value)
-    : "";
-  const number = /^-?\d+$/.test(text) ? Number(text) : NaN;
-  return Number.isFinite(number) ? number : undefined;
-}
-
-/** Integers beyond 2^53 in JSON text, outside of strings. */
-const JSON_TOKENS =
-  /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
-
-/** The text of a file: UTF-8, or the UTF-16 that PowerShell's ">" writes. */
-function decodeText(bytes: Uint8Array): string {
-  const mark = bytes[0]! << 8 | bytes[1]!;
-  const name = { 0xfffe: "utf-16le", 0xfeff: "utf-16be" }[mark] ?? "utf-8";
-  return new TextDecoder(name).decode(bytes);
-}
-
-async function readText(path: string): Promise<string> {
-  return decodeText(await node("node:fs/promises").readFile(path));
-}
-
-/** As {@linkcode readText}; 0 is stdin. */
-function readTextSync(path: string | 0): string {
-  return decodeText(node("node:fs").readFileSync(path));
-}
-
-/** A path whose `~/` the shell has left, as it does within `--file=~/x`. */
-function expandHome(
-  path: string,
-  { env, platform }: {
-    env: Readonly<Record<string, string | undefined>>;
-    platform: string;
-  } = RUNTIME.process,
-): string {
-  if (!path.startsWith("~/")) return path;
-  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
-  if (!home) return path;
-  return node("node:path").join(home, path.slice(2));
-}
-
-/** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
-function parseJson(text: string): unknown {
+async function inRedis<T>(
+  act: () => T | Promise<T>,
+  tried: string,
+  secrets: readonly string[] = [],
+): Promise<T> {
   try {
-    const plain = JSON.parse(text);
-    if (!/\d{16}/.test(text)) return plain;
-    const mark = `${randomText(9)}:`;
-    const marked = text.replace(JSON_TOKENS, (token) => {
-      const large = /^-?\d+$/.test(token) &&
-        !Number.isSafeInteger(Number(token));
-      return large ? `"${mark}${token}"` : token;
+    return await act();
+  } catch (error) {
+    const why = messageOf(error, secrets);
+    throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
+      cause: evidence(error, secrets),
+      hint: "check that Redis is within reach and that it lets you write",
     });
-    return withBigInts(JSON.parse(marked), mark);
-  } catch {
-    return undefined;
   }
 }
 
-/** Makes numbers of marked texts. It does not recurse: any depth may come. */
-function withBigInts(value: unknown, mark: string): unknown {
-  const top = { value };
-  const rest: object[] = [top];
-  for (let node = rest.pop(); node; node = rest.pop()) {
-    for (const [name, member] of Object.entries(node)) {
-      if (typeof member === "object" && member !== null) rest.push(member);
-      if (typeof member !== "string" || !member.startsWith(mark)) continue;
-      const value = BigInt(member.slice(mark.length));
-      Object.defineProperty(node, name, { value }); // also "__proto__"
-    }
-    withToJson(node);
-  }
-  return top.value;
-}
-
-/** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
-function withToJson(value: unknown): unknown {
-  if (!isRecord(value)) return value;
-  const plain = (member: unknown): unknown => {
-    if (Array.isArray(member)) return member.map(plain);
-    return typeof member === "bigint" ? String(member) : member;
-  };
-  const toJson = () =>
-    Object.fromEntries(
-      Object.entries(value).map(([name, member]) => [name, plain(member)]),
-    );
-  return Object.defineProperty(value, "toJSON", { value: toJson });
-}
-
-/**
- * JSON text with bigints as numbers, and with what could forge a terminal
- * escaped; the value that it stands for is the same.
- */
-function stringifyJson(value: unknown, indent = 2): string {
-  return jsonText(value, indent).replace(
-    UNPRINTABLE,
-    (c) =>
-      c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
-}
-
-function jsonText(value: unknown, indent: number): string {
-  const mark = `${randomText(9)}:`;
-  const replacer = function (
-    this: Record<string, unknown>,
-    name: string,
-    member: unknown,
-  ) {
-    // Not `member`: toJSON has made text of its bigints.
-    const own = this[name];
-    if (typeof own === "bigint") return `${mark}${own}`;
-    const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
-    return ours ? { ...own } : member;
-  };
-  try {
-    return JSON.stringify(value, replacer, indent)
-      .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    return deepJson(value);
-  }
-}
-
-const JSON_LIMIT = 1 << 22; // members under way; a body may contain itself
-
-/**
- * What came as JSON in one line, for `JSON.stringify` overflows the stack at
- * some thousand levels: a host's nesting must not cost anybody a token.
- */
-function deepJson(value: unknown): string {
-  const parts: string[] = [];
-  const rest: [before: string, value?: unknown][] = [["", value]];
-  for (let next = rest.pop(); next; next = rest.pop()) {
-    const [before, value] = next;
-    if (rest.length > JSON_LIMIT) throw new RangeError("JSON without an end");
-    parts.push(before);
-    if (value === undefined) continue; // a closing bracket
-    if (typeof value !== "object" || value === null) {
-      const isBig = typeof value === "bigint";
-      parts.push(isBig ? String(value) : JSON.stringify(value));
-      continue;
-    }
-    const isList = Array.isArray(value);
-    parts.push(isList ? "[" : "{");
-    rest.push([isList ? "]" : "}"]);
-    const members = Object.entries(value)
-      .filter(([, member]) => member !== undefined);
-    for (let i = members.length - 1; i >= 0; i--) {
-      const [name, member] = members[i]!;
-      const key = isList ? "" : `${JSON.stringify(name)}:`;
-      rest.push([`${i > 0 ? "," : ""}${key}`, member]);
-    }
-  }
-  return parts.join("");
+function lockKey(key: string): string {
+  return `${key}:lock`;
 }
 
 // === Loopback server
+
+const FLUSH_PATIENCE = 500; // ms an answer may take to reach the browser
+/** Bytes; browsers send the cookies of all other programs on localhost too. */
+const HEADER_LIMIT = 128 << 10;
 
 interface LoopbackServer {
   readonly port: number;
@@ -3908,1033 +4438,908 @@ async function launches(
   });
 }
 
-// === Token stores
+// === HTTP
 
-/**
- * Keeps tokens by profile name. Others can implement it for a store of their
- * own; `testTokenStore` of the package's `./testing` tells whether it holds.
- */
-export interface TokenStore {
-  /** The tokens of a profile; undefined if there are none. */
-  load(profile: string): Promise<StoredTokens | undefined>;
-  /**
-   * Keeps the tokens of a profile: all of them, or the old ones stay. Given a
-   * lock that is no longer held, it keeps nothing and rejects with kind
-   * `lock_lost`. Without a lock it asks nobody.
-   */
-  save(profile: string, tokens: StoredTokens, lock?: TokenLock): Promise<void>;
-  /** Forgets a profile; whether there was one. */
-  remove(profile: string): Promise<boolean>;
-  /** The names of all profiles, sorted. */
-  list(): Promise<string[]>;
-  /**
-   * Waits for the right to be the only one that refreshes a profile; rejects
-   * with kind `cancelled` when the signal aborts.
-   */
-  lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
-  /**
-   * Proves that `save` will work, before a code or a refresh token is spent
-   * for what it is to save; changes nothing. Given the profile's lock.
-   * Rejects with kind `store` if not, or with `lock_lost`. What a person
-   * should know though it works goes to `onWarning`. A store may leave this
-   * method out.
-   */
-  assertWritable?(
-    profile: string,
-    lock: TokenLock,
-    onWarning?: (message: string) => unknown,
-  ): Promise<void>;
+/** What bounds a request: the ms it may take, the bytes of its reply. */
+interface Limits {
+  time: number;
+  size: number;
 }
 
-/**
- * The right to refresh a profile, until it is released or its lease ends.
- * Releasing it twice, or after it was lost, does nothing.
- */
-export interface TokenLock extends AsyncDisposable {
-  /** Names this holder among all that there ever were. */
-  readonly id: string;
-}
+const TOKEN_LIMITS: Limits = { time: 30_000, size: 1 << 20 };
+/** A page of 100 orders has megabytes, and so has an upload. */
+const API_LIMITS: Limits = { time: 120_000, size: 32 << 20 };
 
-/** How a wait is ended, and what it tells a person. */
-interface WaitOptions {
-  signal?: AbortSignal;
-  onWarning?: (message: string) => unknown;
-}
-
-const LOCK_NOTICE = 1500; // ms of waiting that a person is told of
-
-/** The lock of a profile in any store; a wait that takes long is told. */
-async function lockProfile(
-  store: TokenStore,
-  profile: string,
-  { signal, onWarning }: WaitOptions = {},
-): Promise<TokenLock> {
-  const word = "Waiting for another process that holds the lock of profile " +
-    `"${printable(profile)}"`;
-  const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE);
-  try {
-    return await store.lock(profile, signal);
-  } finally {
-    clearTimeout(timer);
+/** The caller's limits, else the usual ones. Pure. */
+function limitsOf(options: HttpOptions, usual: Limits): Limits {
+  const { requestTimeout, replyLimit: size = usual.size } = options;
+  if (!Number.isSafeInteger(size) || size < 1) {
+    throw misuse(
+      `Cannot limit replies to ${size} bytes: give a whole number above 0`,
+      RangeError,
+    );
   }
+  return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
 }
 
-/** How long a holder may be silent before others take its lock over, in ms. */
-const LEASE = 5000;
-const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
-const LONGEST_LEASE = 3_600_000; // ms
-/** How often a file's lock is renewed: four times in any lease at least. */
-const LOCK_RENEWAL = SHORTEST_LEASE / 4;
+const LOGIN_AGAIN = `log in again: ${PROGRAM} login`;
 
-function checkLease(lease: number): number {
-  const fits = lease >= SHORTEST_LEASE && lease <= LONGEST_LEASE;
-  if (fits && Number.isInteger(lease)) return lease;
-  throw misuse(
-    `Cannot use the lease ${lease}: give whole milliseconds from ` +
-      `${SHORTEST_LEASE} to ${LONGEST_LEASE}`,
-    RangeError,
+/** What TikTok means by a code. */
+interface Meaning {
+  /** The codes; left out if the message alone tells. */
+  codes?: readonly number[];
+  /** Tells the messages of one code apart. */
+  match?: RegExp;
+  kind?: ErrorKind;
+  hint: string;
+  /** What makes the call worth making again, once (`wait`: three times). */
+  cure?: Cure;
+  /** TikTok may have carried out the call all the same. */
+  isDoubtful?: true;
+}
+
+const TOKEN_INVALID: Meaning = {
+  kind: "login_required",
+  hint: `the access token is not valid, ${LOGIN_AGAIN}`,
+  cure: "reload",
+};
+const IP_REFUSED =
+  "add this machine's IP address to the app's IP allow list in Partner Center";
+
+/** TikTok's codes; the first row that fits counts. The README shows them. */
+const TIKTOK_CODES: readonly Meaning[] = [
+  {
+    codes: [36004001],
+    kind: "login_required",
+    hint: `the refresh token has expired, ${LOGIN_AGAIN}`,
+  },
+  { codes: [36004003], hint: "check the app secret" },
+  {
+    codes: [36004004],
+    hint: "the code was used before, is older than 30 minutes or belongs to " +
+      `another app, ${LOGIN_AGAIN}`,
+  },
+  {
+    codes: [36004005],
+    kind: "login_required",
+    hint: `the seller's authorization is gone, ${LOGIN_AGAIN}`,
+  },
+  { codes: [105001, 36009005], ...TOKEN_INVALID },
+  { codes: [36009004], match: /access.token\W+header/i, ...TOKEN_INVALID },
+  {
+    codes: [36009004],
+    match: /shop_cipher\b.*\bnot (required|wanted)/i,
+    hint: "name no shop: this call takes no shop_cipher",
+    cure: "without-cipher",
+  },
+  {
+    codes: [36009004],
+    hint: "read TikTok's message: it tells what is wrong with the call",
+    cure: "host-time",
+  },
+  {
+    codes: [105002],
+    hint: `the access token has expired, refresh it: ${PROGRAM} refresh`,
+    cure: "refresh",
+  },
+  {
+    codes: [105005],
+    hint: `enable the scope for the app in Partner Center, then ${LOGIN_AGAIN}`,
+  },
+  { codes: [106001], hint: "the signature is wrong, check the app secret" },
+  {
+    codes: [106013],
+    hint: "say for which shop with --shop ID (option shop)",
+    cure: "with-cipher",
+  },
+  { codes: [36009002], hint: "too many calls, wait a minute", cure: "wait" },
+  {
+    codes: [36009003],
+    hint: "TikTok had an internal error, try again in a minute",
+    cure: "wait",
+    isDoubtful: true,
+  },
+  {
+    codes: [36009007],
+    hint: "TikTok timed out, try again in a minute",
+    cure: "wait",
+    isDoubtful: true,
+  },
+  { codes: [36009009], hint: "there is no such path, check the call" },
+  { codes: [36009010], hint: "the path takes another method, check the call" },
+  { codes: [36009014], hint: "there is no such version, check the path" },
+  { codes: [36009033], hint: IP_REFUSED },
+  {
+    match:
+      /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i,
+    hint: IP_REFUSED,
+  },
+];
+
+/** What the table says about a code, and about TikTok's message. Pure. */
+function meaningOf(code: number, message: string): Meaning | undefined {
+  return TIKTOK_CODES.find(({ codes = [code], match }) =>
+    codes.includes(code) && (match?.test(message) ?? true)
   );
 }
 
-/** A store that lives as long as the process. */
-export function memoryStore(): TokenStore {
-  const profiles = new Map<string, StoredTokens>();
-  const locks = new LocalLocks();
-  // deno-lint-ignore require-await -- the interface is asynchronous
-  const run = async <T>(action: () => T): Promise<T> => action();
-  return {
-    load: (profile) => run(() => structuredCopy(profiles.get(profile))),
-    save: (profile, tokens, lock) =>
-      run(() => {
-        if (lock && !locks.isHeld(profile, lock)) throw lockLost(profile);
-        profiles.set(profile, structuredCopy(tokens));
-      }),
-    remove: (profile) => run(() => profiles.delete(profile)),
-    list: () => run(() => [...profiles.keys()].sort()),
-    lock: (profile, signal) => locks.lock(profile, signal),
-  };
+/** TikTok's envelope, if the answer is one. Pure. */
+function envelopeOf(
+  answer: HttpAnswer,
+): { body: Record<string, unknown>; code: number } | undefined {
+  const body = parseJson(answer.text);
+  const code = isRecord(body) ? integerOf(body.code) : undefined;
+  return isRecord(body) && code !== undefined ? { body, code } : undefined;
 }
 
-/** Locks within one process: whoever comes waits for those before it. */
-class LocalLocks {
-  readonly #tails = new Map<string, Promise<void>>();
-  readonly #holders = new Map<string, string>();
+const RETRIES = 3;
+const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
 
-  isHeld(profile: string, { id }: TokenLock): boolean {
-    return this.#holders.get(profile) === id;
-  }
-
-  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const turn = deferred<void>();
-    const before = Promise.resolve(this.#tails.get(profile));
-    this.#queue(profile, before.then(() => turn.promise));
-    try {
-      await abortable(before, signal);
-    } catch (error) {
-      turn.resolve();
-      throw error;
-    }
-    const id = randomText(9);
-    this.#holders.set(profile, id);
-    // deno-lint-ignore require-await -- the interface is asynchronous
-    const release = async () => {
-      if (this.#holders.get(profile) === id) this.#holders.delete(profile);
-      turn.resolve();
-    };
-    return { id, [Symbol.asyncDispose]: release };
-  }
-
-  #queue(profile: string, tail: Promise<void>): void {
-    this.#tails.set(profile, tail);
-    // No sooner: one who has left the queue stands for those before him.
-    void tail.then(() => {
-      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
-    });
-  }
+function withParameters(url: URL, params: Record<string, string>): URL {
+  // Not those of `url`, each change of which would make it anew.
+  const query = new URLSearchParams(url.search);
+  for (const [name, value] of Object.entries(params)) query.set(name, value);
+  url.search = String(query);
+  return url;
 }
 
-/** A promise's outcome, or kind `cancelled` once the signal aborts. */
-async function abortable<T>(
-  promise: Promise<T>,
-  signal?: AbortSignal,
-  errorOf: (reason: unknown) => unknown = cancelledError,
-): Promise<T> {
-  if (!signal) return await promise;
-  // When nobody waits for it any more.
-  Promise.resolve(promise).catch(() => {});
-  if (signal.aborted) throw errorOf(signal.reason);
-  const aborted = deferred<never>();
-  const forget = onAbort(signal, () => aborted.reject(errorOf(signal.reason)));
+/** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
+function judgeEnvelope(
+  answer: HttpAnswer,
+  tried: string,
+  secrets: readonly string[],
+): Record<string, unknown> {
+  const { body, code = 0 } = envelopeOf(answer) ?? {};
+  if (!body) throw strangeAnswer(answer, tried);
+  if (code === 0) return body;
+  const message = printable(redact(textOf(body.message), secrets));
+  const known = meaningOf(code, textOf(body.message));
+  const requestId = requestIdOf(body, secrets);
+  throw new TikTokShopError(
+    known?.kind ?? "rejected",
+    `${tried}: TikTok answered with code ${code}, "${message.slice(0, 300)}"` +
+      (requestId ? ` (request id ${requestId})` : ""),
+    {
+      code,
+      requestId,
+      status: answer.status,
+      retryAfter: answer.retryAfter,
+      hint: known?.hint ??
+        "look the code up in Partner Center, or name the request id to TikTok",
+    },
+  );
+}
+
+function requestIdOf(
+  body: Record<string, unknown>,
+  secrets: readonly string[],
+): string | undefined {
+  const id = textOf(body.request_id);
+  return id ? printable(redact(id, secrets)).slice(0, 100) : undefined;
+}
+
+/** An answer that is not TikTok's envelope; its body is not repeated. */
+function strangeAnswer(answer: HttpAnswer, tried: string): TikTokShopError {
+  const { status, text, type } = answer;
+  const redirected = status >= 300 && status < 400;
+  const what = redirected
+    ? "a redirect, which is not followed since the secret is in the query"
+    : text === ""
+    ? "an empty body"
+    : `${text.length} characters of ${type || "unknown type"}`;
+  return new TikTokShopError(
+    "invalid_response",
+    `${tried}: HTTP ${status} with ${what}, not TikTok's JSON`,
+    {
+      status,
+      retryAfter: answer.retryAfter,
+      hint: status === 429 || status >= 500
+        ? "try again in a minute"
+        : "check the endpoint, and that no proxy or portal answers for TikTok",
+    },
+  );
+}
+
+/** An answer, read whole. */
+interface HttpAnswer {
+  status: number;
+  text: string;
+  type: string;
+  /** The host's clock: Unix seconds of its `Date` header. */
+  date: number | undefined;
+  retryAfter: number | undefined;
+}
+
+interface SendOptions extends HttpOptions {
+  /** What is attempted, the start of every message. */
+  tried: string;
+  secrets: readonly string[];
+  limits: Limits;
+  onWarning?: (message: string) => unknown;
+}
+
+/**
+ * Asks for a body as it is: of a large one that is compressed, and whose
+ * connection is then closed, Node's fetch ends the process by an assertion
+ * that nobody can catch (nodejs/undici#5360).
+ */
+const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
+
+/** Makes one call: bounded in time and size, redirects not followed. */
+async function send(
+  url: URL,
+  init: RequestInit & { headers?: Record<string, string> },
+  options: SendOptions,
+): Promise<HttpAnswer> {
+  const { signal, tried, secrets, limits } = options;
+  const make = options.fetch ?? fetchFor(url);
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), limits.time);
+  const forget = onAbort(signal, () => abort.abort());
+  const started = performance.now();
   try {
-    return await Promise.race([promise, aborted.promise]);
+    signal?.throwIfAborted();
+    const headers = { ...PLAIN_BODY, ...init.headers };
+    const bounds = { redirect: "manual", signal: abort.signal };
+    const request = { ...init, headers, ...bounds };
+    const call = async () => {
+      const response = await make(url, request as RequestInit);
+      return await readAnswer(response, options);
+    };
+    // Raced, for Node's fetch can forget its signal once the head is in: a
+    // body that cannot be decoded would then be waited for without end.
+    const answer = await abortable(call(), abort.signal, (reason) => reason);
+    trace(options, url, init, `HTTP ${answer.status}`, started);
+    return answer;
+  } catch (error) {
+    trace(options, url, init, "failed", started);
+    if (error instanceof TikTokShopError) throw error;
+    if (signal?.aborted) throw cancelledError(signal.reason);
+    const late = abort.signal.aborted
+      ? `no answer within ${limits.time / 1000} s`
+      : undefined;
+    throw networkError(error, tried, secrets, late);
   } finally {
+    clearTimeout(timer);
     forget();
   }
 }
 
-/** A copy, so that nobody changes what is stored by changing what he got. */
-function structuredCopy<T>(value: T): T {
-  return value === undefined ? value : parseJson(stringifyJson(value, 0)) as T;
-}
+/** What is read of a response. */
+type Received = Pick<Response, "status" | "headers"> & {
+  body: AsyncIterable<Uint8Array> | null;
+};
 
 /**
- * A store of one JSON file per profile, readable by its owner alone (0600 in
- * a 0700 folder) and replaced atomically.
- *
- * The lock of a profile is a folder beside its file, whose holder renews it.
- * Who was killed or stopped does not: after the lease the next one takes it
- * over. A holder who comes to life after that can save nothing any more
- * (`save` rejects with kind `lock_lost`), so newer tokens stay.
- *
- * @param folder where the files are.
- * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
- * configuration folder}
- * @throws {RangeError} if the lease is too short or too long.
+ * Makes the requests to a host. One to this machine goes through no proxy: the
+ * proxy would read the app secret, and reach its own loopback instead of ours.
  */
-export function fileStore(
-  folder?: string,
-  options: FileStoreOptions = {},
-): TokenStore {
-  const { env, platform } = RUNTIME.process;
-  const { lease } = options;
-  const place = folder ?? storeFolder(env, platform);
-  return new FileStore(place, ".json", true, lease);
-}
-
-/** Options of {@linkcode fileStore}. */
-export interface FileStoreOptions {
-  /**
-   * Milliseconds, from 1000 to an hour, that the holder of a lock may be
-   * silent (killed or stopped) before this store takes the lock over.
-   * @default {5000}
-   */
-  lease?: number;
-}
-
-/** Those that nobody passed, by folder: one process has one of each. */
-const defaultStores = new Map<string, TokenStore>();
-
-/** The usual store, always the same: its callers share their refreshes. */
-function defaultStore(): TokenStore {
-  const { env, platform } = RUNTIME.process;
-  const folder = storeFolder(env, platform);
-  const store = defaultStores.get(folder) ?? fileStore(folder);
-  defaultStores.set(folder, store);
-  return store;
-}
-
-/** The store's folder by the user's environment. Pure. */
-function storeFolder(
-  env: Readonly<Record<string, string | undefined>>,
-  platform: string,
-): string {
-  const { join } = node("node:path");
-  if (env.TIKTOK_SHOP_HOME) {
-    return expandHome(env.TIKTOK_SHOP_HOME, { env, platform });
-  }
-  const { isAbsolute } = node("node:path");
-  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
-  // A relative one is to be ignored (XDG Base Directory Specification).
-  const config = env.XDG_CONFIG_HOME ?? "";
-  const base = platform === "win32"
-    ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
-    : isAbsolute(config)
-    ? config
-    : home && join(home, ".config");
-  if (base) return join(base, PROGRAM);
-  const name = platform === "win32" ? "APPDATA" : "HOME";
-  throw new TikTokShopError(
-    "store",
-    `Cannot tell where to keep tokens: ${name} is not set`,
-    { hint: `set ${name} or TIKTOK_SHOP_HOME, or give a store` },
-  );
-}
-
-class FileStore implements TokenStore {
-  readonly #folder: string;
-  readonly #suffix: string;
-  readonly #own: boolean;
-  readonly #lease: number;
-  readonly #warned = new Set<string>();
-
-  /** `own`: the folder is ours alone, and so is each file in it. */
-  constructor(folder: string, suffix: string, own: boolean, lease = LEASE) {
-    this.#folder = folder;
-    this.#suffix = suffix;
-    this.#own = own;
-    this.#lease = checkLease(lease);
-  }
-
-  path(profile: string): string {
-    if (this.#own) checkProfile(profile);
-    return node("node:path").join(this.#folder, `${profile}${this.#suffix}`);
-  }
-
-  async load(profile: string): Promise<StoredTokens | undefined> {
-    const path = this.path(profile);
-    for (const end = performance.now() + WRITING_LIMIT;;) {
-      const text = await this.#read(path);
-      if (text === undefined) return undefined;
-      try {
-        return judgeTokenFile(text, path);
-      } catch (error) {
-        // A file that is written in place may have been read half.
-        const isWhole = parseJson(text) !== undefined;
-        if (isWhole || performance.now() > end) throw error;
-      }
-      await sleep(50);
-    }
-  }
-
-  async #read(path: string): Promise<string | undefined> {
-    try {
-      return await readText(path);
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return undefined;
-      throw storeError(`Cannot read ${path}`, error);
-    }
-  }
-
-  async save(
-    profile: string,
-    tokens: StoredTokens,
-    lock?: TokenLock,
-  ): Promise<void> {
-    const path = this.path(profile);
-    const text = `${stringifyJson(tokens)}\n`;
-    const save = () => replaceFile(path, text, { holder: lock?.id });
-    if (await this.#saving(path, save) === "lost") throw lockLost(profile);
-  }
-
-  async assertWritable(
-    profile: string,
-    lock: TokenLock,
-    onWarning?: (message: string) => unknown,
-  ): Promise<void> {
-    const path = this.path(profile);
-    const way = await this.#saving(path, () => rehearse(path, lock.id));
-    if (way === "lost") throw lockLost(profile);
-    if (way === "replaced" || this.#warned.has(path)) return;
-    this.#warned.add(path);
-    await notify(
-      onWarning,
-      `${path} cannot be replaced, so it is written in place: if it is a ` +
-        "mount, mount its folder instead, or others do not see its lock",
-    );
-  }
-
-  async #saving(path: string, save: () => Promise<Saved>): Promise<Saved> {
-    try {
-      await this.#makeFolder();
-      return await save();
-    } catch (error) {
-      throw storeError(`Cannot save the tokens to ${path}`, error);
-    }
-  }
-
-  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const path = this.path(profile);
-    try {
-      await this.#makeFolder();
-      return await lockFile(await realPath(path), this.#lease, signal);
-    } catch (error) {
-      if (error instanceof TikTokShopError) throw error;
-      throw storeError(`Cannot lock ${path}`, error);
-    }
-  }
-
-  async remove(profile: string): Promise<boolean> {
-    const path = this.path(profile);
-    // Only a token file is ever removed: the path may be a mistake.
-    if (!await this.load(profile)) return false;
-    try {
-      await node("node:fs/promises").unlink(path);
-      return true;
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return false;
-      throw storeError(`Cannot remove ${path}`, error);
-    }
-  }
-
-  async list(): Promise<string[]> {
-    try {
-      // The files around one that stands alone are not ours.
-      if (!this.#own) return [];
-      const names = await node("node:fs/promises").readdir(this.#folder);
-      return names.filter((name) => name.endsWith(this.#suffix))
-        .map((name) => name.slice(0, -this.#suffix.length))
-        .filter(isProfile)
-        .sort();
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return [];
-      throw storeError(`Cannot read the folder ${this.#folder}`, error);
-    }
-  }
-
-  /** Keeps a login that is under way in two steps. */
-  async keepPending(profile: string, pending: PendingLogin): Promise<void> {
-    const path = this.#pendingPath(profile);
-    try {
-      await this.#makeFolder();
-      await replaceFile(path, `${stringifyJson(pending)}\n`);
-    } catch (error) {
-      throw storeError(`Cannot save ${path}`, error);
-    }
-  }
-
-  async loadPending(profile: string): Promise<PendingLogin> {
-    const text = await fileText(this.#pendingPath(profile));
-    const pending = parseJson(text ?? "");
-    const { state, expires_at } = isRecord(pending) ? pending : {};
-    if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
-      return pending as unknown as PendingLogin;
-    }
-    throw noPending(profile);
-  }
-
-  /** Forgets a pending login; true for the one who did. */
-  async dropPending(profile: string): Promise<boolean> {
-    const { unlink } = node("node:fs/promises");
-    const path = this.#pendingPath(profile);
-    return await unlink(path).then(() => true, () => false);
-  }
-
-  #pendingPath(profile: string): string {
-    const { basename, dirname, join } = node("node:path");
-    const path = this.path(profile);
-    return join(dirname(path), `.${basename(path)}.pending`);
-  }
-
-  /** A folder that was there keeps its mode: it may be shared by design. */
-  async #makeFolder(): Promise<void> {
-    const { mkdir } = node("node:fs/promises");
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-  }
-}
-
-/** The store and profile that stand for one file anywhere. */
-function singleFile(file: string): { store: FileStore; profile: string } {
-  const { basename, dirname, extname, resolve } = node("node:path");
-  const path = resolve(file);
-  const suffix = extname(path);
-  const store = new FileStore(dirname(path), suffix, false);
-  return { store, profile: basename(path, suffix) };
-}
-
-const WRITING_LIMIT = 1000; // ms until a file written in place is whole
-const SPARE = 4096; // bytes that new tokens may need more than the old
-
-/** How a file was saved; `lost`: not at all, for the lock is another's. */
-type Saved = "replaced" | "in place" | "lost";
-
-/**
- * Replaces a file atomically: at any moment it is the old one or the new.
- * Only where nothing can take its place, as a bind mount, it is written over.
- *
- * Given the id of a lock's holder, the new one lies in the lock until it takes
- * the old one's place. Who takes the lock away takes it away too, so a holder
- * who was stopped for too long, at whatever point, replaces nothing any more.
- */
-async function replaceFile(
-  path: string,
-  content: string | Uint8Array,
-  { holder, spare = 0 }: { holder?: string; spare?: number } = {},
-): Promise<Saved> {
-  const { rename, stat, unlink } = node("node:fs/promises");
-  const { dirname, join } = node("node:path");
-  const target = await realPath(path);
-  const temporary = holder === undefined
-    ? await temporaryPath(target)
-    : savingPath(target, holder);
+function fetchFor(
+  url: URL,
+): (url: URL, init: RequestInit) => Promise<Received> {
+  const deno = RUNTIME.Deno;
   try {
-    await writeSynced(temporary, content, { spare });
-    // The lock may have been another's already when this came into it.
-    if (holder !== undefined) await stat(join(lockPath(target), holder));
-    const replaced = await rename(temporary, target).then(
-      () => true,
-      (error) => {
-        // What the target is, or whose, may forbid it.
-        if (/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(error))) return false;
-        throw error;
-      },
+    if (!isLoopback(url.hostname) || !mayBeProxied()) return fetch;
+    if (!deno) return fetchOnNode;
+    const client = directClient(deno, url.hostname);
+    return (url, init) => fetch(url, { ...init, client } as RequestInit);
+  } catch {
+    throw misuse(
+      `Cannot ask ${url.host} without access to the environment: a proxy ` +
+        "might read the secret",
     );
-    if (replaced) {
-      await syncFolder(dirname(target));
-      return "replaced";
-    }
-    await writeSynced(target, content, { flag: "r+", spare });
-    await unlink(temporary);
-    return "in place";
-  } catch (error) {
-    await unlink(temporary).catch(() => {});
-    if (holder !== undefined && isNoFile(error)) return "lost";
-    throw error;
   }
 }
 
-/** Proves that a file can be replaced: by itself, with room to spare. */
-async function rehearse(path: string, holder: string): Promise<Saved> {
-  const { readFile, unlink } = node("node:fs/promises");
-  const content = await readFile(path).catch((error) => {
-    if (codeOf(error) !== "ENOENT") throw error;
+/** Whether `fetch` may take a proxy, by the environment or by its dispatcher. */
+function mayBeProxied(): boolean {
+  const { env } = RUNTIME.process;
+  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+  if (names.some((name) => env[name] || env[name.toLowerCase()])) return true;
+  // Where Node keeps it, whoever has set it.
+  return Object.getOwnPropertySymbols(globalThis)
+    .filter(({ description }) => description?.startsWith("undici.globalDisp"))
+    .map((symbol) => (globalThis as Record<symbol, unknown>)[symbol])
+    .some((dispatcher) => dispatcher?.constructor.name !== "Agent");
+}
+
+const directClients = new Map<string, object>();
+
+/** A client of Deno's for one host that takes no proxy. */
+function directClient(deno: DenoRuntime, hostname: string): object {
+  const { env } = RUNTIME.process;
+  const known = directClients.get(hostname);
+  if (known) return known;
+  const before = env.NO_PROXY;
+  // Read when the client is made, and set no longer: children inherit it.
+  env.NO_PROXY = hostname.replace(/^\[|\]$/g, "");
+  try {
+    const client = deno.createHttpClient({});
+    directClients.set(hostname, client);
+    return client;
+  } finally {
+    if (before === undefined) delete env.NO_PROXY;
+    else env.NO_PROXY = before;
+  }
+}
+
+/** A fetch by Node's own client: with an agent of ours it takes no proxy. */
+async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
+  const { Agent, request } = url.protocol === "https:"
+    ? node("node:https")
+    : node("node:http");
+  const whole = new Request(url, init); // a form becomes bytes
+  const { method, signal } = whole;
+  const headers = Object.fromEntries(whole.headers);
+  const body = new Uint8Array(await whole.arrayBuffer());
+  const options = { method, headers, signal, agent: new Agent() };
+  const reply = await new Promise<NodeRequest>((resolve, reject) => {
+    const sent = request(url, options, resolve).once("error", reject);
+    sent.end(body.length > 0 ? body : undefined);
   });
-  if (content) {
-    return await replaceFile(path, content, { holder, spare: SPARE });
-  }
-  const temporary = savingPath(await realPath(path), holder);
-  try {
-    await writeSynced(temporary, "", { spare: SPARE });
-    return "replaced";
-  } catch (error) {
-    if (isNoFile(error)) return "lost";
-    throw error;
-  } finally {
-    await unlink(temporary).catch(() => {});
-  }
+  const { statusCode: status = 0, rawHeaders } = reply;
+  return { status, headers: headersOf(rawHeaders), body: reply };
 }
 
-/** Where a lock's holder writes what is to take a file's place. */
-function savingPath(file: string, holder: string): string {
-  const name = `${holder}.${randomText(6)}`;
-  return node("node:path").join(lockPath(file), name);
+function trace(
+  options: SendOptions,
+  url: URL,
+  init: RequestInit,
+  outcome: string,
+  started: number,
+): void {
+  const took = Math.round(performance.now() - started);
+  const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
+  const shown = printable(redact(line, options.secrets));
+  void notify(options.onTrace, shown, options.onWarning);
 }
 
-/** Through a symbolic link, so that it is not replaced by a file. */
-async function realPath(path: string): Promise<string> {
-  const { readlink, realpath } = node("node:fs/promises");
-  const { dirname, resolve } = node("node:path");
-  try {
-    return await realpath(path);
-  } catch {
-    // It may lead to where there is no file yet.
-    const link = await readlink(path).catch(() => "");
-    return link ? resolve(dirname(path), link) : path;
-  }
-}
-
-function lockPath(file: string): string {
-  return `${file}.lock`;
-}
-
-/** Where a file may be written before it takes another's place. */
-async function temporaryPath(file: string): Promise<string> {
-  const { basename, dirname, join } = node("node:path");
-  const [folder, start] = [dirname(file), `.${basename(file)}.`];
-  await sweep(folder, start);
-  return join(folder, `${start}${randomText(6)}.tmp`);
-}
-
-/** How the name of a temporary file ends. */
-const TEMPORARY = /^[\w-]{8}\.tmp$/;
-const SWEPT_AFTER = 3_600_000; // ms
-
-/** Removes what processes left that were killed an hour ago or earlier. */
-async function sweep(folder: string, start: string): Promise<void> {
-  const { lstat, readdir, unlink } = node("node:fs/promises");
-  for (const name of await readdir(folder).catch(() => [])) {
-    const end = name.startsWith(start) && name.slice(start.length);
-    if (!end || !TEMPORARY.test(end)) continue;
-    const path = node("node:path").join(folder, name);
-    const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Infinity }));
-    if (Date.now() - mtimeMs > SWEPT_AFTER) await unlink(path).catch(() => {});
-  }
-}
-
-/** Writes a new file of the owner's, and waits until it is on the disk. */
-async function writeSynced(
-  path: string,
-  content: string | Uint8Array,
-  { flag = "wx", spare = 0 }: { flag?: "wx" | "r+"; spare?: number } = {},
-): Promise<void> {
-  const bytes = typeof content === "string"
-    ? new TextEncoder().encode(content)
-    : content;
-  const handle = await node("node:fs/promises").open(path, flag, 0o600);
-  try {
-    const { size } = await handle.stat();
-    // In one go and with blanks over the old end: it is JSON at any moment.
-    const padded = new Uint8Array(Math.max(size, bytes.length + spare));
-    padded.fill(0x20, bytes.length).set(bytes);
-    if (flag === "r+") await makeRoom(handle, size, padded.length);
-    await handle.writeFile(padded);
-    await handle.sync();
-    if (padded.length === bytes.length) return;
-    await handle.truncate(bytes.length);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-type FileHandle = Awaited<ReturnType<Builtins["node:fs/promises"]["open"]>>;
-
-/** Adds blanks to a file; a full disk leaves it as it was. */
-async function makeRoom(
-  handle: FileHandle,
-  size: number,
-  wanted: number,
-): Promise<void> {
-  const blanks = new Uint8Array(Math.max(0, wanted - size)).fill(0x20);
-  try {
-    for (let at = size; at < wanted;) {
-      at += (await handle.write(blanks, 0, wanted - at, at)).bytesWritten;
-    }
-    await handle.sync();
-  } catch (error) {
-    await handle.truncate(size);
-    throw error;
-  }
-}
-
-/** A renaming too is lost with the power unless its folder is on the disk. */
-async function syncFolder(folder: string): Promise<void> {
-  try {
-    const handle = await node("node:fs/promises").open(folder, "r");
-    await handle.sync().finally(() => handle.close());
-  } catch {
-    // Windows has no such thing, nor have some network disks.
-  }
-}
-
-function isNoFile(error: unknown): boolean {
-  return ["ENOENT", "ENOTDIR"].includes(codeOf(error));
-}
-
-function lockLost(profile: string): TikTokShopError {
-  return new TikTokShopError(
-    "lock_lost",
-    `Another process took over the lock of profile "${printable(profile)}"`,
-    { hint: "try again" },
-  );
-}
-
-/**
- * A lock that outlives no process: a folder that only one holder can make,
- * with an entry of the holder's name. The holder renews the entry's time. A
- * waiter that sees nothing change for a whole lease takes away what it saw,
- * each entry by name, then the folder if it is empty. So it never removes the
- * lock of a process that came meanwhile, nor anything that is no lock.
- * No process ids, for they are reused and mean nothing to another container;
- * no age, for clocks jump and differ.
- */
-async function lockFile(
-  file: string,
-  lease: number,
-  signal?: AbortSignal,
-): Promise<TokenLock> {
-  const path = lockPath(file);
-  const id = randomText(18);
-  let seen = "";
-  let patience = lease;
-  if (signal?.aborted) throw cancelledError(signal.reason);
-  while (!await makeLock(path, id)) {
-    const { names, trace, foreign } = await lockTrace(path);
-    if (trace !== seen) [seen, patience] = [trace, lease];
-    if (foreign && patience <= 0) throw foreignLock(file, foreign);
-    if (patience <= 0) await takeAway(path, names);
-    const began = performance.now();
-    await sleep(15 + 20 * Math.random(), signal);
-    // After a longer gap it was us who were stopped, and maybe the holder too.
-    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
-  }
-  return heldLock(id, LOCK_RENEWAL, {
-    renew: () => renewEntry(node("node:path").join(path, id)),
-    release: () => takeAway(path, [id]),
+function networkError(
+  error: unknown,
+  tried: string,
+  secrets: readonly string[],
+  late: string | undefined,
+): TikTokShopError {
+  const { cause } = (error ?? {}) as { cause?: unknown };
+  const why = late ?? messageOf(cause ?? error, secrets);
+  return new TikTokShopError("network", `${tried}: ${why}`, {
+    hint: isCertificateError(error)
+      ? "trust your company's certificate: set NODE_EXTRA_CA_CERTS on Node, " +
+        "DENO_CERT or DENO_TLS_CA_STORE=system on Deno; or set this " +
+        "machine's clock"
+      : "check the connection and the proxy settings, then try again",
+    cause: evidence(error, secrets),
   });
 }
 
-/** The entries of a lock: a holder's id, and what that holder is saving. */
-const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
+const CERTIFICATE_CODES = new RegExp(
+  "^(CERT_|ERR_TLS_CERT|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_|HOSTNAME_|" +
+    "INVALID_(CA|PURPOSE)|PATH_LENGTH)",
+);
 
-/** What stands in a lock's place may be anybody's, so it is left alone. */
-function foreignLock(file: string, foreign: string): TikTokShopError {
-  return new TikTokShopError(
-    "store",
-    `Cannot lock ${file}: ${foreign}, which is not a lock of ${PROGRAM}`,
-    {
-      hint: "delete it if nobody needs it, or keep the tokens in a file of " +
-        "another name",
-    },
+/**
+ * Whether a host's certificate was refused, which no other try changes: Node
+ * has a code of OpenSSL's, Deno nothing but its text. Pure.
+ */
+function isCertificateError(error: unknown): boolean {
+  return someCause(
+    error,
+    ({ code, message }) =>
+      CERTIFICATE_CODES.test(textOf(code)) ||
+      textOf(message).includes("invalid peer certificate"),
   );
 }
 
-/** A lock that is renewed until it is released; if that fails, it expires. */
-function heldLock(
-  id: string,
-  interval: number,
-  actions: { renew: () => Promise<unknown>; release: () => Promise<unknown> },
-): TokenLock {
-  const renew = () => void actions.renew().catch(() => {});
-  const renewal = node("node:timers").setInterval(renew, interval);
-  renewal.unref();
+async function readAnswer(
+  response: Received,
+  { tried, secrets, limits }: SendOptions,
+): Promise<HttpAnswer> {
+  const date = Date.parse(response.headers.get("date") ?? "");
+  const type = response.headers.get("content-type") ?? "";
   return {
-    id,
-    async [Symbol.asyncDispose]() {
-      clearInterval(renewal);
-      await actions.release().catch(() => {});
-    },
+    status: response.status,
+    type: printable(redact(type, secrets)).slice(0, 60),
+    date: Number.isNaN(date) ? undefined : date / 1000,
+    retryAfter: retryAfterOf(response.headers),
+    text: await readBody(response, tried, limits.size),
   };
 }
 
-async function renewEntry(path: string): Promise<void> {
-  const now = new Date();
-  await node("node:fs/promises").utimes(path, now, now);
-}
-
-/** Makes the lock's folder and the holder's entry; false if it is taken. */
-async function makeLock(path: string, id: string): Promise<boolean> {
-  const { mkdir, readdir, writeFile } = node("node:fs/promises");
-  try {
-    await mkdir(path, { mode: 0o700 });
-  } catch (error) {
-    if (isLocked(error) && !isNoFile(error)) return false;
-    throw error;
-  }
-  const entry = node("node:path").join(path, id);
-  try {
-    await writeFile(entry, "", { flag: "wx", mode: 0o600 });
-    // As long as it was empty, others could take it away and make their own.
-    if ((await readdir(path)).join() === id) return true;
-    await takeAway(path, [id]);
-  } catch (error) {
-    await takeAway(path, [id]).catch(() => {});
-    if (!isLocked(error)) throw error;
-  }
-  return false;
-}
-
-/** Whether an error tells of another's lock, and of nothing worse. */
-function isLocked(error: unknown): boolean {
-  // Windows refuses so as long as somebody has open what is being removed.
-  const busy = RUNTIME.process.platform === "win32"
-    ? ["EPERM", "EACCES", "EBUSY"]
-    : [];
-  return isNoFile(error) ||
-    ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
-}
-
-/**
- * What there is in a lock's place. A change of the trace is a sign of life;
- * what is foreign has none, for it may change for ever.
- */
-async function lockTrace(
-  path: string,
-): Promise<{ names: string[]; trace: string; foreign?: string }> {
-  const { lstat, readdir } = node("node:fs/promises");
-  // A link is not followed: its target is no lock.
-  const look = (each: string) => lstat(each).catch(() => undefined);
-  const place = await look(path);
-  if (place && !place.isDirectory()) {
-    const what = place.isSymbolicLink() ? "a link" : "a file";
-    return { names: [], trace: "", foreign: `there is ${what} ${path}` };
-  }
-  const names = await readdir(path).catch((error) => {
-    if (isLocked(error)) return [];
-    throw error;
-  });
-  const { join } = node("node:path");
-  const entries = await Promise.all(
-    names.sort().map((name) => look(join(path, name))),
-  );
-  const other = names.find((name, i) =>
-    !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
-  );
-  if (other !== undefined) {
-    const foreign = `the folder ${path} holds "${printable(other)}"`;
-    return { names, trace: "", foreign };
-  }
-  const times = [place, ...entries].map((each) => each?.mtimeMs);
-  return { names, trace: [...names, ...times].join("/") };
-}
-
-/** Removes entries of a lock by name, and its folder if nothing else is in. */
-async function takeAway(
-  path: string,
-  names: readonly string[],
-): Promise<void> {
-  const { rmdir, unlink } = node("node:fs/promises");
-  try {
-    for (const name of names) {
-      await unlink(node("node:path").join(path, name)).catch((error) => {
-        if (!isNoFile(error)) throw error;
-      });
-    }
-    await rmdir(path);
-  } catch (error) {
-    if (!isLocked(error)) throw error;
-  }
-}
-
-async function fileText(path: string): Promise<string | undefined> {
-  return await readText(path).catch(() => undefined);
-}
-
-/** The tokens in the text of a file, or of what `place` names. Pure. */
-function judgeTokenFile(
-  text: string,
-  place: string,
-  kind = "token file",
-): StoredTokens {
-  const value = parseJson(text);
-  if (!isRecord(value) || !hasTokens(value.data)) {
-    throw new TikTokShopError("store", `${place} is no ${kind}, or damaged`, {
-      hint: `move it away, then ${LOGIN_AGAIN}`,
-    });
-  }
-  const meta = judgeMeta(value.meta);
-  if ((integerOf(meta.version) ?? 1) > 1) {
-    throw new TikTokShopError(
-      "store",
-      `${place} was written by a newer version of ${PROGRAM}`,
-      { hint: `update ${PROGRAM}` },
-    );
-  }
-  return Object.assign(value, { meta }) as unknown as StoredTokens;
-}
-
-/** Our own part of a token file, without what is not of its type. Pure. */
-function judgeMeta(value: unknown): Record<string, unknown> {
-  const meta = isRecord(value) ? { ...value } : {};
-  for (const name of ["app_key", "service_id", "region", "user_type"]) {
-    if (typeof meta[name] !== "string") delete meta[name];
-  }
-  const shops = Array.isArray(meta.shops) ? meta.shops : undefined;
-  if (!shops?.every(isRecord)) delete meta.shops; // they are asked for again
-  return meta;
-}
-
-function codeOf(error: unknown): string {
-  return String((error as { code?: unknown } | undefined)?.code);
-}
-
-function storeError(message: string, error: unknown): TikTokShopError {
-  return new TikTokShopError("store", `${message}: ${messageOf(error)}`, {
-    cause: error,
-    hint: "check the folder's permissions and the free space, or pass " +
-      "--file FILE",
-  });
-}
-
-/** Options of {@linkcode redisStore}. */
-export interface RedisStoreOptions {
-  /**
-   * What every key begins with, without braces.
-   * @default {"tiktok-shop-oauth2:"}
-   */
-  prefix?: string;
-  /**
-   * Milliseconds, from 1000 to an hour, after which Redis forgets the lock of
-   * a holder who was killed or stopped; he renews it four times as often.
-   * @default {5000}
-   */
-  lease?: number;
-  /**
-   * The commands of all nodes that hold keys, for a cluster: `list()` asks
-   * each of them, every time anew.
-   * @default {the one `command`}
-   */
-  nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
-}
-
-/** Sends one command to Redis, given as its words, and resolves to the reply. */
-export type RedisCommand = (...words: string[]) => Promise<unknown>;
-
-/**
- * A store in Redis, for those who outgrow one machine. It depends on no
- * client: `command` sends one command, given as its words, and resolves to
- * the reply.
- *
- * | client | command |
- * | --- | --- |
- * | `redis` | `(...words) => client.sendCommand(words)` |
- * | `ioredis` | `(name, ...words) => client.call(name, ...words)` |
- *
- * On a cluster `list()` must ask every node, and `redis` must be told by
- * which key to choose the node of a command:
- *
- * ```js ignore
- * // cluster = createCluster({ rootNodes: [{ url }] }) of redis
- * redisStore(
- *   (...words) =>
- *     cluster.sendCommand(words.find((word) => /{/.test(word)), false, words),
- *   {
- *     nodes: () =>
- *       Promise.all(cluster.masters.map(async (master) => {
- *         const node = await cluster.nodeClient(master);
- *         return (...words) => node.sendCommand(words);
- *       })),
- *   },
- * );
- *
- * // cluster = new Cluster([{ host, port }]) of ioredis
- * redisStore((name, ...words) => cluster.call(name, ...words), {
- *   nodes: () =>
- *     cluster.nodes("master").map((node) => (name, ...words) =>
- *       node.call(name, ...words)
- *     ),
- * });
- * ```
- *
- * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
- * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`.
- * What stands in braces makes a cluster keep both on one node. Tokens never
- * expire: let Redis save them on disk, and evict nothing.
- *
- * A lock is a key that expires, renewed as long as its holder runs. A holder
- * may be stopped for longer and not know it: a suspended machine, a full
- * memory. Then another one refreshes, and what the first has in hand is out of
- * date. So `save` with a lock carries a fencing check: one script, which Redis
- * runs in one step, compares the lock's key with the holder's id and writes
- * only if he still has it; else it writes nothing and `save` rejects with kind
- * `lock_lost`. It needs `EVAL`.
- *
- * @returns a store; its methods reject with kind `store` where the client
- * does, or if a value is not ours; with a `TypeError` for a profile name that
- * a file could not have.
- * @throws {TypeError | RangeError} if an option is wrong.
- */
-export function redisStore(
-  command: RedisCommand,
-  options: RedisStoreOptions = {},
-): TokenStore {
-  return new RedisStore(command, options);
-}
-
-/** Scripts in which Redis acts for the lock's holder only, in one step. */
-const REDIS_SAVE = onlyForHolder('redis.call("set", KEYS[2], ARGV[2])');
-const REDIS_RENEW = onlyForHolder('redis.call("pexpire", KEYS[1], ARGV[2])');
-const REDIS_RELEASE = onlyForHolder('redis.call("del", KEYS[1])');
-
-function onlyForHolder(action: string): string {
-  return `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
-${action}
-return 1`;
-}
-
-class RedisStore implements TokenStore {
-  readonly #command: RedisCommand;
-  readonly #nodes: () => RedisCommand[] | Promise<RedisCommand[]>;
-  readonly #prefix: string;
-  readonly #lease: number;
-
-  constructor(command: RedisCommand, options: RedisStoreOptions) {
-    const { prefix = `${PROGRAM}:`, lease = LEASE } = options;
-    if (/[{}]/.test(prefix)) {
-      throw misuse(
-        `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
-          "stand around the profile",
+async function readBody(
+  response: Received,
+  tried: string,
+  limit: number,
+): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let size = 0;
+  for await (const chunk of response.body ?? []) {
+    size += chunk.length;
+    if (size > limit) {
+      throw new TikTokShopError(
+        "invalid_response",
+        `${tried}: the reply is larger than ${limit} bytes`,
+        { status: response.status, hint: "check the endpoint" },
       );
     }
-    this.#command = command;
-    this.#nodes = options.nodes ?? (() => [command]);
-    this.#prefix = prefix;
-    this.#lease = checkLease(lease);
+    text += decoder.decode(chunk, { stream: true });
   }
+  return text + decoder.decode();
+}
 
-  async load(profile: string): Promise<StoredTokens | undefined> {
-    const key = this.#key(profile);
-    const value = await this.#send(["GET", key], `Cannot read ${key}`);
-    if (value === null || value === undefined) return undefined;
-    return judgeTokenFile(String(value), `The value of ${key}`, "token reply");
-  }
+/** `Retry-After` in seconds, given as such or as a date. */
+function retryAfterOf(headers: Headers): number | undefined {
+  const text = headers.get("retry-after");
+  if (text === null) return undefined;
+  if (/^\d+$/.test(text)) return Number(text);
+  const since = Date.parse(headers.get("date") ?? "") || Date.now();
+  const wait = (Date.parse(text) - since) / 1000;
+  return wait >= 0 ? wait : undefined;
+}
 
-  async save(
-    profile: string,
-    tokens: StoredTokens,
-    lock?: TokenLock,
-  ): Promise<void> {
-    const key = this.#key(profile);
-    const text = stringifyJson(tokens, 0);
-    const tried = `Cannot save the tokens to ${key}`;
-    const secrets = tokensOf(tokens);
-    if (!lock) return void await this.#send(["SET", key, text], tried, secrets);
-    const words = [REDIS_SAVE, "2", lockKey(key), key, lock.id, text];
-    const saved = await this.#send(["EVAL", ...words], tried, secrets);
-    if (Number(saved) !== 1) throw lockLost(profile);
-  }
+/** A call, for the loop that makes it. */
+interface Call<T> {
+  /** Whether making it twice does no harm. */
+  isRead: boolean;
+  signal: AbortSignal | undefined;
+  send: () => Promise<HttpAnswer>;
+  /** Throws what the answer means, if it is a failure. */
+  judge: (answer: HttpAnswer) => T;
+  cures?: Cures;
+}
 
-  /** The lock was set, so Redis takes what is new; EVAL is another right. */
-  async assertWritable(profile: string, lock: TokenLock): Promise<void> {
-    const key = this.#key(profile);
-    const words = [REDIS_RENEW, "1", lockKey(key), lock.id, `${this.#lease}`];
-    const tried = `Cannot save the tokens to ${key}`;
-    const held = await this.#send(["EVAL", ...words], tried);
-    if (Number(held) !== 1) throw lockLost(profile);
-  }
+type Cure = keyof Cures | "wait";
 
-  async remove(profile: string): Promise<boolean> {
-    const key = this.#key(profile);
-    return Number(await this.#send(["DEL", key], `Cannot remove ${key}`)) > 0;
-  }
+/** Each changes a call; resolves to whether it is now worth making again. */
+interface Cures {
+  "refresh": () => Promise<boolean>;
+  "reload": () => Promise<boolean>;
+  "without-cipher": () => boolean;
+  "with-cipher": () => Promise<boolean>;
+  "host-time": (answer: HttpAnswer) => boolean;
+}
 
-  async list(): Promise<string[]> {
-    const start = `${this.#prefix}{`;
-    const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
-    const names = new Set<string>(); // a scan may tell a key twice
-    const tried = `Cannot list ${pattern}`;
-    for (const node of await inRedis(this.#nodes, tried)) {
-      let cursor = "0";
-      do {
-        const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-        const reply = await inRedis(() => node(...words), tried);
-        const [next, keys] = reply as [unknown, unknown[]];
-        for (const key of keys) names.add(String(key).slice(start.length, -1));
-        cursor = String(next);
-      } while (cursor !== "0");
-    }
-    return [...names].filter(isProfile).sort();
-  }
-
-  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const key = lockKey(this.#key(profile));
-    const id = randomText(18);
-    const lease = String(this.#lease);
-    const words = ["SET", key, id, "NX", "PX", lease];
+/**
+ * Makes a call. What TikTok refuses is cured as the table says, each way once;
+ * what may pass is waited out, three times at most.
+ */
+async function makeCall<T>(call: Call<T>): Promise<T> {
+  const { isRead, signal, cures } = call;
+  const left = new Map(Object.entries(cures ?? {}));
+  let isLost = false;
+  for (let retry = 0;;) {
     if (signal?.aborted) throw cancelledError(signal.reason);
-    while (String(await this.#send(words, `Cannot set ${key}`)) !== "OK") {
-      await sleep(20 + 30 * Math.random(), signal);
+    let answer: HttpAnswer | undefined;
+    try {
+      answer = await call.send();
+      return call.judge(answer);
+    } catch (error) {
+      const { code, body } = answer && envelopeOf(answer) || {};
+      const meaning = code ? meaningOf(code, textOf(body?.message)) : undefined;
+      const cure = left.get(meaning?.cure ?? "");
+      left.delete(meaning?.cure ?? "");
+      if (answer && await cure?.(answer)) continue;
+      const { mayPass, mayHaveActed } = fateOf(error, meaning);
+      if (mayHaveActed && !isRead) throw extended(error, DOUBT);
+      const wait = mayPass ? retryDelay(error, retry++) : undefined;
+      const isAfterLoss = isLost && !mayHaveActed;
+      if (wait === undefined) throw isAfterLoss ? extended(error, LOSS) : error;
+      isLost ||= mayHaveActed && !meaning;
+      await sleep(wait, signal);
     }
-    const act = (script: string) =>
-      this.#send(["EVAL", script, "1", key, id, lease], `Cannot hold ${key}`);
-    return heldLock(id, this.#lease / 4, {
-      renew: () => act(REDIS_RENEW),
-      // After the lease nobody needs to be told.
-      release: () => within(act(REDIS_RELEASE), this.#lease),
-    });
-  }
-
-  #key(profile: string): string {
-    checkProfile(profile);
-    return `${this.#prefix}{${profile}}`;
-  }
-
-  #send(
-    words: string[],
-    tried: string,
-    secrets: readonly string[] = [],
-  ): Promise<unknown> {
-    return inRedis(() => this.#command(...words), tried, secrets);
   }
 }
 
-async function inRedis<T>(
-  act: () => T | Promise<T>,
-  tried: string,
-  secrets: readonly string[] = [],
-): Promise<T> {
+const DOUBT = {
+  more: "; TikTok may have carried it out",
+  hint: "check what it did before you make the call again",
+};
+const LOSS = { more: "; an earlier answer to the same request was lost" };
+
+/** An error of ours with more to tell; any other as it is. */
+function extended(
+  error: unknown,
+  { more = "", ...others }: ErrorDetails & { more?: string },
+): unknown {
+  if (!(error instanceof TikTokShopError)) return error;
+  const { kind, message, cause, ...details } = error;
+  const all = { ...details, cause, ...others };
+  return new TikTokShopError(kind, message + more, all);
+}
+
+/**
+ * Whether a call may succeed later, as it is, and whether TikTok may have
+ * carried it out: by its error, and by what TikTok means by it. Pure.
+ */
+function fateOf(
+  error: unknown,
+  meaning?: Meaning,
+): { mayPass: boolean; mayHaveActed: boolean } {
+  const { kind, status = 0 } = error as Partial<TikTokShopError>;
+  if (meaning) {
+    const { cure, isDoubtful = false } = meaning;
+    return { mayPass: cure === "wait", mayHaveActed: isDoubtful };
+  }
+  if (kind === "network") {
+    // Deno's --allow-net does not come by waiting, nor does trust.
+    const mayPass = !isCertificateError(error) &&
+      !someCause(error, ({ name }) => name === "NotCapable");
+    return { mayPass, mayHaveActed: mayPass && !isUnsent(error) };
+  }
+  return {
+    mayPass: status === 429 || status >= 500,
+    mayHaveActed: status >= 500 || kind === "cancelled" ||
+      (kind === "invalid_response" && status < 300),
+  };
+}
+
+/** Whether no connection was made: nothing was sent, nothing carried out. */
+function isUnsent(error: unknown): boolean {
+  return someCause(
+    error,
+    ({ code, message }) =>
+      /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)/.test(textOf(code)) ||
+      textOf(message).includes("client error (Connect)"),
+  ); // Deno's
+}
+
+/** How many ms to wait before trying again; undefined: it is final. Pure. */
+function retryDelay(error: unknown, retry: number): number | undefined {
+  const { retryAfter = 0 } = error as Partial<TikTokShopError>;
+  if (retry >= RETRIES || retryAfter > RETRY_AFTER_LIMIT) return undefined;
+  const backOff = 250 * 2 ** retry * (1 + Math.random());
+  return Math.max(backOff, retryAfter * 1000);
+}
+
+// === Values
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * A foreign value as text: empty for an object, which may have a `toString`
+ * member that is no function.
+ */
+function textOf(value: unknown): string {
+  return typeof value === "object" ? "" : String(value ?? "");
+}
+
+/** An integer, also one that was sent as text. */
+function integerOf(value: unknown): number | undefined {
+  const text = typeof value === "number" || typeof value === "string" ||
+      typeof value === "bigint"
+    ? String(value)
+    : "";
+  const number = /^-?\d+$/.test(text) ? Number(text) : NaN;
+  return Number.isFinite(number) ? number : undefined;
+}
+
+/** Integers beyond 2^53 in JSON text, outside of strings. */
+const JSON_TOKENS =
+  /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** JSON that keeps integers beyond 2^53, as `bigint`; undefined if broken. */
+function parseJson(text: string): unknown {
   try {
-    return await act();
-  } catch (error) {
-    const why = messageOf(error, secrets);
-    throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
-      cause: evidence(error, secrets),
-      hint: "check that Redis is within reach and that it lets you write",
+    const plain = JSON.parse(text);
+    if (!/\d{16}/.test(text)) return plain;
+    const mark = `${randomText(9)}:`;
+    const marked = text.replace(JSON_TOKENS, (token) => {
+      const large = /^-?\d+$/.test(token) &&
+        !Number.isSafeInteger(Number(token));
+      return large ? `"${mark}${token}"` : token;
     });
+    return withBigInts(JSON.parse(marked), mark);
+  } catch {
+    return undefined;
   }
 }
 
-function lockKey(key: string): string {
-  return `${key}:lock`;
+/** Makes numbers of marked texts. It does not recurse: any depth may come. */
+function withBigInts(value: unknown, mark: string): unknown {
+  const top = { value };
+  const rest: object[] = [top];
+  for (let node = rest.pop(); node; node = rest.pop()) {
+    for (const [name, member] of Object.entries(node)) {
+      if (typeof member === "object" && member !== null) rest.push(member);
+      if (typeof member !== "string" || !member.startsWith(mark)) continue;
+      const value = BigInt(member.slice(mark.length));
+      Object.defineProperty(node, name, { value }); // also "__proto__"
+    }
+    withToJson(node);
+  }
+  return top.value;
+}
+
+/** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
+function withToJson(value: unknown): unknown {
+  if (!isRecord(value)) return value;
+  const plain = (member: unknown): unknown => {
+    if (Array.isArray(member)) return member.map(plain);
+    return typeof member === "bigint" ? String(member) : member;
+  };
+  const toJson = () =>
+    Object.fromEntries(
+      Object.entries(value).map(([name, member]) => [name, plain(member)]),
+    );
+  return Object.defineProperty(value, "toJSON", { value: toJson });
+}
+
+/**
+ * JSON text with bigints as numbers, and with what could forge a terminal
+ * escaped; the value that it stands for is the same.
+ */
+function stringifyJson(value: unknown, indent = 2): string {
+  return jsonText(value, indent).replace(
+    UNPRINTABLE,
+    (c) =>
+      c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+function jsonText(value: unknown, indent: number): string {
+  const mark = `${randomText(9)}:`;
+  const replacer = function (
+    this: Record<string, unknown>,
+    name: string,
+    member: unknown,
+  ) {
+    // Not `member`: toJSON has made text of its bigints.
+    const own = this[name];
+    if (typeof own === "bigint") return `${mark}${own}`;
+    const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
+    return ours ? { ...own } : member;
+  };
+  try {
+    return JSON.stringify(value, replacer, indent)
+      .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return deepJson(value);
+  }
+}
+
+const JSON_LIMIT = 1 << 22; // members under way; a body may contain itself
+
+/**
+ * What came as JSON in one line, for `JSON.stringify` overflows the stack at
+ * some thousand levels: a host's nesting must not cost anybody a token.
+ */
+function deepJson(value: unknown): string {
+  const parts: string[] = [];
+  const rest: [before: string, value?: unknown][] = [["", value]];
+  for (let next = rest.pop(); next; next = rest.pop()) {
+    const [before, value] = next;
+    if (rest.length > JSON_LIMIT) throw new RangeError("JSON without an end");
+    parts.push(before);
+    if (value === undefined) continue; // a closing bracket
+    if (typeof value !== "object" || value === null) {
+      const isBig = typeof value === "bigint";
+      parts.push(isBig ? String(value) : JSON.stringify(value));
+      continue;
+    }
+    const isList = Array.isArray(value);
+    parts.push(isList ? "[" : "{");
+    rest.push([isList ? "]" : "}"]);
+    const members = Object.entries(value)
+      .filter(([, member]) => member !== undefined);
+    for (let i = members.length - 1; i >= 0; i--) {
+      const [name, member] = members[i]!;
+      const key = isList ? "" : `${JSON.stringify(name)}:`;
+      rest.push([`${i > 0 ? "," : ""}${key}`, member]);
+    }
+  }
+  return parts.join("");
+}
+
+const SECRET_NAMES = "app_secret|auth_code|code|access_token|refresh_token|" +
+  "sign|state|x-tts-access-token";
+
+/** `name=value` in URLs and forms, and in a URL inside of another. */
+const SECRET_PARAMETER = new RegExp(
+  `((?:\\b|(?<=%(?:25)*(?:26|3F)))(?:${SECRET_NAMES}))` +
+    `(?:(=)[^&\\s"'<>#;]+|` +
+    `(%(?:25)*3D)(?:(?!%(?:25)*26)[^&\\s"'<>#;])+)`,
+  "gi",
+);
+/** `"name":"value"` in JSON, and in JSON inside of JSON. */
+const SECRET_MEMBER = new RegExp(
+  `("(?:${SECRET_NAMES})\\\\*"\\s*:\\s*)\\\\*"(?:[^"\\\\]|\\\\.)*"?`,
+  "gi",
+);
+/** The name of a member that is a secret, if it is text. */
+const SECRET_NAME = new RegExp(`^(?:${SECRET_NAMES})$`, "i");
+const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
+/** User and password in a URL. */
+const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
+
+/**
+ * The one redactor, for URLs, JSON, headers and messages: replaces the values
+ * of secret names, and `secrets` wherever they occur, by `***`. It takes time
+ * in proportion to the text, and what it cannot redact it does not show.
+ */
+function redact(text: string, secrets: readonly string[] = []): string {
+  try {
+    return hideSecrets(text, secrets)
+      .replace(SECRET_PARAMETER, "$1$2$3***")
+      .replace(SECRET_MEMBER, '$1"***"')
+      .replace(SECRET_HEADER, "$1$2***")
+      .replace(SECRET_USER, "$1***@");
+  } catch {
+    return UNSHOWN;
+  }
+}
+
+const UNSHOWN = "(a text that could not be redacted)";
+const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
+
+/**
+ * Replaces secrets, however they are encoded: both sides are unescaped step by
+ * step, and every step of the text is searched for every step of the secret.
+ * No RegExp is made of a secret: it can be too long for one, or slow.
+ */
+function hideSecrets(text: string, secrets: readonly string[]): string {
+  const long = secrets.filter((secret) => secret.length >= SHORTEST_SECRET);
+  if (long.length === 0) return text;
+  const steps = long.map((secret) => [...unescapings(secret)]);
+  // What has no ASCII to be found by is not looked for, but shows nothing.
+  const isVague = steps.some(([step]) => step!.text.length < SHORTEST_SECRET);
+  if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
+  const words = new Map(
+    steps.flat().flatMap((step) => [step, withoutEnds(step)])
+      .filter(({ text }) => text.length >= SHORTEST_SECRET)
+      .map((word) => [word.text, word]),
+  );
+  let ranges: [from: number, to: number][] = [];
+  for (const step of unescapings(text)) {
+    const lists = [...words.values()].map((word) => occurrences(step, word));
+    ranges = ranges.concat(...lists);
+  }
+  ranges.sort(([a], [b]) => a - b);
+  let [result, done] = ["", 0];
+  for (const [from, to] of ranges) {
+    // One may be a part of another, or overlap it.
+    if (from >= done) result += `${text.slice(done, from)}***`;
+    done = Math.max(done, to);
+  }
+  return result + text.slice(done);
+}
+
+/** A long secret without what a "%" or "u" beside it may take for its own. */
+function withoutEnds(step: Unescaped): Unescaped {
+  const { text, codes } = step;
+  if (text.length < 24) return step;
+  return { ...step, text: text.slice(5, -5), codes: codes.subarray(5, -5) };
+}
+
+const SHORTEST_SECRET = 4; // characters
+const UNESCAPED = 6; // times that a text may be encoded
+
+/** A text without its escapes, and where its characters were before. */
+interface Unescaped {
+  text: string;
+  /** The text's characters, each of which is ASCII. */
+  codes: Uint8Array;
+  starts: ArrayLike<number>;
+  ends: ArrayLike<number>;
+}
+
+/** A text folded, then its escapes resolved again and again. */
+function* unescapings(text: string): Generator<Unescaped> {
+  let step = fold(text);
+  yield step;
+  for (let n = 0; n < UNESCAPED; n++) {
+    const next = fold(step.text, step);
+    if (next.text.length === step.text.length) return;
+    yield step = next;
+  }
+}
+
+/**
+ * What remains of a text in every encoding: printable ASCII in lower case. A
+ * backslash is dropped, so `\"` is `"` and `\u0041` is `u0041`. Given the step
+ * before, `%41` and `u0041` become what they stand for.
+ */
+function fold(text: string, before?: Unescaped): Unescaped {
+  const codes = new Uint8Array(text.length);
+  const starts = new Uint32Array(text.length);
+  const ends = new Uint32Array(text.length);
+  let size = 0;
+  for (let i = 0, next = 0; i < text.length; i = next) {
+    let code = text.charCodeAt(i);
+    next = i + 1;
+    const digits = code === 37 ? 2 : code === 117 ? 4 : 0; // "%", "u"
+    const value = before && digits ? hexAt(text, next, digits) : -1;
+    if (value >= 0) [code, next] = [value, next + digits];
+    const folded = FOLDED[code];
+    if (!folded) continue;
+    codes[size] = folded;
+    starts[size] = before?.starts[i] ?? i;
+    ends[size++] = before?.ends[next - 1] ?? next;
+  }
+  const found = codes.subarray(0, size);
+  return { text: new TextDecoder().decode(found), codes: found, starts, ends };
+}
+
+/** What {@linkcode fold} makes of each ASCII code; 0: it is dropped. */
+const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
+  const c = String.fromCharCode(code);
+  if (code < 32) return "btnvfr".charCodeAt(code - 8) || 0; // "\n" is n
+  if (c === "+") return 32; // a space, in forms
+  return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
+});
+
+/** The number that so many lower-case hex digits stand for; else -1. */
+function hexAt(text: string, at: number, digits: number): number {
+  let value = 0;
+  for (let i = at; i < at + digits; i++) {
+    const code = text.charCodeAt(i);
+    const digit = code >= 97 ? code - 87 : code - 48; // "a", "0"
+    if (!(digit >= 0 && digit < 16) || (code > 57 && code < 97)) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+/**
+ * Where a word was before the unescaping: in order, overlapping ones as one.
+ * By Knuth, Morris and Pratt: no text makes it slow. On bytes: V8 was seen to
+ * copy a joined string anew for each of its characters.
+ */
+function occurrences(
+  { text, codes, starts, ends }: Unescaped,
+  { text: word, codes: wanted }: Unescaped,
+): [from: number, to: number][] {
+  const found: [from: number, to: number][] = [];
+  // Most often it is nowhere, which this tells many times faster.
+  const first = text.indexOf(word.slice(0, 16));
+  if (first < 0) return found;
+  const back = new Uint32Array(wanted.length);
+  const matched = (k: number, code: number) => {
+    while (k > 0 && wanted[k] !== code) k = back[k - 1]!;
+    return wanted[k] === code ? k + 1 : k;
+  };
+  for (let i = 1; i < wanted.length; i++) {
+    back[i] = matched(back[i - 1]!, wanted[i]!);
+  }
+  for (let i = first, k = 0; i < codes.length; i++) {
+    k = matched(k, codes[i]!);
+    if (k < wanted.length) continue;
+    const [from, to] = [starts[i - k + 1]!, ends[i]!];
+    const last = found.at(-1);
+    if (last && from < last[1]) last[1] = to;
+    else found.push([from, to]);
+  }
+  return found;
+}
+
+/** Control, bidi and zero-width characters, which could forge a terminal. */
+const UNPRINTABLE = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u206f\\ufeff]",
+  "g",
+);
+
+/** Foreign text made safe to show on one line of a terminal. */
+function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (c) => c === "\n" ? " " : "\ufffd");
+}
+
+/**
+ * Compares two texts in a time that does not tell where they differ; that of
+ * their lengths is no secret. Without hashes, of which each would keep memory
+ * until some later time, though a stranger may ask 100,000 times.
+ */
+function sameText(a: string, b: string): boolean {
+  const encoder = new TextEncoder();
+  const [x, y] = [encoder.encode(a), encoder.encode(b)];
+  return x.length === y.length && node("node:crypto").timingSafeEqual(x, y);
+}
+
+/** Random bytes as base64url. */
+function randomText(bytes: number): string {
+  return node("node:crypto").randomBytes(bytes).toString("base64url");
 }
 
 /**
@@ -4945,925 +5350,15 @@ function pattern(source: string, flags = "u"): RegExp {
   return new RegExp(source, flags);
 }
 
-/** Names that are safe on every file system, and not one of our files. */
-function isProfile(name: string): boolean {
-  return pattern("^[\\p{L}\\p{N}][\\p{L}\\p{N}._-]{0,63}$").test(name) &&
-    !/^(config|con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.$/i.test(name);
+/** Whether a value is an object of nothing but members, of any realm. */
+function isPlain(value: unknown): value is Record<string, unknown> {
+  if (!isRecord(value)) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-function checkProfile(name: string): void {
-  if (isProfile(name)) return;
-  throw misuse(
-    `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
-      "digits, dots, hyphens and underscores; config is reserved",
-  );
-}
-
-type SaveOptions = Pick<
-  LoginOptions,
-  "profile" | "switch" | "onWarning" | "saveSignal"
->;
-
-function unsavedReason(reason: unknown): TikTokShopError {
-  const why = typeof reason === "string" ? reason : messageOf(reason);
-  return new TikTokShopError("store", `The tokens were not saved: ${why}`, {
-    hint: "keep the reply, as the code is spent",
-  });
-}
-
-/** Proves that a login under this profile can be saved. */
-async function assertSavable(
-  store: TokenStore,
-  { profile = "default", signal, onWarning }: WaitOptions & {
-    profile?: string;
-  },
-): Promise<void> {
-  const lock = await lockProfile(store, profile, { signal, onWarning });
-  try {
-    const twin = await caseTwin(store, profile);
-    if (twin !== undefined) {
-      throw misuse(
-        `Cannot use the profile name "${
-          printable(profile)
-        }": some disks keep ` +
-          `it in one file with "${printable(twin)}", use that or another name`,
-      );
-    }
-    await store.load(profile); // what it cannot read is not overwritten
-    await store.assertWritable?.(profile, lock, onWarning);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
-}
-
-/** Another profile that some disks keep in the same file as this one. */
-async function caseTwin(
-  store: TokenStore,
-  profile: string,
-): Promise<string | undefined> {
-  const folded = (name: string) => name.normalize().toUpperCase().toLowerCase();
-  const names = await store.list();
-  if (names.includes(profile)) return undefined;
-  return names.find((name) => folded(name) === folded(profile));
-}
-
-/**
- * Saves the tokens of a login and returns the profile it chose: another
- * seller's tokens are not overwritten unless `switch` is set.
- */
-async function saveLogin(
-  store: TokenStore,
-  tokens: StoredTokens,
-  options: SaveOptions,
-): Promise<string> {
-  const save = async () => {
-    const slug = sellerSlug(tokens.data);
-    const wanted = options.profile ?? "default";
-    for (let n = 0;; n++) {
-      const profile = [wanted, slug][n] ?? `${slug}-${n}`;
-      // The wanted name was judged before the link was shown.
-      if (n > 0 && await caseTwin(store, profile)) continue;
-      if (await saveAs(store, profile, tokens, options)) return profile;
-    }
-  };
-  try {
-    return await abortable(save(), options.saveSignal, unsavedReason);
-  } catch (error) {
-    const { meta: _, ...reply } = tokens;
-    throw unsavedError(error, reply);
-  }
-}
-
-/** Saves under a profile, unless it holds another seller's tokens. */
-async function saveAs(
-  store: TokenStore,
-  profile: string,
-  tokens: StoredTokens,
-  { switch: overwrite, onWarning, saveSignal: signal }: SaveOptions,
-): Promise<boolean> {
-  const lock = await lockProfile(store, profile, { onWarning, signal });
-  try {
-    const held = await store.load(profile);
-    const same = held && sameSeller(held, tokens);
-    if (held && !same && !overwrite) return false;
-    const shops = same && held.meta.shops ? { shops: held.meta.shops } : {};
-    const meta = { ...shops, ...tokens.meta };
-    await store.save(profile, { ...tokens, meta }, lock);
-    return true;
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
-}
-
-/** Carries the tokens that could not be saved, so that they are not lost. */
-function unsavedError(error: unknown, reply: TokenReply): TikTokShopError {
-  const { hint } = (error ?? {}) as { hint?: string };
-  // A store may name what it could not save: a database repeats the row.
-  const secrets = tokensOf(reply);
-  return new TikTokShopError("store", messageOf(error, secrets), {
-    cause: evidence(error, secrets),
-    hint,
-    reply: withToJson({ ...reply }) as TokenReply,
-  });
-}
-
-function tokensOf({ data }: TokenReply): string[] {
-  return [data.access_token, data.refresh_token]
-    .filter((token) => typeof token === "string");
-}
-
-function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
-  const sameApp = !a.meta.app_key || !b.meta.app_key ||
-    a.meta.app_key === b.meta.app_key;
-  return sameApp && a.data.open_id === b.data.open_id;
-}
-
-/** A profile name made of the seller's. */
-function sellerSlug(data: TokenData): string {
-  for (const name of [data.seller_name, data.open_id]) {
-    const slug = textOf(name).toLowerCase()
-      .replace(pattern("[^\\p{L}\\p{N}]+", "gu"), "-").replace(/^-+|-+$/g, "")
-      .slice(0, 48);
-    if (isProfile(slug)) return slug;
-  }
-  return "seller";
-}
-
-// === Access tokens
-
-/** Options of {@linkcode accessToken}. */
-export interface AccessTokenOptions extends AppCredentials, TokenOptions {
-  /** Where the tokens are kept. @default {fileStore()} */
-  store?: TokenStore;
-  /** Name that they are kept under. @default {"default"} */
-  profile?: string;
-  /**
-   * Refresh if less than this is left. If even a fresh token has less, it is
-   * returned with a warning, and none is asked for within the next hour.
-   * @default {"5m"}
-   */
-  minValid?: Duration;
-  /** Called with what a person should know though the call goes on. */
-  onWarning?: (message: string) => unknown;
-}
-
-/**
- * A valid access token for a profile: from the store, refreshed when it is
- * about to expire. However many callers there are, in however many processes,
- * one refresh request is made.
- *
- * A refresh that fails while the old token still lives is a warning, unless
- * `minValid` is given. If the grant is gone, TikTok is asked once a minute.
- *
- * @throws {TikTokShopError} of kind `login_required` if there are no tokens,
- * or the seller's grant is gone; of the kinds of {@linkcode refreshTokens};
- * of kind `store`.
- */
-export async function accessToken(
-  options: AccessTokenOptions,
-): Promise<string> {
-  return (await validTokens(options)).data.access_token;
-}
-
-/** How tokens are kept fresh; credentials are asked for only when needed. */
-interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
-  appKey?: string;
-  /** Seconds that a refresh should bring; none asks in any case. */
-  least?: number;
-  credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
-  /** Has a call wait until it may be made. */
-  inTurn?: Turns;
-}
-
-type Turns = <T>(work: () => Promise<T>) => Promise<T>;
-
-function keepOptions(options: AccessTokenOptions): KeepOptions {
-  const { appKey, appSecret } = options;
-  const credentials = () => Promise.resolve({ appKey, appSecret });
-  return { ...options, credentials };
-}
-
-/** The tokens of a profile, with at least `minValid` left. */
-async function validTokens(
-  options: AccessTokenOptions | KeepOptions,
-): Promise<StoredTokens> {
-  const keep = "credentials" in options ? options : keepOptions(options);
-  const { store = defaultStore(), profile = "default" } = keep;
-  const least = seconds(keep.minValid ?? "5m", 0);
-  const tokens = await loadTokens(store, profile, keep.signal);
-  const { now = Date.now, onWarning } = keep;
-  if (secondsLeft(tokens, now) > least) return tokens;
-  const name = `profile "${printable(profile)}"`;
-  try {
-    const fresh = await refreshOnce(store, profile, tokens, { ...keep, least });
-    const left = secondsLeft(fresh, now);
-    if (left > least) return fresh;
-    const has = left > 0
-      ? `has ${timeLeft(left)} left, not ${timeLeft(least)}`
-      : "has expired";
-    const word = `The access token of ${name} ${has}: a refresh brings no more`;
-    await notify(onWarning, word);
-    return fresh;
-  } catch (error) {
-    if (!isBearable(error) || keep.minValid !== undefined) throw error;
-    if (secondsLeft(tokens, now) <= 0) throw error;
-    const word = `The access token of ${name} could not be refreshed and is ` +
-      `used while it lives: ${messageOf(error)}`;
-    await notify(onWarning, word);
-    return tokens;
-  }
-}
-
-/** Whether a refresh failed without loss, and by no decision of the caller. */
-function isBearable(error: unknown): boolean {
-  return error instanceof TikTokShopError && error.kind !== "cancelled" &&
-    error.reply === undefined;
-}
-
-const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
-const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
-
-/**
- * Whether a refresh is known to be of no use for now: it brought less than an
- * hour ago what does not live long enough. Throws if the grant was gone less
- * than a minute ago. Both are remembered in the store, for all processes.
- */
-function isVain(
-  tokens: StoredTokens,
-  { least, now = Date.now }: KeepOptions,
-): boolean {
-  if (least === undefined) return false;
-  const { meta } = tokens;
-  const { refresh_refused: refused } = meta;
-  const time = hostTime(meta, now);
-  const isRecent = (at: unknown, pause: number) =>
-    Math.abs(time - Number(textOf(at) || NaN)) < pause;
-  if (isRecord(refused) && isRecent(refused.at, REFUSED_PAUSE)) {
-    throw refusedError(refused);
-  }
-  const life = expiryOf(tokens) - (integerOf(meta.obtained_at) ?? 0);
-  const unmet = meta.unmet_min_valid !== undefined && life <= least &&
-    isRecent(meta.obtained_at, UNMET_PAUSE);
-  // One that has died since is another matter, unless it came as good as dead.
-  return unmet && (life < 60 || secondsLeft(tokens, now) > 0);
-}
-
-/** The refusal that was remembered, as the error that it was. */
-function refusedError(refused: Record<string, unknown>): TikTokShopError {
-  const code = integerOf(refused.code);
-  const message = printable(textOf(refused.message));
-  return new TikTokShopError("login_required", message, {
-    code,
-    requestId: printable(textOf(refused.request_id)) || undefined,
-    hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
-  });
-}
-
-/** Remembers, as long as the lock is held, that the grant is gone. */
-async function rememberRefusal(
-  error: unknown,
-  store: TokenStore,
-  profile: string,
-  { meta, ...tokens }: StoredTokens,
-  lock: TokenLock,
-  now: () => number = Date.now,
-): Promise<void> {
-  const { kind, code, message, requestId } = error as Partial<TikTokShopError>;
-  if (kind !== "login_required" || code === undefined) return;
-  const at = hostTime(meta, now);
-  const refused = { at, code, message, request_id: requestId };
-  const kept = { ...tokens, meta: { ...meta, refresh_refused: refused } };
-  // If it cannot be saved, the next call asks again: no more is lost.
-  await store.save(profile, kept as StoredTokens, lock).catch(() => {});
-}
-
-async function loadTokens(
-  store: TokenStore,
-  profile: string,
-  signal?: AbortSignal,
-): Promise<StoredTokens> {
-  const tokens = await abortable(store.load(profile), signal);
-  if (tokens) return tokens;
-  throw new TikTokShopError(
-    "login_required",
-    `There are no tokens under profile "${printable(profile)}"`,
-    { hint: LOGIN_AGAIN },
-  );
-}
-
-/** "Now" by the token host's clock, in Unix seconds. */
-function hostTime(meta: TokenMeta, now: () => number): number {
-  const local = now() / 1000;
-  const time = local + (integerOf(meta.clock_offset) ?? 0);
-  // The local clock was put right since: what was measured is of no use.
-  return time < (integerOf(meta.obtained_at) ?? 0) - 5 ? local : time;
-}
-
-/**
- * Seconds that an access token surely has left; a missing expiry is seven
- * days. A clock that was wrong may have been put right since, and it may have
- * gone back: then what it tells proves nothing, and a refresh measures it anew.
- */
-function secondsLeft(tokens: StoredTokens, now: () => number): number {
-  const { meta } = tokens;
-  const obtained = integerOf(meta.obtained_at) ?? 0;
-  const end = expiryOf(tokens);
-  const time = hostTime(meta, now);
-  if (time < obtained - 3600) return 0;
-  // In the first hour it is as wrong as it was: else a clock that is a week
-  // ahead, and remains so, would let no token live.
-  return end - (time < obtained + 3600 ? time : Math.max(time, now() / 1000));
-}
-
-/** When an access token ends, in Unix seconds. */
-function expiryOf({ data, meta }: StoredTokens): number {
-  return integerOf(data.access_token_expire_in) ??
-    (integerOf(meta.obtained_at) ?? 0) + 7 * 86400;
-}
-
-/** A refresh that the callers of this process share. */
-interface SharedRefresh {
-  tokens: Promise<StoredTokens>;
-  callers: number;
-  /** Aborted when the last caller has left. */
-  left: AbortController;
-}
-
-/** The refreshes under way in this process. */
-const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
-
-/** One refresh for all callers of this process; each may stop waiting. */
-async function refreshOnce(
-  store: TokenStore,
-  profile: string,
-  seen: StoredTokens,
-  options: KeepOptions,
-): Promise<StoredTokens> {
-  if (isVain(seen, options)) return seen;
-  const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
-  refreshes.set(store, running);
-  const shared = running.get(profile) ??
-    startRefresh(store, profile, seen, options);
-  running.set(profile, shared);
-  shared.callers++;
-  try {
-    return await abortable(shared.tokens, options.signal);
-  } finally {
-    if (--shared.callers === 0) {
-      shared.left.abort("nobody waits for the refresh any more");
-      if (running.get(profile) === shared) running.delete(profile);
-    }
-  }
-}
-
-function startRefresh(
-  store: TokenStore,
-  profile: string,
-  seen: StoredTokens,
-  options: KeepOptions,
-): SharedRefresh {
-  const left = new AbortController();
-  // Not with a caller's signal: the others go on waiting when he leaves. Nor
-  // is the request given up when all have left: its tokens would be lost.
-  const alone = { ...options, signal: undefined };
-  const tokens = refreshLocked(store, profile, seen, alone, left.signal);
-  tokens.catch(() => {}); // when all callers have left
-  return { tokens, callers: 0, left };
-}
-
-/** Refreshes under the lock, unless another process has done so meanwhile. */
-async function refreshLocked(
-  store: TokenStore,
-  profile: string,
-  seen: StoredTokens,
-  options: KeepOptions,
-  signal: AbortSignal,
-): Promise<StoredTokens> {
-  // Before the lock: nobody is to wait until a person has found his password.
-  const app = await credentialsOf(profile, seen, options);
-  const { onWarning } = options;
-  const lock = await lockProfile(store, profile, { signal, onWarning });
-  try {
-    const held = await loadTokens(store, profile, signal);
-    if (!sameTokens(held, seen) || isVain(held, options)) return held;
-    await store.assertWritable?.(profile, lock, onWarning);
-    // A store may have overheard it; from the request on it counts no more.
-    if (signal.aborted) throw cancelledError(signal.reason);
-    const fresh = await renewedTokens(profile, held, app, options)
-      .catch(async (error) => {
-        await rememberRefusal(error, store, profile, held, lock, options.now);
-        throw error;
-      });
-    return await saveRenewed(store, profile, held, fresh, lock)
-      .catch((error) => {
-        throw unsavedError(error, withoutMeta(fresh));
-      });
-  } catch (error) {
-    const { kind } = error as Partial<TikTokShopError>;
-    // Lost before anything was asked for: begin again.
-    if (kind === "lock_lost") {
-      return await refreshLocked(store, profile, seen, options, signal);
-    }
-    if (kind !== "login_required") throw error;
-    // One whose lock was taken over may be alive, and have been faster.
-    const now = await store.load(profile).catch(() => undefined);
-    if (now && !sameTokens(now, seen)) return now;
-    throw error;
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
-}
-
-/** Whether nobody has refreshed; TikTok might send the same token again. */
-function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
-  return a.data.access_token === b.data.access_token &&
-    a.data.refresh_token === b.data.refresh_token &&
-    a.meta.obtained_at === b.meta.obtained_at;
-}
-
-/** The credentials of the app that a profile belongs to. */
-async function credentialsOf(
-  profile: string,
-  tokens: StoredTokens,
-  options: KeepOptions,
-): Promise<AppCredentials> {
-  const app = await abortable(options.credentials(tokens), options.signal);
-  const owner = tokens.meta.app_key;
-  if (!owner || owner === app.appKey) return app;
-  throw misuse(
-    `Profile "${printable(profile)}" belongs to the app key ` +
-      `"${printable(owner)}", not to "${printable(app.appKey)}"`,
-  );
-}
-
-/** Asks for new tokens. */
-async function renewedTokens(
-  profile: string,
-  held: StoredTokens,
-  app: AppCredentials,
-  options: KeepOptions,
-): Promise<StoredTokens> {
-  const { refresh_token: token } = held.data;
-  if (typeof token !== "string" || !token) {
-    throw new TikTokShopError(
-      "login_required",
-      `Profile "${printable(profile)}" has no refresh token`,
-      { hint: LOGIN_AGAIN },
-    );
-  }
-  const url = refreshRequest(app, token, options);
-  const obtain = () => obtainTokens(url, app, options);
-  const { reply, meta } = await (options.inTurn?.(obtain) ?? obtain());
-  const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
-  const { least, now = Date.now } = options;
-  if (least !== undefined && secondsLeft(fresh, now) <= least) {
-    fresh.meta.unmet_min_valid = least;
-  }
-  return fresh;
-}
-
-/** The reply verbatim, but the old refresh token if none came back. Pure. */
-function mergedTokens(
-  held: StoredTokens,
-  reply: TokenReply,
-  meta: TokenMeta,
-): StoredTokens {
-  const kept = { ...held.meta };
-  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
-  for (const name of stale) delete kept[name];
-  const { refresh_token, refresh_token_expire_in, open_id } = held.data;
-  const data = { ...reply.data, open_id: reply.data.open_id ?? open_id };
-  if (!data.refresh_token) {
-    Object.assign(data, { refresh_token, refresh_token_expire_in });
-  }
-  const merged = {
-    ...reply,
-    data: withToJson(data),
-    meta: { ...kept, ...meta },
-  };
-  return withToJson(merged) as StoredTokens;
-}
-
-/**
- * Saves what a refresh brought. If the lock was lost meanwhile, it still
- * saves, unless somebody saved newer tokens: the old pair may be dead.
- */
-async function saveRenewed(
-  store: TokenStore,
-  profile: string,
-  held: StoredTokens,
-  fresh: StoredTokens,
-  lock: TokenLock,
-): Promise<StoredTokens> {
-  try {
-    await store.save(profile, fresh, lock);
-    return fresh;
-  } catch (error) {
-    if ((error as Partial<TikTokShopError>).kind !== "lock_lost") throw error;
-  }
-  const again = await store.lock(profile);
-  try {
-    const now = await loadTokens(store, profile);
-    if (isOutdone(fresh, held, now)) return now;
-    return await saveRenewed(store, profile, held, fresh, again);
-  } finally {
-    await again[Symbol.asyncDispose]();
-  }
-}
-
-/** Whether what is stored now is to be kept, and not what a refresh brought. */
-function isOutdone(
-  fresh: StoredTokens,
-  held: StoredTokens,
-  now: StoredTokens,
-): boolean {
-  // Another pair comes of another refresh or login, and ours may be dead. The
-  // same refresh token works on: then the access token that came last does.
-  if (now.data.refresh_token !== held.data.refresh_token) return true;
-  const age = (tokens: StoredTokens) => integerOf(tokens.meta.obtained_at) ?? 0;
-  return !sameTokens(now, held) && age(now) >= age(fresh);
-}
-
-// === Signed API calls
-
-/**
- * Query parameters, decoded. Numbers and booleans are sent as their text;
- * what is undefined or null is left out.
- */
-export interface Query {
-  /** A parameter. */
-  [name: string]: string | number | bigint | boolean | null | undefined;
-}
-
-/** What a signature covers. */
-export interface SignedRequest {
-  /** The path, such as `/authorization/202309/shops`. */
-  path: string;
-  /** Every query parameter, decoded; `sign` and `access_token` are skipped. */
-  query?: Query;
-  /** The exact body; none for GET. */
-  body?: string | Uint8Array;
-  /** The content type; a multipart body is not signed. */
-  contentType?: string;
-}
-
-/**
- * The `sign` parameter of an API call: HMAC-SHA256 in lower-case hex. Pure.
- *
- * Source: TikTok Shop Partner Center, "Sign your API request".
- */
-export function signature(appSecret: string, request: SignedRequest): string {
-  const { path, contentType = "" } = request;
-  const query = queryText(request.query);
-  const isMultipart = contentType.toLowerCase()
-    .startsWith("multipart/form-data");
-  const body = isMultipart ? "" : request.body ?? "";
-  const parameters = Object.keys(query)
-    .filter((name) => name !== "sign" && name !== "access_token")
-    .sort()
-    .map((name) => name + query[name])
-    .join("");
-  const head = appSecret + path + parameters;
-  const hmac = node("node:crypto").createHmac("sha256", appSecret);
-  // Text in one piece: each update is one more call into native code.
-  return typeof body === "string"
-    ? hmac.update(head + body + appSecret).digest("hex")
-    : hmac.update(head).update(body).update(appSecret).digest("hex");
-}
-
-/** A call of TikTok Shop's API. */
-export interface ApiRequest {
-  /** `GET`, `POST`, `PUT`, `PATCH` or `DELETE`. @default {"GET"} */
-  method?: string;
-  /** The path, such as `/order/202309/orders/search`. */
-  path: string;
-  /** Query parameters, decoded; those of the signature are added. */
-  query?: Query;
-  /**
-   * The body: text, bytes (a Blob, an ArrayBuffer or a view of one) as they
-   * are, a FormData as multipart, plain objects and arrays as JSON.
-   */
-  body?: unknown;
-  /**
-   * The shop to act for, by id, name, code or cipher, whose `shop_cipher` is
-   * then sent in any case; `none` sends none. Left out, the only shop known is
-   * meant, where the call takes one.
-   */
-  shop?: string;
-}
-
-/** Options of {@linkcode callApi} and {@linkcode authorizedShops}. */
-export interface ApiOptions extends AccessTokenOptions {
-  /**
-   * Host of the API.
-   * @default {"https://open-api.tiktokglobalshop.com"}
-   */
-  apiEndpoint?: string;
-}
-
-/** TikTok's reply to an API call, verbatim. */
-export interface ApiReply {
-  /** 0: success. */
-  code: number;
-  /** `Success`. */
-  message: string;
-  /** What was asked for. */
-  data?: unknown;
-  /** TikTok's id of the request. */
-  request_id?: string;
-  /** Whatever else TikTok sends. */
-  [name: string]: unknown;
-}
-
-/**
- * Makes a signed API call with the tokens of a profile, which are refreshed
- * when they are about to expire, or when TikTok says that they have. Reads
- * (GET, `POST …/search`, `POST …/query`) are tried again after a failure that
- * may pass; any other call only if TikTok surely has not carried it out.
- *
- * Source: TikTok Shop Partner Center, "Sign your API request".
- *
- * @throws {TikTokShopError} of kind `rejected` if TikTok's `code` is not 0;
- * of the kinds of {@linkcode accessToken}.
- * @throws {TypeError} if the call cannot be made so: a wrong method, path,
- * body or shop, or tokens of another app.
- */
-export async function callApi(
-  request: ApiRequest,
-  options: ApiOptions,
-): Promise<ApiReply> {
-  return await callWith(request, { ...options, ...keepOptions(options) });
-}
-
-type CallOptions = KeepOptions & { apiEndpoint?: string };
-
-async function callWith(
-  request: ApiRequest,
-  options: CallOptions,
-): Promise<ApiReply> {
-  const call = await prepareCall(request, options);
-  const tokens = await validTokens(options);
-  const { profile = "default" } = options;
-  const app = await credentialsOf(profile, tokens, options);
-  checkAppKey(app.appKey);
-  checkAppSecret(app.appSecret);
-  const { method, path, shop } = call;
-  if (shop !== undefined) {
-    call.query.shop_cipher = await shopCipher(shop, tokens, options);
-  }
-  const live: LiveCall = { ...call, app, tokens, secrets: [app.appSecret] };
-  if (!call.isExplicit && !WITHOUT_CIPHER.test(`${method} ${path}`)) {
-    live.added = onlyCipher(knownShops(tokens));
-  }
-  const tried = `Cannot call ${method} ${path}`;
-  return await makeCall({
-    isRead: method === "GET" ||
-      (method === "POST" && /\/(search|query)$/.test(path)),
-    signal: options.signal,
-    send: () => sendSigned(live, tried, options),
-    judge: (answer) => judgeApiAnswer(answer, tried, live.secrets),
-    cures: curesOf(live, options),
-  });
-}
-
-const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
-
-/** A call that was found to be possible, not signed yet. */
-interface PreparedCall {
-  method: string;
-  /** Without its query. */
-  url: URL;
-  /** The API's own: without that of the endpoint, which may be a gateway's. */
-  path: string;
-  query: Query;
-  /** The shop asked for. */
-  shop?: string;
-  /** The caller has said for which shop, or for none. */
-  isExplicit: boolean;
-  body?: string | Uint8Array | FormData;
-  contentType?: string;
-}
-
-/** A call under way, and what its cures change. */
-interface LiveCall extends PreparedCall {
-  app: AppCredentials;
-  tokens: StoredTokens;
-  /** The cipher that we added unasked. */
-  added?: string;
-  /** TikTok's time, once it has told. */
-  clock?: () => number;
-  /** When it was signed last, in Unix seconds. */
-  time?: number;
-  /** What was sent, and must not be shown. */
-  secrets: string[];
-}
-
-/** Refuses what cannot be sent, before any request is made. */
-async function prepareCall(
-  request: ApiRequest,
-  options: CallOptions,
-): Promise<PreparedCall> {
-  const method = (request.method ?? "GET").toUpperCase();
-  if (!METHODS.includes(method)) {
-    throw misuse(
-      `Cannot call with the method "${printable(method)}": use ` +
-        METHODS.join(", "),
-    );
-  }
-  limitsOf(options, API_LIMITS);
-  const { url, path } = apiUrl(options, request.path);
-  const names = [...url.searchParams.keys()];
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) {
-    // The signature could cover only one of them.
-    throw misuse(`Cannot send "${printable(twice)}" twice in the query`);
-  }
-  const query: Query = {
-    ...Object.fromEntries(url.searchParams),
-    ...queryText(request.query),
-  };
-  url.search = "";
-  const { shop } = request;
-  if (shop !== undefined && "shop_cipher" in query) {
-    throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
-  }
-  const isExplicit = shop !== undefined || "shop_cipher" in query ||
-    "category_asset_cipher" in query;
-  const sent = await requestBody(method, request.body);
-  return { method, url, path, query, shop, isExplicit, ...sent };
-}
-
-/** Query parameters as they are sent. */
-function queryText(query: Query = {}): Record<string, string> {
-  if (!isPlain(query)) {
-    throw misuse("Cannot read the query: give a plain object of parameters");
-  }
-  const given = Object.entries(query)
-    .filter(([, value]) => value !== undefined && value !== null);
-  for (const [name, value] of given) {
-    if (/^(string|bigint|boolean)$/.test(typeof value)) continue;
-    if (Number.isFinite(value)) continue;
-    throw misuse(
-      `Cannot send "${printable(name)}" in the query: give text, a number ` +
-        "or a boolean",
-    );
-  }
-  return Object.fromEntries(given.map(([name, value]) => [name, `${value}`]));
-}
-
-/** How the refusals of a call are cured: see {@linkcode TIKTOK_CODES}. */
-function curesOf(live: LiveCall, options: CallOptions): Cures {
-  const { store = defaultStore(), profile = "default" } = options;
-  const { now = Date.now } = options;
-  return {
-    "refresh": async () => {
-      const keep = { ...options, least: 0 };
-      live.tokens = await refreshOnce(store, profile, live.tokens, keep);
-      return true;
-    },
-    // Another process may have refreshed since they were read.
-    "reload": async () => {
-      const stored = await store.load(profile) ?? live.tokens;
-      const old = live.tokens.data.access_token;
-      live.tokens = stored;
-      return stored.data.access_token !== old;
-    },
-    "without-cipher": () => {
-      const isOurs = live.added !== undefined;
-      live.added = undefined;
-      return isOurs;
-    },
-    "with-cipher": async () => {
-      if (live.isExplicit || live.added) return false;
-      const known = knownShops(live.tokens);
-      const shops = known.length > 0
-        ? known
-        : await shopsWith(options).catch(() => []);
-      live.added = onlyCipher(shops);
-      return live.added !== undefined;
-    },
-    // A clock may have been set since the tokens came.
-    "host-time": ({ date }) => {
-      const { time = 0 } = live;
-      if (date === undefined || Math.abs(date - time) <= 20) return false;
-      const since = now();
-      live.clock = () => date + (now() - since) / 1000;
-      return true;
-    },
-  };
-}
-
-/**
- * The operations, as `METHOD /path`, that take no `shop_cipher`. All published
- * ones are in the tests; where TikTok says otherwise, its word is followed.
- */
-const WITHOUT_CIPHER = new RegExp([
-  " /(affiliate_creator|affiliate_partner|open|seller|supply_chain)/",
-  "^GET /authorization/",
-  "^POST /product/\\d+/brands$",
-  " /(affiliate_seller|product)/\\d+/(files|images)/upload$",
-  "/(compliance|listing_schemas|live_rooms|sizecharts)\\b",
-  "/global_(attributes|categories|products|rules|warehouses)\\b",
-  "/(bundles|customs_info/\\w+|gpa_upgrade_task|orders/sync)$",
-  "/videos/performances$",
-].join("|"));
-
-/** The shops that are remembered with the tokens. */
-function knownShops({ meta }: StoredTokens): Shop[] {
-  const shops: unknown[] = Array.isArray(meta.shops) ? meta.shops : [];
-  return shops.filter((shop) => isRecord(shop) && shop.cipher) as Shop[];
-}
-
-function onlyCipher(shops: readonly Shop[]): string | undefined {
-  return shops.length === 1 ? textOf(shops[0]!.cipher) : undefined;
-}
-
-/** The cipher of the shop asked for, or of the only one known. */
-async function shopCipher(
-  shop: string | undefined,
-  tokens: StoredTokens,
-  options: CallOptions,
-): Promise<string | undefined> {
-  const known = knownShops(tokens);
-  if (shop === undefined) return onlyCipher(known);
-  if (shop === "none") return undefined;
-  return findShop(known, shop)?.cipher ??
-    findShop(await shopsWith(options), shop)?.cipher ?? unknownShop(shop);
-}
-
-/** A shop by cipher, id, code or name; two of the same name are refused. */
-function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
-  const exact = shops.find(({ cipher, id, code }) =>
-    wanted === cipher || wanted === textOf(id) || wanted === code
-  );
-  if (exact) return exact;
-  const named = shops.filter(({ name }) =>
-    textOf(name).toLowerCase() === wanted.toLowerCase()
-  );
-  if (named.length > 1) {
-    throw misuse(
-      `Several shops are named "${printable(wanted)}": give the id, one of ` +
-        named.map(({ id }) => id).join(", "),
-    );
-  }
-  return named[0];
-}
-
-function unknownShop(wanted: string): never {
-  throw misuse(
-    `There is no shop "${printable(wanted)}": see the ids and names that ` +
-      `${PROGRAM} shops prints`,
-  );
-}
-
-/** Signs a call and makes it, once. */
-async function sendSigned(
-  live: LiveCall,
-  tried: string,
-  options: CallOptions,
-): Promise<HttpAnswer> {
-  const { app, tokens, added, method, path, body, contentType } = live;
-  const token = tokens.data.access_token;
-  const { now = Date.now } = options;
-  live.time = Math.floor(live.clock?.() ?? hostTime(tokens.meta, now));
-  const query = queryText({
-    ...live.query,
-    ...(added ? { shop_cipher: added } : {}),
-    app_key: app.appKey,
-    timestamp: live.time,
-  });
-  // A multipart body is not signed, and fetch alone knows its bytes.
-  const signed = body instanceof FormData ? undefined : body;
-  const request = { path, query, body: signed, contentType };
-  query.sign = signature(app.appSecret, request);
-  live.secrets = [...live.secrets, token, query.sign];
-  const headers = {
-    "x-tts-access-token": token,
-    ...(contentType ? { "content-type": contentType } : {}),
-  };
-  const limits = limitsOf(options, API_LIMITS);
-  return await send(
-    withParameters(new URL(live.url), query),
-    { method, headers, body: body as RequestInit["body"] },
-    { ...options, tried, secrets: live.secrets, limits },
-  );
-}
-
-/** Judges the answer to an API call; its error carries the body. Pure. */
-function judgeApiAnswer(
-  answer: HttpAnswer,
-  tried: string,
-  secrets: readonly string[],
-): ApiReply {
-  try {
-    return judgeEnvelope(answer, tried, secrets) as ApiReply;
-  } catch (error) {
-    const parsed = parseJson(answer.text);
-    const body = isRecord(parsed)
-      ? redactedJson(parsed, secrets)
-      : redact(answer.text, secrets).slice(0, 10_000) || undefined;
-    throw extended(error, { body });
-  }
+function tagOf(value: unknown): string {
+  return Object.prototype.toString.call(value);
 }
 
 /** JSON without its secrets, however deep they are. Pure. */
@@ -5901,258 +5396,432 @@ function mapTexts(
     : withToJson(Object.fromEntries(members));
 }
 
-function apiUrl(
-  options: CallOptions,
-  path: string,
-): Pick<PreparedCall, "url" | "path"> {
-  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
-  const base = endpointUrl(endpoint, "API endpoint");
-  if (!/^\/[^/\\]/.test(path) || /[#\s]/.test(path)) {
-    throw misuse(
-      `Cannot call the path "${printable(path)}": it starts with "/", such ` +
-        "as /authorization/202309/shops",
-    );
+/**
+ * Calls a listener. If it throws or rejects, that is the caller's bug: it
+ * becomes a warning, for it must cost no tokens and leave no login without an
+ * end. Never rejects.
+ */
+async function notify<T>(
+  listener: ((value: T) => unknown) | undefined,
+  value: T,
+  onWarning?: (message: string) => unknown,
+): Promise<void> {
+  try {
+    await listener?.(value);
+  } catch (error) {
+    await notify(onWarning, `A listener failed: ${messageOf(error)}`);
   }
-  const own = new URL(path, base);
-  const url = new URL(base);
-  // Set, not parsed: "//host" would be another host.
-  url.pathname = base.pathname.replace(/\/$/, "") + own.pathname;
-  url.search = own.search;
-  return { url, path: own.pathname };
 }
 
-/** The exact body, and its content type; fetch itself sets multipart's. */
-async function requestBody(
-  method: string,
-  body: unknown,
-): Promise<Pick<PreparedCall, "body" | "contentType">> {
-  const contentType = "application/json";
-  if (body === undefined || body === "") return { contentType };
-  if (method === "GET") {
-    throw misuse("Cannot send a body with GET: use the query");
-  }
-  if (body instanceof FormData) return { body };
-  if (typeof body === "string") return { body, contentType };
-  const isBlob = body instanceof Blob;
-  const isView = ArrayBuffer.isView(body);
-  if (isBlob || isView || tagOf(body).endsWith("ArrayBuffer]")) {
-    const { buffer, byteOffset, byteLength } = isView ? body : {
-      buffer: isBlob ? await body.arrayBuffer() : body as ArrayBuffer,
-    };
-    // A copy: what is signed is what is sent.
-    const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
-    return { body: bytes, contentType: isBlob && body.type || contentType };
-  }
-  assertJson(body);
-  return { body: stringifyJson(body, 0), contentType };
-}
-
-/** Refuses what JSON would silently lose: a Map is `{}` there, NaN is null. */
-function assertJson(value: unknown, depth = 0): void {
-  if (depth > 500) {
-    throw misuse(
-      "Cannot send the body as JSON: it is nested too deep, or in itself",
-    );
-  }
-  const isKept = value === null || Number.isFinite(value) ||
-    /^(string|bigint|boolean|undefined)$/.test(typeof value) ||
-    typeof (value as { toJSON?: unknown }).toJSON === "function";
-  if (isKept) return;
-  if (!Array.isArray(value) && !isPlain(value)) {
-    const { name } = (value as object).constructor ?? {};
-    const what = typeof value === "number" ? String(value) : name;
-    throw misuse(
-      `Cannot send ${printable(what || tagOf(value)).slice(0, 60)} as JSON: ` +
-        "give text, bytes, a Blob, a global FormData, or plain objects and " +
-        "arrays",
-    );
-  }
-  for (const member of Object.values(value)) assertJson(member, depth + 1);
-}
-
-function tagOf(value: unknown): string {
-  return Object.prototype.toString.call(value);
-}
-
-/** Whether a value is an object of nothing but members, of any realm. */
-function isPlain(value: unknown): value is Record<string, unknown> {
-  if (!isRecord(value)) return false;
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === null || Object.getPrototypeOf(prototype) === null;
-}
+/** Those to be called when a signal aborts, and the one listener of it. */
+const ABORT_CALLS = new WeakMap<
+  AbortSignal,
+  { calls: Set<() => void>; listener: () => void }
+>();
 
 /**
- * All shops that the tokens of a profile may act for; given a store, they are
- * remembered in the profile.
- *
- * Source: TikTok Shop Partner Center, "Get Authorized Shops".
- *
- * @throws {TikTokShopError} of the kinds of {@linkcode callApi}.
+ * Calls back when a signal aborts, until the returned function is called. A
+ * signal gets one listener for all: Node 20 warns of a leak at the eleventh,
+ * and a program may well wait for more calls than that.
  */
-export async function authorizedShops(options: ApiOptions): Promise<Shop[]> {
-  return await shopsWith({ ...options, ...keepOptions(options) });
+function onAbort(
+  signal: AbortSignal | undefined,
+  callback: () => void,
+): () => void {
+  if (!signal) return () => {};
+  const calls = ABORT_CALLS.get(signal)?.calls ?? new Set();
+  const { listener } = ABORT_CALLS.get(signal) ??
+    { listener: () => calls.forEach((call) => call()) };
+  ABORT_CALLS.set(signal, { calls, listener });
+  if (calls.size === 0) signal.addEventListener("abort", listener);
+  calls.add(callback);
+  return () => {
+    calls.delete(callback);
+    if (calls.size === 0) signal.removeEventListener("abort", listener);
+  };
 }
 
-async function shopsWith(options: CallOptions): Promise<Shop[]> {
-  const path = "/authorization/202309/shops";
-  const shops: Shop[] = [];
-  for await (const { data } of apiPages({ path }, options)) {
-    const found = isRecord(data) ? data.shops : undefined;
-    if (Array.isArray(found)) shops.push(...found.filter(isRecord) as Shop[]);
-  }
-  await rememberShops(shops, options);
-  return shops;
-}
+// === Time
 
-/** The pages of a call, one after the other, by `next_page_token`. */
-async function* apiPages(
-  request: ApiRequest,
-  options: CallOptions,
-): AsyncGenerator<ApiReply> {
-  const seen = new Set(["", textOf(request.query?.page_token)]);
-  for (let query = request.query;;) {
-    const reply = await callWith({ ...request, query }, options);
-    yield reply;
-    const next = isRecord(reply.data) ? reply.data.next_page_token : "";
-    // A page that was there before would come again for ever.
-    if (typeof next !== "string" || seen.has(next)) return;
-    seen.add(next);
-    query = { ...request.query, page_token: next };
-  }
-}
-
-async function rememberShops(
-  shops: Shop[],
-  options: CallOptions,
-): Promise<void> {
-  const { store = defaultStore(), profile = "default" } = options;
-  const lock = await lockProfile(store, profile, options);
-  try {
-    const tokens = await loadTokens(store, profile, options.signal);
-    const meta = { ...tokens.meta, shops };
-    await store.save(profile, { ...tokens, meta }, lock);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
-}
-
-// === Webhooks
-
-/** What TikTok told a webhook. */
-export type WebhookEvent =
-  | DeauthorizationEvent
-  | AuthorizationEndingEvent
-  | OtherWebhookEvent;
-
-/** The members of every {@linkcode WebhookEvent}. */
-export interface WebhookEnvelope {
-  /** For telling repeated deliveries apart. */
-  notificationId: string;
-  /** The shop's id, a decimal string. */
-  shopId: string;
-  /** When it happened: Unix seconds. */
-  timestamp: number;
-  /** TikTok's `data`, verbatim. */
-  data: Record<string, unknown>;
-}
-
-/** Type 6: the seller took the app's authorization back. */
-export interface DeauthorizationEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: 6;
-  /** Events of type 7 alone have it: it tells them apart for the compiler. */
-  expirationTime?: undefined;
-}
-
-/** Type 7: the authorization ends within 30 days; sent daily. */
-export interface AuthorizationEndingEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: 7;
-  /** When the authorization ends: Unix seconds. */
-  expirationTime: number;
-}
-
-/** Any other event. */
-export interface OtherWebhookEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: number;
-  /** Events of type 7 alone have it. */
-  expirationTime?: undefined;
-}
-
-/** A request's body as it came: text, or bytes such as a `Buffer`. */
-export type RawBody = string | ArrayBuffer | ArrayBufferView;
-
-/** A raw body as what can be hashed and decoded. */
-function rawBytes(body: RawBody): string | Uint8Array {
-  if (typeof body === "string") return body;
-  if (ArrayBuffer.isView(body)) {
-    return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
-  }
-  // By its name: one of another realm is no instance of ours.
-  const name = Object.prototype.toString.call(body);
-  if (/ (Shared)?ArrayBuffer]$/.test(name)) return new Uint8Array(body);
+/** A duration in seconds, more than `least` or equal to it if that is 0. */
+function seconds(duration: Duration, least = Number.MIN_VALUE): number {
+  const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
+  const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
+  const value = Number(match?.[1]) * (units[match?.[2] || "s"] ?? NaN);
+  if (value >= least) return value;
   throw misuse(
-    `Cannot use ${name.slice(8, -1)} as a webhook's body: hand over the ` +
-      "request's raw body, before any JSON middleware",
+    `Cannot read the duration "${printable(String(duration))}": give seconds ` +
+      "such as 90, or 5m, 2h, 7d",
+    RangeError,
   );
 }
 
-/**
- * Whether a webhook's `Authorization` header proves that TikTok sent its body.
- * Compares in constant time; the body must be the raw bytes as received.
- *
- * Source: TikTok Shop Partner Center, "TikTok Shop webhooks overview".
- *
- * @throws {TypeError} if the app secret is missing, or the body is not raw.
- */
-export function verifyWebhook(
-  app: AppCredentials,
-  rawBody: RawBody,
-  signature: string | null | undefined,
-): boolean {
-  checkAppSecret(app.appSecret); // with an empty one, anybody could sign
-  const body = rawBytes(rawBody);
-  if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
-  const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
-  const expected = hmac.update(app.appKey).update(body).digest("hex");
-  return sameText(expected, signature.toLowerCase());
-}
-
-/**
- * Reads a webhook's body, of which {@linkcode verifyWebhook} is to approve
- * first. Pure.
- *
- * @throws {TikTokShopError} of kind `invalid_response` if it is no event.
- * @throws {TypeError} if the body is not raw.
- */
-export function parseWebhook(rawBody: RawBody): WebhookEvent {
-  const bytes = rawBytes(rawBody);
-  const text = typeof bytes === "string"
-    ? bytes
-    : new TextDecoder().decode(bytes);
-  const body = parseJson(text);
-  const type = isRecord(body) ? integerOf(body.type) : undefined;
-  if (!isRecord(body) || type === undefined) {
-    throw new TikTokShopError("invalid_response", "This is no webhook event", {
-      hint: "hand over the request's raw body",
+/** Waits; rejects at once with kind `cancelled` when the signal aborts. */
+function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(cancelledError(signal.reason));
+    const forget = onAbort(signal, () => {
+      clearTimeout(timer);
+      reject(cancelledError(signal?.reason));
     });
-  }
-  const data = isRecord(body.data) ? body.data : {};
-  const event: OtherWebhookEvent = {
-    type,
-    notificationId: textOf(body.tts_notification_id),
-    shopId: textOf(body.shop_id),
-    timestamp: integerOf(body.timestamp) ?? NaN,
-    data,
-  };
-  if (type !== 7) return event;
-  // A number, but sent as text.
-  const expirationTime = integerOf(data.expiration_time) ?? NaN;
-  return { ...event, type, expirationTime };
+    const timer = setTimeout(() => {
+      forget();
+      resolve();
+    }, ms);
+  });
 }
 
-// === Command line
+/** What a promise brings within `ms`, or else undefined; owns its timer. */
+async function within<T>(
+  promise: Promise<T>,
+  ms: number,
+): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+interface Deferred<T> {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (error: unknown) => void;
+}
+
+function deferred<T>(): Deferred<T> {
+  const result = {} as Deferred<T>;
+  result.promise = new Promise<T>((resolve, reject) => {
+    Object.assign(result, { resolve, reject });
+  });
+  return result;
+}
+
+/** A promise's outcome, or kind `cancelled` once the signal aborts. */
+async function abortable<T>(
+  promise: Promise<T>,
+  signal?: AbortSignal,
+  errorOf: (reason: unknown) => unknown = cancelledError,
+): Promise<T> {
+  if (!signal) return await promise;
+  // When nobody waits for it any more.
+  Promise.resolve(promise).catch(() => {});
+  if (signal.aborted) throw errorOf(signal.reason);
+  const aborted = deferred<never>();
+  const forget = onAbort(signal, () => aborted.reject(errorOf(signal.reason)));
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    forget();
+  }
+}
+
+/** Lets some works be under way at once; the others wait for their turn. */
+function turns(width: number): Turns {
+  const waiting: (() => void)[] = [];
+  let free = width;
+  return async (work) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      if (next) next();
+      else free++;
+    }
+  };
+}
+
+/** Works through a list, `width` at a time. */
+async function inParallel<T>(
+  list: readonly T[],
+  width: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const rest = list.values();
+  const lane = async () => {
+    for (const item of rest) await work(item);
+  };
+  await Promise.all(Array.from({ length: width }, lane));
+}
+
+/** A span of time in its two largest units. */
+function timeLeft(span: number | undefined): string {
+  if (span === undefined) return "unknown";
+  if (span <= 0) return "expired";
+  const units: [string, number][] = [
+    ["y", 365 * 86400],
+    ["d", 86400],
+    ["h", 3600],
+    ["m", 60],
+    ["s", 1],
+  ];
+  const at = units.findIndex(([, size]) => span >= size);
+  const parts = units.slice(at, at + 2).map(([name, size], i) => {
+    const above = i === 0 ? Infinity : units[at]![1];
+    return [Math.floor((span % above) / size), name] as const;
+  });
+  return parts.filter(([count]) => count >= 1)
+    .map(([count, name]) => `${count}${name}`).join(" ") || "1s";
+}
+
+// === Checks
+
+/** What a key must not have in it, and what to do about it. */
+const COPY_FAULTS: [RegExp, string][] = [
+  [/\s/, "has white space in it: copy it alone"],
+  [/^<|>$|^\$?\{.*\}$|^\[.*\]$/, "is in brackets: put your own there, without"],
+  [
+    /^["'`\u00ab\u2018-\u201f\uff02]|["'`\u00bb\u2018-\u201f\uff02]$/,
+    "has quotes around it: leave them out",
+  ],
+  [/^[\w-]*(?:key|secret|id)[:=]/i, "has a name in front of it: leave it out"],
+  [
+    /[^\x21-\x7e]/,
+    "has an invisible or full-width character in it: copy it again",
+  ],
+];
+
+/** A key as it was copied from Partner Center, or what is wrong with it. */
+function checkCopied(what: string, text: string | undefined): string {
+  if (!text) {
+    throw misuse(
+      `The ${what} is missing: copy it from your app in Partner Center`,
+    );
+  }
+  const fault = COPY_FAULTS.find(([form]) => form.test(text));
+  if (!fault) return text;
+  throw misuse(`The ${what} ${fault[1]}`);
+}
+
+function checkAppKey(appKey: string | undefined): string {
+  const key = checkCopied("app key", appKey);
+  // Not shown, for it may well be that.
+  const other = key.length >= 30
+    ? "The app key looks like the app secret"
+    : /^\d{15,}$/.test(key)
+    ? `"${key}" looks like a service id`
+    : undefined;
+  if (!other) return key;
+  throw misuse(`${other}: an app key has about 12 letters and digits`);
+}
+
+function checkAppSecret(appSecret: string | undefined): string {
+  return checkCopied("app secret", appSecret);
+}
+
+function checkServiceId(serviceId: string | undefined): string {
+  const id = serviceId && checkCopied("service id", serviceId);
+  if (id && /^\d+$/.test(id)) return id;
+  // Nothing as long as an app secret is shown: it may have been mixed up.
+  const shown = id && id.length < 30 ? ` "${id}"` : "";
+  throw misuse(
+    `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
+      "about 19 digits and stands at the end of the authorization link in " +
+      "Partner Center; the app key is something else",
+  );
+}
+
+/** An endpoint as a URL: https, or http to a loopback host only. */
+function endpointUrl(text: string, what: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const secure = url?.protocol === "https:" ||
+    (url?.protocol === "http:" && isLoopback(url.hostname));
+  if (url && secure && !url.username && !url.password && !url.hash) return url;
+  throw misuse(
+    `Cannot use the ${what} "${printable(redact(text))}": it must be an ` +
+      "https URL, or an http URL of a loopback host, without credentials and " +
+      "fragment",
+  );
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" ||
+    /^127(\.\d{1,3}){3}$/.test(hostname);
+}
+
+/** `3017` or `3017-3020` as the ports to try, in order. */
+function portRange(port: number | string): number[] {
+  const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
+  const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  if (!(first >= 1 && first <= last && last <= 65535)) {
+    throw misuse(
+      `Cannot listen on port "${
+        printable(String(port))
+      }": give a port from 1 ` +
+        "to 65535, or a range such as 3017-3020",
+      RangeError,
+    );
+  }
+  const ports = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  ports.forEach(checkBrowsable);
+  return ports;
+}
+
+/** Ports that browsers open no page of (Fetch standard, "bad ports"). */
+const BAD_PORTS = new Set(
+  ("1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 " +
+    "103 104 109 110 111 113 115 117 119 123 135 137 139 143 161 179 389 " +
+    "427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 " +
+    "636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 " +
+    "6566 6665 6666 6667 6668 6669 6679 6697 10080").split(" ").map(Number),
+);
+
+function checkBrowsable(port: number): void {
+  if (!BAD_PORTS.has(port)) return;
+  throw misuse(
+    `Cannot use port ${port}: browsers refuse to open it, use another such ` +
+      `as ${DEFAULT_PORT}`,
+    RangeError,
+  );
+}
+
+// === Runtime
+
+/** The text of a file: UTF-8, or the UTF-16 that PowerShell's ">" writes. */
+function decodeText(bytes: Uint8Array): string {
+  const mark = bytes[0]! << 8 | bytes[1]!;
+  const name = { 0xfffe: "utf-16le", 0xfeff: "utf-16be" }[mark] ?? "utf-8";
+  return new TextDecoder(name).decode(bytes);
+}
+
+async function readText(path: string): Promise<string> {
+  return decodeText(await node("node:fs/promises").readFile(path));
+}
+
+/** As {@linkcode readText}; 0 is stdin. */
+function readTextSync(path: string | 0): string {
+  return decodeText(node("node:fs").readFileSync(path));
+}
+
+/** A path whose `~/` the shell has left, as it does within `--file=~/x`. */
+function expandHome(
+  path: string,
+  { env, platform }: {
+    env: Readonly<Record<string, string | undefined>>;
+    platform: string;
+  } = RUNTIME.process,
+): string {
+  if (!path.startsWith("~/")) return path;
+  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
+  if (!home) return path;
+  return node("node:path").join(home, path.slice(2));
+}
+
+// === Program
+
+const EXIT_CODES: Partial<Record<ErrorKind, number>> = {
+  access_denied: 3,
+  timeout: 4,
+  login_required: 5,
+  rejected: 6,
+  cancelled: 130,
+};
+
+/**
+ * The program. Writes data to stdout and everything for people to stderr.
+ *
+ * @param args the arguments, without those of the runtime.
+ * @returns the exit code; see the README. Never exits by itself.
+ */
+export async function main(args: string[]): Promise<number> {
+  if (args.length === 1 && args[0] === "--version") return tellVersion();
+  // A reader that is gone, or a full disk, must not cost anybody a token.
+  const { stdout, stderr } = RUNTIME.process;
+  for (const stream of [stdout, stderr]) {
+    stream.off("error", ignore).on("error", ignore);
+  }
+  let given: Cli | undefined;
+  try {
+    const { command, cli } = readCommandLine(args);
+    given = cli;
+    if (cli.has("version")) cli.write(VERSION);
+    else if (cli.has("help")) cli.write(helpText(cli.commandName));
+    else await command.run(cli);
+    await cli.written;
+    return cli.exitCode;
+  } catch (error) {
+    return report(error, args.includes("--verbose"), given);
+  }
+}
+
+function ignore(): void {}
+
+/** Tells the version at once, without loading anything. */
+function tellVersion(): number {
+  try {
+    // The streams behind Node's console take longer than all the rest.
+    if (RUNTIME.Deno) console.log(VERSION);
+    else node("node:fs").writeSync(1, `${VERSION}\n`);
+    return 0;
+  } catch {
+    return 1; // nobody reads it
+  }
+}
+
+/** Tells an error and its next step; returns its exit code. */
+function report(error: unknown, verbose: boolean, cli?: Cli): number {
+  const { hint, cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
+  const bug = isBug(error);
+  const text = (of: unknown) => messageOf(of, cli?.secrets);
+  const what = bug ? "a fault of this program: " : "";
+  tell(`${paint("31;1", "error:")} ${what}${hintFor(text(error))}`);
+  const next = bug
+    ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
+    : isMisuse(error)
+    ? `see ${PROGRAM} --help`
+    : hint;
+  const flags = { profile: cli?.all("profile")[0], file: cli?.all("file")[0] };
+  const shown = hintFor(next, flags);
+  if (shown) tell(`${paint("36", "hint:")} ${printable(shown)}`);
+  if (!verbose) return exitCodeOf(error);
+  const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
+  for (const call of calls) tell(text(call));
+  for (let at = cause; at; at = (at as Error).cause) {
+    tell(`cause: ${text(at)}`);
+  }
+  return exitCodeOf(error);
+}
+
+const ISSUES = `https://github.com/${PROGRAM}/${PROGRAM}/issues`;
+
+/** Whether an error is neither ours, nor the caller's, nor the system's. */
+function isBug(error: unknown): boolean {
+  const { name } = (error ?? {}) as { name?: unknown };
+  const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
+  return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
+}
+
+/**
+ * A text whose commands are those that work here; a login in it is for the
+ * profile or file that an error is about.
+ */
+function hintFor<T extends string | undefined>(
+  hint: T,
+  flags: Record<string, string | undefined> = {},
+): T {
+  const words = Object.entries(flags).flatMap(([flag, value]) =>
+    value === undefined ? [] : [`--${flag}`, value]
+  );
+  const spoken = new RegExp(`(?<![/\\w])${PROGRAM} (--help|[a-z]+)`, "g");
+  return hint?.replace(
+    spoken,
+    (_, name: string) =>
+      commandLineOf([name, ...name === "login" ? words : []]),
+  ) as T;
+}
+
+function exitCodeOf(error: unknown): number {
+  if (isMisuse(error)) return 2;
+  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
+}
+
+// --- flags
 
 /** A flag: how it is written, where else it may be set, what it does. */
 interface Flag {
@@ -6386,130 +6055,6 @@ const COMMANDS: Record<string, Command> = {
   },
 };
 
-const EXIT_CODES: Partial<Record<ErrorKind, number>> = {
-  access_denied: 3,
-  timeout: 4,
-  login_required: 5,
-  rejected: 6,
-  cancelled: 130,
-};
-
-/**
- * The program. Writes data to stdout and everything for people to stderr.
- *
- * @param args the arguments, without those of the runtime.
- * @returns the exit code; see the README. Never exits by itself.
- */
-export async function main(args: string[]): Promise<number> {
-  if (args.length === 1 && args[0] === "--version") return tellVersion();
-  // A reader that is gone, or a full disk, must not cost anybody a token.
-  const { stdout, stderr } = RUNTIME.process;
-  for (const stream of [stdout, stderr]) {
-    stream.off("error", ignore).on("error", ignore);
-  }
-  let given: Cli | undefined;
-  try {
-    const { command, cli } = readCommandLine(args);
-    given = cli;
-    if (cli.has("version")) cli.write(VERSION);
-    else if (cli.has("help")) cli.write(helpText(cli.commandName));
-    else await command.run(cli);
-    await cli.written;
-    return cli.exitCode;
-  } catch (error) {
-    return report(error, args.includes("--verbose"), given);
-  }
-}
-
-function ignore(): void {}
-
-/** Writes a line to stdout; that its reader has left is no failure. */
-function arrived(line: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const settle = (error?: unknown) => {
-      const code = codeOf(error);
-      const isGone = code === "EPIPE" || code === "ERR_STREAM_DESTROYED";
-      if (!error || isGone) return resolve();
-      const message = `Cannot write to stdout: ${messageOf(error)}`;
-      reject(Object.assign(new Error(message), { code }));
-    };
-    try {
-      RUNTIME.process.stdout.write(`${line}\n`, settle);
-    } catch (error) {
-      settle(error); // Deno throws what Node hands over
-    }
-  });
-}
-
-/** Tells the version at once, without loading anything. */
-function tellVersion(): number {
-  try {
-    // The streams behind Node's console take longer than all the rest.
-    if (RUNTIME.Deno) console.log(VERSION);
-    else node("node:fs").writeSync(1, `${VERSION}\n`);
-    return 0;
-  } catch {
-    return 1; // nobody reads it
-  }
-}
-
-/** Tells an error and its next step; returns its exit code. */
-function report(error: unknown, verbose: boolean, cli?: Cli): number {
-  const { hint, cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
-  const bug = isBug(error);
-  const text = (of: unknown) => messageOf(of, cli?.secrets);
-  const what = bug ? "a fault of this program: " : "";
-  tell(`${paint("31;1", "error:")} ${what}${hintFor(text(error))}`);
-  const next = bug
-    ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
-    : isMisuse(error)
-    ? `see ${PROGRAM} --help`
-    : hint;
-  const flags = { profile: cli?.all("profile")[0], file: cli?.all("file")[0] };
-  const shown = hintFor(next, flags);
-  if (shown) tell(`${paint("36", "hint:")} ${printable(shown)}`);
-  if (!verbose) return exitCodeOf(error);
-  const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
-  for (const call of calls) tell(text(call));
-  for (let at = cause; at; at = (at as Error).cause) {
-    tell(`cause: ${text(at)}`);
-  }
-  return exitCodeOf(error);
-}
-
-const ISSUES = `https://github.com/${PROGRAM}/${PROGRAM}/issues`;
-
-/** Whether an error is neither ours, nor the caller's, nor the system's. */
-function isBug(error: unknown): boolean {
-  const { name } = (error ?? {}) as { name?: unknown };
-  const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
-  return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
-}
-
-/**
- * A text whose commands are those that work here; a login in it is for the
- * profile or file that an error is about.
- */
-function hintFor<T extends string | undefined>(
-  hint: T,
-  flags: Record<string, string | undefined> = {},
-): T {
-  const words = Object.entries(flags).flatMap(([flag, value]) =>
-    value === undefined ? [] : [`--${flag}`, value]
-  );
-  const spoken = new RegExp(`(?<![/\\w])${PROGRAM} (--help|[a-z]+)`, "g");
-  return hint?.replace(
-    spoken,
-    (_, name: string) =>
-      commandLineOf([name, ...name === "login" ? words : []]),
-  ) as T;
-}
-
-function exitCodeOf(error: unknown): number {
-  if (isMisuse(error)) return 2;
-  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
-}
-
 /** What was given on the command line, in the environment and in its file. */
 class Cli {
   exitCode = 0;
@@ -6728,6 +6273,87 @@ function unknownFlag(command: string, rawName: string): TypeError {
   );
 }
 
+/** A number of bytes, also in KiB or MiB as in 64M. */
+function byteCount(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, digits, unit = ""] = /^(\d+)([km]?)$/i.exec(text) ?? [];
+  if (digits) return Number(digits) * 1024 ** " km".indexOf(unit.toLowerCase());
+  throw misuse(
+    `Cannot read the size "${printable(text)}": give bytes such as 1048576, ` +
+      "or 512K, 64M",
+    RangeError,
+  );
+}
+
+function helpText(command: string): string {
+  const { help, flags, operands = [] } = COMMANDS[command]!;
+  const lines = (table: Record<string, Flag>) =>
+    Object.entries(table).map(([name, flag]) =>
+      helpEntry(`--${name}${flag.value ? ` ${flag.value}` : ""}`, flag.help)
+    ).join("\n");
+  const commands = Object.entries(COMMANDS)
+    .map(([name, each]) => helpEntry(name, each.help)).join("\n");
+  return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
+
+Usage: ${PROGRAM} [command] [options]
+
+Commands (login if none is given):
+${commands}
+
+${[command, ...operands].join(" ")}: ${help}
+${lines(flags)}
+
+All commands:
+${lines(COMMON_FLAGS)}
+
+Flags beat the environment, which beats the env file. The environment
+variables are TIKTOK_SHOP_ and the flag's name, such as TIKTOK_SHOP_APP_KEY;
+TIKTOK_SHOP_APP_SECRET is the app secret, TIKTOK_SHOP_TOKEN_FILE means --file,
+and TIKTOK_SHOP_HOME is the folder of the profiles.`;
+}
+
+/** A name and its text, wrapped at 80 columns. */
+function helpEntry(name: string, text: string): string {
+  const lines = wrapped(text, 54);
+  if (name.length > 22) lines.unshift("");
+  return `  ${name.padEnd(24)}${lines.join(`\n${" ".repeat(26)}`)}`;
+}
+
+function nameValues(cli: Cli, flag: string): Record<string, string> {
+  const values = new Map<string, string>();
+  for (const text of cli.all(flag)) {
+    const at = text.indexOf("=");
+    if (at < 1) {
+      throw misuse(
+        `Cannot read --${flag} "${printable(redact(text))}": write name=value`,
+      );
+    }
+    const name = text.slice(0, at);
+    if (values.has(name)) {
+      throw misuse(
+        `--${flag} ${printable(name)} is given twice: give it once`,
+      );
+    }
+    values.set(name, text.slice(at + 1));
+  }
+  return Object.fromEntries(values);
+}
+
+function oneOf<T extends string>(
+  cli: Cli,
+  flag: string,
+  values: readonly T[],
+): T | undefined {
+  const value = cli.get(flag)?.toLowerCase();
+  const found = values.find((each) => each === value);
+  if (value === undefined || found) return found;
+  throw misuse(
+    `Cannot use --${flag} "${printable(value)}": use ${values.join(" or ")}`,
+  );
+}
+
+// --- settings
+
 /** The variables of an env file: the one named, or ./.env if there is one. */
 function readEnvFile(file?: string): Record<string, string | undefined> {
   try {
@@ -6801,306 +6427,6 @@ function homeFolder(cli: Cli): string {
   }
 }
 
-function helpText(command: string): string {
-  const { help, flags, operands = [] } = COMMANDS[command]!;
-  const lines = (table: Record<string, Flag>) =>
-    Object.entries(table).map(([name, flag]) =>
-      helpEntry(`--${name}${flag.value ? ` ${flag.value}` : ""}`, flag.help)
-    ).join("\n");
-  const commands = Object.entries(COMMANDS)
-    .map(([name, each]) => helpEntry(name, each.help)).join("\n");
-  return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
-
-Usage: ${PROGRAM} [command] [options]
-
-Commands (login if none is given):
-${commands}
-
-${[command, ...operands].join(" ")}: ${help}
-${lines(flags)}
-
-All commands:
-${lines(COMMON_FLAGS)}
-
-Flags beat the environment, which beats the env file. The environment
-variables are TIKTOK_SHOP_ and the flag's name, such as TIKTOK_SHOP_APP_KEY;
-TIKTOK_SHOP_APP_SECRET is the app secret, TIKTOK_SHOP_TOKEN_FILE means --file,
-and TIKTOK_SHOP_HOME is the folder of the profiles.`;
-}
-
-/** A name and its text, wrapped at 80 columns. */
-function helpEntry(name: string, text: string): string {
-  const lines = wrapped(text, 54);
-  if (name.length > 22) lines.unshift("");
-  return `  ${name.padEnd(24)}${lines.join(`\n${" ".repeat(26)}`)}`;
-}
-
-/** A text in lines of so many columns; a longer word keeps its own line. */
-function wrapped(text: string, columns: number): string[] {
-  const line = `\\S{${columns},}|\\S.{0,${columns - 1}}(?= |$)`;
-  return text.match(new RegExp(line, "g")) ?? [];
-}
-
-/** One line for people, broken between words where a terminal would cut. */
-function tell(text: string): void {
-  const { isTTY, columns } = RUNTIME.process.stderr;
-  const whole = !isTTY || !columns || text.length <= columns;
-  put(`${whole ? text : wrapped(text, columns).join("\n")}\n`);
-}
-
-function warn(text: string): void {
-  tell(`${paint("33", "warning:")} ${text}`);
-}
-
-/** Text for people; that it cannot be written is no reason to fail. */
-function put(text: string): void {
-  try {
-    RUNTIME.process.stderr.write(text);
-  } catch {
-    // Deno throws what Node emits as an "error", which main() ignores.
-  }
-}
-
-/** Whether stderr is a terminal that may be painted on. */
-function isLively(): boolean {
-  const { env, stderr } = RUNTIME.process;
-  return Boolean(stderr.isTTY) && !env.NO_COLOR && env.TERM !== "dumb";
-}
-
-/** A link on a line of its own, which a terminal makes clickable whole. */
-function linkLine(url: string): string {
-  return isLively() ? `\x1b]8;;${url}\x1b\\${url}\x1b]8;;\x1b\\` : url;
-}
-
-function paint(style: string, text: string): string {
-  return isLively() ? `\x1b[${style}m${text}\x1b[0m` : text;
-}
-
-// --- login
-
-async function loginCommand(cli: Cli): Promise<void> {
-  checkSteps(cli);
-  if (cli.has("start")) return await startStep(cli);
-  await withTerminal(cli, async (terminal) => {
-    const reply = cli.has("complete")
-      ? await completeStep(cli, terminal)
-      : await login(await loginOptions(cli, terminal));
-    const { seller_name: seller, open_id: id } = reply.data;
-    cli.say(`Authorized by ${printable(textOf(seller) || textOf(id))}`);
-    cli.print(reply);
-  });
-}
-
-/** A person who may be asked, and who may press Ctrl-C. */
-interface Terminal {
-  input: TerminalInput;
-  signal: AbortSignal;
-  interrupt: Interrupt;
-}
-
-/** Runs a command that may ask and be interrupted, and cleans up behind it. */
-async function withTerminal(
-  cli: Cli,
-  run: (terminal: Terminal) => Promise<void>,
-): Promise<void> {
-  const input = new TerminalInput();
-  const interrupt = new Interrupt();
-  try {
-    await run({ input, signal: interrupt.signal, interrupt });
-  } catch (error) {
-    const { reply, kind } = error as Partial<TikTokShopError>;
-    // Whatever could not be saved must not be lost.
-    if (reply && kind === "store") cli.print(reply);
-    throw error;
-  } finally {
-    input.close();
-    interrupt.close();
-  }
-}
-
-type App = AppCredentials & { serviceId?: string; region?: Region };
-
-async function loginOptions(
-  cli: Cli,
-  { input, signal, interrupt }: Terminal,
-): Promise<LoginOptions> {
-  const { store, profile } = tokenPlace(cli);
-  const wait = {
-    ...linkOptions(cli),
-    ...callbackOptions(cli),
-    tls: await readTls(cli),
-    timeout: cli.get("timeout"),
-    ...requestOptions(cli),
-    tokenEndpoint: cli.get("token-endpoint"),
-  };
-  checkWait(wait); // before a person is asked for the rest
-  const app = await readApp(cli, input, signal);
-  const progress = new Progress(cli, input);
-  let flow: AuthFlow | undefined;
-  return {
-    ...wait,
-    ...app,
-    allowMissingState: cli.has("allow-missing-state"),
-    switch: cli.has("switch"),
-    requireScopes: requiredScopes(cli),
-    open: (url) => openForPerson(cli, url, progress),
-    store,
-    profile,
-    signal,
-    onStart: (started) => {
-      flow = started;
-      progress.start(started);
-      if (input.isTerminal || cli.has("paste")) {
-        input.lines((line) => submitLine(started, line, progress));
-      }
-    },
-    confirmMissingState: input.isTerminal
-      ? async () => !!flow && await confirmCode(flow, input, signal, progress)
-      : undefined,
-    onState: (state) => progress.show(state),
-    onWarning: (message) => progress.interrupt(message),
-    ...savingOptions(cli, interrupt, { store, profile }),
-    onTrace: cli.has("verbose")
-      ? (line) => progress.interrupt(line)
-      : undefined,
-  };
-}
-
-/** How the requests of a command are made. */
-function requestOptions(cli: Cli): HttpOptions {
-  return {
-    requestTimeout: cli.get("request-timeout"),
-    replyLimit: byteCount(cli.get("reply-limit")),
-    onTrace: cli.has("verbose") ? tell : undefined,
-  };
-}
-
-/** A number of bytes, also in KiB or MiB as in 64M. */
-function byteCount(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const [, digits, unit = ""] = /^(\d+)([km]?)$/i.exec(text) ?? [];
-  if (digits) return Number(digits) * 1024 ** " km".indexOf(unit.toLowerCase());
-  throw misuse(
-    `Cannot read the size "${printable(text)}": give bytes such as 1048576, ` +
-      "or 512K, 64M",
-    RangeError,
-  );
-}
-
-function requiredScopes(cli: Cli): string[] {
-  return (cli.get("require-scope") ?? "").split(",")
-    .map((scope) => scope.trim()).filter(Boolean);
-}
-
-/** A pasted line: wrong ones are explained, and the wait goes on. */
-function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
-  if (line === "") return;
-  flow.submit(line).catch((error: TikTokShopError) => {
-    // While it was asked about, another redirect may have come.
-    const waits = flow.state === FlowState.WAITING_FOR_REDIRECT;
-    if (error.kind !== "missing_state" || waits) explain(error, progress);
-  });
-}
-
-function explain({ message, hint }: TikTokShopError, progress: Progress): void {
-  progress.interrupt(`${message}: ${hintFor(hint)}`);
-}
-
-/** Asks about a code without proof; a redirect that is pasted is submitted. */
-async function confirmCode(
-  flow: AuthFlow,
-  input: TerminalInput,
-  signal: AbortSignal,
-  progress: Progress,
-): Promise<boolean> {
-  const state = new URL(flow.url).searchParams.get("state")!;
-  for (;;) {
-    const answer = await askAboutCode(input, signal);
-    if (!isPasted(answer)) return isYes(answer);
-    const judgement = judgePasted(answer, state);
-    if ("outcome" in judgement || "code" in judgement || "error" in judgement) {
-      submitLine(flow, answer, progress);
-      return false;
-    }
-    explain(judgementError(judgement), progress);
-  }
-}
-
-async function askAboutCode(
-  input: TerminalInput,
-  signal: AbortSignal,
-): Promise<string> {
-  if (!input.isTerminal) return "";
-  const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
-  return await input.ask(
-    `${clear}Nothing proves that this code belongs to your login. Did you ` +
-      "approve the app\nyourself, just now, at the link above? [y/N] ",
-    { signal },
-  );
-}
-
-function isYes(answer: string): boolean {
-  return /^y(es)?$/i.test(answer);
-}
-
-/** Whether an answer is a redirect or a code; no word for "no" is so long. */
-function isPasted(answer: string): boolean {
-  try {
-    const query = redirectQuery(answer);
-    return typeof query !== "string" || query.length > 10;
-  } catch {
-    return false;
-  }
-}
-
-function callbackOptions(
-  cli: Cli,
-): Pick<StartAuthOptions, "port" | "host" | "path" | "redirectUrl"> {
-  return {
-    port: cli.get("port") ?? DEFAULT_PORT,
-    host: cli.get("host") as "localhost" | undefined,
-    path: cli.get("path"),
-    redirectUrl: cli.get("redirect-url"),
-  };
-}
-
-async function readTls(
-  cli: Cli,
-): Promise<{ cert: string; key: string } | undefined> {
-  const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
-  if (!cert && !key) return undefined;
-  if (!cert || !key) {
-    throw misuse("--tls-cert and --tls-key go together: give both");
-  }
-  const read = (path: string) =>
-    readText(path).catch((error) => {
-      throw misuse(`Cannot read ${path}: ${messageOf(error)}`);
-    });
-  return { cert: await read(cert), key: await read(key) };
-}
-
-function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
-  return {
-    region: oneOf(cli, "region", ["row", "us"]),
-    userType: oneOf(cli, "user-type", ["seller", "partner", "creator"]),
-    authorizationEndpoint: cli.get("authorization-endpoint"),
-    params: nameValues(cli, "param"),
-  };
-}
-
-function oneOf<T extends string>(
-  cli: Cli,
-  flag: string,
-  values: readonly T[],
-): T | undefined {
-  const value = cli.get(flag)?.toLowerCase();
-  const found = values.find((each) => each === value);
-  if (value === undefined || found) return found;
-  throw misuse(
-    `Cannot use --${flag} "${printable(value)}": use ${values.join(" or ")}`,
-  );
-}
-
 /** Where this command line keeps its tokens. */
 function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
   const file = cli.get("file");
@@ -7110,48 +6436,7 @@ function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
   return { store: new FileStore(homeFolder(cli), ".json", true), profile };
 }
 
-async function openForPerson(
-  cli: Cli,
-  url: string,
-  progress: Progress,
-): Promise<void> {
-  const hint = remoteHint(RUNTIME.process.env, progress.port);
-  if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
-  const asked = { browser: cli.get("browser") };
-  const { opened, failed } = await tryBrowsers(url, asked, false);
-  const names = failed.map((name) => `"${name}"`).join(", ");
-  if (opened) return;
-  if (names) progress.interrupt(`The link could not be opened with ${names}`);
-  progress.interrupt(
-    hint ?? "No browser could be opened: open the link yourself",
-  );
-}
-
-/** How to reach this machine's callback from where the browser is. Pure. */
-function remoteHint(
-  env: Readonly<Record<string, string | undefined>>,
-  port = String(DEFAULT_PORT),
-): string | undefined {
-  const first = port.split("-")[0];
-  if (env.SSH_CONNECTION || env.SSH_TTY) {
-    const [, , server = "THIS-MACHINE", sshPort = "22"] =
-      env.SSH_CONNECTION?.split(" ") ?? [];
-    const user = env.USER ?? env.LOGNAME ?? "USER";
-    const to = sshPort === "22" ? server : `-p ${sshPort} ${server}`;
-    return "You are on a remote machine. Open the link in the browser in " +
-      "front of you; first\nrun this there, so that the redirect comes " +
-      `here:\n\n  ssh -L ${first}:localhost:${first} -l ${user} ${to}\n\n` +
-      "Or approve without it, and paste here the address of the page that " +
-      "then\ncannot be opened.";
-  }
-  if (env.container || env.KUBERNETES_SERVICE_HOST) {
-    return "You are in a container. Open the link in the browser in front " +
-      "of you, approve,\nand paste here the address of the page that then " +
-      "cannot be opened. (A container\nwith the host's network needs no " +
-      "pasting.)";
-  }
-  return undefined;
-}
+type App = AppCredentials & { serviceId?: string; region?: Region };
 
 /** The app's credentials; on a terminal, what is missing is asked for. */
 async function readApp(
@@ -7301,6 +6586,286 @@ function secretText(cli: Cli): string | undefined {
     throw misuse(
       `Cannot read the app secret from ${file}: ${messageOf(error)}`,
     );
+  }
+}
+
+/** The credentials of a refresh; the app key is known from the login. */
+async function readCredentials(
+  cli: Cli,
+  meta: { app_key?: string },
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<AppCredentials> {
+  const appKey = cli.get("app-key") ?? meta.app_key;
+  const appSecret = readSecret(cli);
+  const missing = [
+    ...(appKey ? [] : ["app-key"]),
+    ...(appSecret ? [] : ["app-secret-file"]),
+  ];
+  if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  const ask = (flag: string) =>
+    cli.once(flag, () => askFor(flag, input, signal));
+  return {
+    appKey: appKey ?? await ask("app-key"),
+    appSecret: appSecret ?? await ask("app-secret-file"),
+  };
+}
+
+/** How the requests of a command are made. */
+function requestOptions(cli: Cli): HttpOptions {
+  return {
+    requestTimeout: cli.get("request-timeout"),
+    replyLimit: byteCount(cli.get("reply-limit")),
+    onTrace: cli.has("verbose") ? tell : undefined,
+  };
+}
+
+/** How a command keeps a profile's tokens fresh. */
+function keepFor(
+  cli: Cli,
+  { input, signal }: Terminal,
+): CallOptions & { store: TokenStore; profile: string } {
+  const inTurn = turns(1); // one question at a time
+  return {
+    ...tokenPlace(cli),
+    minValid: cli.get("min-valid"),
+    refreshEndpoint: cli.get("refresh-endpoint"),
+    apiEndpoint: cli.get("api-endpoint"),
+    signal,
+    ...requestOptions(cli),
+    onWarning: warn,
+    credentials: ({ meta }) =>
+      inTurn(() => readCredentials(cli, meta, input, signal)),
+  };
+}
+
+// --- output
+
+/** Writes a line to stdout; that its reader has left is no failure. */
+function arrived(line: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const settle = (error?: unknown) => {
+      const code = codeOf(error);
+      const isGone = code === "EPIPE" || code === "ERR_STREAM_DESTROYED";
+      if (!error || isGone) return resolve();
+      const message = `Cannot write to stdout: ${messageOf(error)}`;
+      reject(Object.assign(new Error(message), { code }));
+    };
+    try {
+      RUNTIME.process.stdout.write(`${line}\n`, settle);
+    } catch (error) {
+      settle(error); // Deno throws what Node hands over
+    }
+  });
+}
+
+/** A text in lines of so many columns; a longer word keeps its own line. */
+function wrapped(text: string, columns: number): string[] {
+  const line = `\\S{${columns},}|\\S.{0,${columns - 1}}(?= |$)`;
+  return text.match(new RegExp(line, "g")) ?? [];
+}
+
+/** One line for people, broken between words where a terminal would cut. */
+function tell(text: string): void {
+  const { isTTY, columns } = RUNTIME.process.stderr;
+  const whole = !isTTY || !columns || text.length <= columns;
+  put(`${whole ? text : wrapped(text, columns).join("\n")}\n`);
+}
+
+function warn(text: string): void {
+  tell(`${paint("33", "warning:")} ${text}`);
+}
+
+/** Text for people; that it cannot be written is no reason to fail. */
+function put(text: string): void {
+  try {
+    RUNTIME.process.stderr.write(text);
+  } catch {
+    // Deno throws what Node emits as an "error", which main() ignores.
+  }
+}
+
+/** Whether stderr is a terminal that may be painted on. */
+function isLively(): boolean {
+  const { env, stderr } = RUNTIME.process;
+  return Boolean(stderr.isTTY) && !env.NO_COLOR && env.TERM !== "dumb";
+}
+
+/** A link on a line of its own, which a terminal makes clickable whole. */
+function linkLine(url: string): string {
+  return isLively() ? `\x1b]8;;${url}\x1b\\${url}\x1b]8;;\x1b\\` : url;
+}
+
+function paint(style: string, text: string): string {
+  return isLively() ? `\x1b[${style}m${text}\x1b[0m` : text;
+}
+
+function showProgress(cli: Cli, text: string): void {
+  if (!isLively() || cli.has("quiet")) return;
+  put(`\r\x1b[2K${text}`);
+}
+
+/** Columns of text, foreign text made safe. */
+function table(head: string[], rows: string[][]): string {
+  const lines = [head, ...rows].map((row) => row.map(printable));
+  const widths = head.map((_, i) =>
+    Math.max(...lines.map((row) => width(row[i] ?? "")))
+  );
+  return lines.map((row) =>
+    row.map((text, i) => text + " ".repeat(widths[i]! - width(text)))
+      .join("  ").trimEnd()
+  ).join("\n");
+}
+
+/**
+ * Characters of two columns: East Asian wide ones and emoji, but not signs
+ * such as ® that are emoji only when a variation selector follows.
+ */
+const WIDE = "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
+  "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
+  "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))";
+
+/** Columns that a text takes on a terminal. */
+function width(text: string): number {
+  const wide = text.match(pattern(WIDE, "gu"))?.length ?? 0;
+  const marks = text.match(pattern("\\p{Mn}", "gu"))?.length ?? 0;
+  return [...text].length + wide - marks;
+}
+
+/** The words that start this program the way it was started. */
+function ownCommand(): string[] {
+  const { argv, env, execArgv, execPath } = RUNTIME.process;
+  const { fileURLToPath, pathToFileURL } = node("node:url");
+  const script = RUNTIME.Deno?.mainModule ??
+    pathToFileURL(realFile(argv[1] ?? "")).href;
+  const isBin = /\/npm_bin\.[jt]s$/.test(script);
+  if (!isBin && script !== import.meta.url) return [PROGRAM]; // main() alone
+  if (RUNTIME.Deno) {
+    const path = script.startsWith("file:") ? fileURLToPath(script) : script;
+    return [asFound(execPath), "run", "-A", path];
+  }
+  if (isBin && env.npm_command) return ["npx", PROGRAM];
+  if (isBin && asFound(argv[1]!, PROGRAM) === PROGRAM) return [PROGRAM];
+  // Without "--" Node would read the flag --env-file that follows itself.
+  return [asFound(execPath), ...execArgv, "--", argv[1]!];
+}
+
+/** The name by which a shell finds a program, if it finds that one. */
+function asFound(
+  path: string,
+  file = node("node:path").basename(path),
+): string {
+  const { delimiter, join } = node("node:path");
+  if (!mayRead()) return path;
+  const found = (RUNTIME.process.env.PATH ?? "").split(delimiter)
+    .map((folder) => join(folder, file)).find(namesFile);
+  return found && realFile(found) === realFile(path)
+    ? file.replace(/\.exe$/i, "")
+    : path;
+}
+
+/** Whether all files may be read: Deno would ask a person for each. */
+function mayRead(): boolean {
+  const read = RUNTIME.Deno?.permissions.querySync({ name: "read" });
+  return (read?.state ?? "granted") === "granted";
+}
+
+function realFile(path: string): string {
+  try {
+    return node("node:fs").realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+/**
+ * A text as one word of a shell: of a POSIX one, or of both cmd and
+ * PowerShell, which share double quotes. Pure.
+ */
+function shellWord(text: string, platform: string): string {
+  if (platform === "win32") {
+    if (/^[\w.:/\\+-]+$/.test(text)) return text;
+    // A backslash before a quote would escape it.
+    return `"${text.replace(/(\\*)("|$)/g, "$1$1$2").replace(/"/g, '\\"')}"`;
+  }
+  if (/^[\w.,:/@%+-][\w.,:/@%+=-]*$/.test(text)) return text;
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A line that runs this program again, in this system's shell. */
+function commandLineOf(args: readonly string[]): string {
+  const { platform } = RUNTIME.process;
+  return [...ownCommand(), ...args]
+    .map((word) => shellWord(word, platform)).join(" ");
+}
+
+// --- terminal
+
+/** A person who may be asked, and who may press Ctrl-C. */
+interface Terminal {
+  input: TerminalInput;
+  signal: AbortSignal;
+  interrupt: Interrupt;
+}
+
+/** Runs a command that may ask and be interrupted, and cleans up behind it. */
+async function withTerminal(
+  cli: Cli,
+  run: (terminal: Terminal) => Promise<void>,
+): Promise<void> {
+  const input = new TerminalInput();
+  const interrupt = new Interrupt();
+  try {
+    await run({ input, signal: interrupt.signal, interrupt });
+  } catch (error) {
+    const { reply, kind } = error as Partial<TikTokShopError>;
+    // Whatever could not be saved must not be lost.
+    if (reply && kind === "store") cli.print(reply);
+    throw error;
+  } finally {
+    input.close();
+    interrupt.close();
+  }
+}
+
+/** The signals besides Ctrl-C that ask for an end. */
+function passedSignals(): NodeJS.Signals[] {
+  if (RUNTIME.process.platform === "win32") return [];
+  if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
+  // Node has undone what nohup did, and Deno does with its first listener.
+  const isKept = RUNTIME.process.listeners("SIGHUP").includes(ignore);
+  if (!isKept) RUNTIME.process.on("SIGHUP", ignore);
+  return ["SIGTERM"];
+}
+
+/** A command as nohup starts it: it does not inherit a listener of ours. */
+function hangupKept(command: string[]): string[] {
+  if (!isHangupIgnored()) return command;
+  return ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...command];
+}
+
+/** Known before our first listener, which changes it. */
+let hangupIgnored: boolean | undefined;
+
+/**
+ * Whether SIGHUP was ignored when this process began, where Linux tells. Node
+ * resets it at its start; what is left then is that the parent ignores it, or
+ * that nohup has closed stdin: /dev/null, open for writing only.
+ */
+function isHangupIgnored(): boolean {
+  return hangupIgnored ??= RUNTIME.process.platform === "linux" && mayRead() &&
+      ["self", RUNTIME.process.ppid].some((process) =>
+        // SIGHUP is the lowest bit.
+        /^SigIgn:.*[13579bdf]$/m.test(procFile(`${process}/status`))
+      ) || (/^flags:.*1$/m.test(procFile("self/fdinfo/0")) &&
+      realFile("/proc/self/fd/0") === "/dev/null");
+}
+
+function procFile(path: string): string {
+  try {
+    return node("node:fs").readFileSync(`/proc/${path}`, "utf8");
+  } catch {
+    return ""; // no Linux, or it may not be read
   }
 }
 
@@ -7521,6 +7086,211 @@ function savingOptions(
   };
 }
 
+// --- login
+
+async function loginCommand(cli: Cli): Promise<void> {
+  checkSteps(cli);
+  if (cli.has("start")) return await startStep(cli);
+  await withTerminal(cli, async (terminal) => {
+    const reply = cli.has("complete")
+      ? await completeStep(cli, terminal)
+      : await login(await loginOptions(cli, terminal));
+    const { seller_name: seller, open_id: id } = reply.data;
+    cli.say(`Authorized by ${printable(textOf(seller) || textOf(id))}`);
+    cli.print(reply);
+  });
+}
+
+async function loginOptions(
+  cli: Cli,
+  { input, signal, interrupt }: Terminal,
+): Promise<LoginOptions> {
+  const { store, profile } = tokenPlace(cli);
+  const wait = {
+    ...linkOptions(cli),
+    ...callbackOptions(cli),
+    tls: await readTls(cli),
+    timeout: cli.get("timeout"),
+    ...requestOptions(cli),
+    tokenEndpoint: cli.get("token-endpoint"),
+  };
+  checkWait(wait); // before a person is asked for the rest
+  const app = await readApp(cli, input, signal);
+  const progress = new Progress(cli, input);
+  let flow: AuthFlow | undefined;
+  return {
+    ...wait,
+    ...app,
+    allowMissingState: cli.has("allow-missing-state"),
+    switch: cli.has("switch"),
+    requireScopes: requiredScopes(cli),
+    open: (url) => openForPerson(cli, url, progress),
+    store,
+    profile,
+    signal,
+    onStart: (started) => {
+      flow = started;
+      progress.start(started);
+      if (input.isTerminal || cli.has("paste")) {
+        input.lines((line) => submitLine(started, line, progress));
+      }
+    },
+    confirmMissingState: input.isTerminal
+      ? async () => !!flow && await confirmCode(flow, input, signal, progress)
+      : undefined,
+    onState: (state) => progress.show(state),
+    onWarning: (message) => progress.interrupt(message),
+    ...savingOptions(cli, interrupt, { store, profile }),
+    onTrace: cli.has("verbose")
+      ? (line) => progress.interrupt(line)
+      : undefined,
+  };
+}
+
+function requiredScopes(cli: Cli): string[] {
+  return (cli.get("require-scope") ?? "").split(",")
+    .map((scope) => scope.trim()).filter(Boolean);
+}
+
+/** A pasted line: wrong ones are explained, and the wait goes on. */
+function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
+  if (line === "") return;
+  flow.submit(line).catch((error: TikTokShopError) => {
+    // While it was asked about, another redirect may have come.
+    const waits = flow.state === FlowState.WAITING_FOR_REDIRECT;
+    if (error.kind !== "missing_state" || waits) explain(error, progress);
+  });
+}
+
+function explain({ message, hint }: TikTokShopError, progress: Progress): void {
+  progress.interrupt(`${message}: ${hintFor(hint)}`);
+}
+
+/** Asks about a code without proof; a redirect that is pasted is submitted. */
+async function confirmCode(
+  flow: AuthFlow,
+  input: TerminalInput,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<boolean> {
+  const state = new URL(flow.url).searchParams.get("state")!;
+  for (;;) {
+    const answer = await askAboutCode(input, signal);
+    if (!isPasted(answer)) return isYes(answer);
+    const judgement = judgePasted(answer, state);
+    if ("outcome" in judgement || "code" in judgement || "error" in judgement) {
+      submitLine(flow, answer, progress);
+      return false;
+    }
+    explain(judgementError(judgement), progress);
+  }
+}
+
+async function askAboutCode(
+  input: TerminalInput,
+  signal: AbortSignal,
+): Promise<string> {
+  if (!input.isTerminal) return "";
+  const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
+  return await input.ask(
+    `${clear}Nothing proves that this code belongs to your login. Did you ` +
+      "approve the app\nyourself, just now, at the link above? [y/N] ",
+    { signal },
+  );
+}
+
+function isYes(answer: string): boolean {
+  return /^y(es)?$/i.test(answer);
+}
+
+/** Whether an answer is a redirect or a code; no word for "no" is so long. */
+function isPasted(answer: string): boolean {
+  try {
+    const query = redirectQuery(answer);
+    return typeof query !== "string" || query.length > 10;
+  } catch {
+    return false;
+  }
+}
+
+function callbackOptions(
+  cli: Cli,
+): Pick<StartAuthOptions, "port" | "host" | "path" | "redirectUrl"> {
+  return {
+    port: cli.get("port") ?? DEFAULT_PORT,
+    host: cli.get("host") as "localhost" | undefined,
+    path: cli.get("path"),
+    redirectUrl: cli.get("redirect-url"),
+  };
+}
+
+async function readTls(
+  cli: Cli,
+): Promise<{ cert: string; key: string } | undefined> {
+  const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
+  if (!cert && !key) return undefined;
+  if (!cert || !key) {
+    throw misuse("--tls-cert and --tls-key go together: give both");
+  }
+  const read = (path: string) =>
+    readText(path).catch((error) => {
+      throw misuse(`Cannot read ${path}: ${messageOf(error)}`);
+    });
+  return { cert: await read(cert), key: await read(key) };
+}
+
+function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
+  return {
+    region: oneOf(cli, "region", ["row", "us"]),
+    userType: oneOf(cli, "user-type", ["seller", "partner", "creator"]),
+    authorizationEndpoint: cli.get("authorization-endpoint"),
+    params: nameValues(cli, "param"),
+  };
+}
+
+async function openForPerson(
+  cli: Cli,
+  url: string,
+  progress: Progress,
+): Promise<void> {
+  const hint = remoteHint(RUNTIME.process.env, progress.port);
+  if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
+  const asked = { browser: cli.get("browser") };
+  const { opened, failed } = await tryBrowsers(url, asked, false);
+  const names = failed.map((name) => `"${name}"`).join(", ");
+  if (opened) return;
+  if (names) progress.interrupt(`The link could not be opened with ${names}`);
+  progress.interrupt(
+    hint ?? "No browser could be opened: open the link yourself",
+  );
+}
+
+/** How to reach this machine's callback from where the browser is. Pure. */
+function remoteHint(
+  env: Readonly<Record<string, string | undefined>>,
+  port = String(DEFAULT_PORT),
+): string | undefined {
+  const first = port.split("-")[0];
+  if (env.SSH_CONNECTION || env.SSH_TTY) {
+    const [, , server = "THIS-MACHINE", sshPort = "22"] =
+      env.SSH_CONNECTION?.split(" ") ?? [];
+    const user = env.USER ?? env.LOGNAME ?? "USER";
+    const to = sshPort === "22" ? server : `-p ${sshPort} ${server}`;
+    return "You are on a remote machine. Open the link in the browser in " +
+      "front of you; first\nrun this there, so that the redirect comes " +
+      `here:\n\n  ssh -L ${first}:localhost:${first} -l ${user} ${to}\n\n` +
+      "Or approve without it, and paste here the address of the page that " +
+      "then\ncannot be opened.";
+  }
+  if (env.container || env.KUBERNETES_SERVICE_HOST) {
+    return "You are in a container. Open the link in the browser in front " +
+      "of you, approve,\nand paste here the address of the page that then " +
+      "cannot be opened. (A container\nwith the host's network needs no " +
+      "pasting.)";
+  }
+  return undefined;
+}
+
 function tellSaved(
   cli: Cli,
   store: FileStore,
@@ -7600,7 +7370,7 @@ class Progress {
   }
 }
 
-// --- the login in two steps
+// --- login in two steps
 
 /** What `--start` keeps for `--complete`; it works once. */
 interface PendingLogin {
@@ -7679,73 +7449,6 @@ function completeLine(cli: Cli): string {
   // Quoted in any case: a redirect has "&" in it.
   const url = RUNTIME.process.platform === "win32" ? '"URL"' : "'URL'";
   return `${commandLineOf(["login", ...flags, "--complete"])} ${url}`;
-}
-
-/** A line that runs this program again, in this system's shell. */
-function commandLineOf(args: readonly string[]): string {
-  const { platform } = RUNTIME.process;
-  return [...ownCommand(), ...args]
-    .map((word) => shellWord(word, platform)).join(" ");
-}
-
-/** The words that start this program the way it was started. */
-function ownCommand(): string[] {
-  const { argv, env, execArgv, execPath } = RUNTIME.process;
-  const { fileURLToPath, pathToFileURL } = node("node:url");
-  const script = RUNTIME.Deno?.mainModule ??
-    pathToFileURL(realFile(argv[1] ?? "")).href;
-  const isBin = /\/npm_bin\.[jt]s$/.test(script);
-  if (!isBin && script !== import.meta.url) return [PROGRAM]; // main() alone
-  if (RUNTIME.Deno) {
-    const path = script.startsWith("file:") ? fileURLToPath(script) : script;
-    return [asFound(execPath), "run", "-A", path];
-  }
-  if (isBin && env.npm_command) return ["npx", PROGRAM];
-  if (isBin && asFound(argv[1]!, PROGRAM) === PROGRAM) return [PROGRAM];
-  // Without "--" Node would read the flag --env-file that follows itself.
-  return [asFound(execPath), ...execArgv, "--", argv[1]!];
-}
-
-/** The name by which a shell finds a program, if it finds that one. */
-function asFound(
-  path: string,
-  file = node("node:path").basename(path),
-): string {
-  const { delimiter, join } = node("node:path");
-  if (!mayRead()) return path;
-  const found = (RUNTIME.process.env.PATH ?? "").split(delimiter)
-    .map((folder) => join(folder, file)).find(namesFile);
-  return found && realFile(found) === realFile(path)
-    ? file.replace(/\.exe$/i, "")
-    : path;
-}
-
-/** Whether all files may be read: Deno would ask a person for each. */
-function mayRead(): boolean {
-  const read = RUNTIME.Deno?.permissions.querySync({ name: "read" });
-  return (read?.state ?? "granted") === "granted";
-}
-
-function realFile(path: string): string {
-  try {
-    return node("node:fs").realpathSync(path);
-  } catch {
-    return path;
-  }
-}
-
-/**
- * A text as one word of a shell: of a POSIX one, or of both cmd and
- * PowerShell, which share double quotes. Pure.
- */
-function shellWord(text: string, platform: string): string {
-  if (platform === "win32") {
-    if (/^[\w.:/\\+-]+$/.test(text)) return text;
-    // A backslash before a quote would escape it.
-    return `"${text.replace(/(\\*)("|$)/g, "$1$1$2").replace(/"/g, '\\"')}"`;
-  }
-  if (/^[\w.,:/@%+-][\w.,:/@%+=-]*$/.test(text)) return text;
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 async function completeStep(
@@ -7851,94 +7554,366 @@ function noPending(profile: string): TikTokShopError {
   );
 }
 
-// --- relay
+// --- refresh
 
-/**
- * Moves a redirect on to the loopback port that its state names, or shows it
- * for pasting where nothing listens. Chrome asks the person before a public
- * page may look whether something does; going there needs no leave.
- */
-const RELAY_SCRIPT = `
-const byId = (id) => document.getElementById(id);
-const show = (id) => { byId(id).hidden = false };
-const query = new URLSearchParams(location.search);
-const named = /^[\\w-]{40,}\\.([1-9]\\d{3,4})$/.exec(query.get("state"));
-const ours = named && named[1] >= 1024 && named[1] <= 65535;
-const local = ours && "http://localhost:" + named[1] + "/";
-const target = ours ? local + location.search : location.href;
-const listens = async () => {
-  const leave = await navigator.permissions
-    ?.query({ name: "local-network-access" }).catch(() => undefined);
-  const wouldAsk = leave && leave.state !== "granted";
-  if (location.protocol === "https:" && wouldAsk) return true;
-  const look = { mode: "no-cors", signal: AbortSignal.timeout(3000) };
-  return fetch(local, look).then(() => true, () => false);
-};
-byId("url").value = byId("link").href = target;
-byId("copy").onclick = () => {
-  byId("url").select();
-  if (document.execCommand("copy")) byId("copy").textContent = "Copied";
-};
-byId("here").hidden = !ours;
-if (ours) {
-  listens().then((yes) => {
-    if (yes) location.replace(target);
-    setTimeout(show, yes ? 3000 : 0, "paste");
+async function refreshCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    if (cli.has("all")) return await refreshAll(cli, keep);
+    const seen = await loadTokens(keep.store, keep.profile);
+    const tokens = await refreshOnce(keep.store, keep.profile, seen, keep);
+    cli.say(`Refreshed profile ${printable(keep.profile)}`);
+    cli.print(withoutMeta(tokens));
   });
-} else show(query.has("code") || query.has("error") ? "paste" : "other");
-`;
-
-const RELAY_STYLE = `
-textarea{field-sizing:content;word-break:break-all}
-button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
-  background:var(--calm);color:var(--card);font:inherit;font-weight:600;
-  cursor:pointer}
-`;
-
-/** The static page of `relay`: self-contained, for any web host. Pure. */
-function renderRelay(): string {
-  const style = PAGE_STYLE + RELAY_STYLE;
-  const policy = `default-src 'none'; style-src '${sourceHash(style)}'; ` +
-    `script-src '${sourceHash(RELAY_SCRIPT)}'; ` +
-    "connect-src http://localhost:*; base-uri 'none'; form-action 'none'";
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${policy}">
-<meta name="referrer" content="no-referrer">
-<meta name="robots" content="noindex">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>Back to the terminal</title>
-<style>${style}</style>
-</head>
-<body>
-<main class="relay">
-<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M5 7l5 5-5 5m8 0h6"/></svg>
-<h1>Back to the terminal</h1>
-<p>TikTok Shop's answer goes on to the program that waits for it.</p>
-<div id="paste" hidden>
-<p class="next">It could not be handed over. Copy this address, and paste it
-into the terminal where the login waits:</p>
-<p><textarea id="url" rows="6" readonly aria-label="Address"></textarea></p>
-<button id="copy">Copy the address</button>
-<p id="here" class="next">If the login waits on this computer, you can also
-<a id="link">open the address here</a>.</p>
-</div>
-<p id="other" class="next" hidden>No answer came with this page. Start the login
-in the terminal, and open the link that it shows.</p>
-<noscript><p class="next">Copy the whole address out of the address bar, and
-paste it into the terminal where the login waits.</p></noscript>
-<footer>${PROGRAM}</footer>
-</main>
-<script>${RELAY_SCRIPT}</script>
-</body>
-</html>`;
 }
 
-// deno-lint-ignore require-await -- a command is asynchronous
-async function relayCommand(cli: Cli): Promise<void> {
-  cli.write(renderRelay());
+/** How many token requests `refresh --all` makes at a time. */
+const CALLS_AT_ONCE = 16;
+
+/** Refreshes every profile; one that fails does not stop the others. */
+async function refreshAll(
+  cli: Cli,
+  keep: CallOptions & { store: TokenStore; profile: string },
+): Promise<void> {
+  // The folder around a --file holds more than tokens.
+  const one = cli.get("file") !== undefined;
+  const profiles = one ? [keep.profile] : await keep.store.list();
+  if (profiles.length === 0) tell("There are no profiles yet: log in first");
+  const codes: number[] = [];
+  let done = 0;
+  const inTurn = turns(CALLS_AT_ONCE);
+  // Some more, which read and write their files while the others wait.
+  await inParallel(profiles, CALLS_AT_ONCE * 1.5, async (profile) => {
+    const { line, code } = await refreshLine({ ...keep, inTurn }, profile);
+    cli.write(stringifyJson(line, 0));
+    if (code) codes.push(code);
+    showProgress(cli, `${++done} of ${profiles.length}`);
+  });
+  showProgress(cli, "");
+  // A new login is what somebody has to do something about.
+  cli.exitCode = codes.includes(5) ? 5 : codes[0] ?? 0;
+}
+
+/** What `refresh --all` tells of one profile; no tokens, if they are saved. */
+async function refreshLine(
+  keep: CallOptions & { store: TokenStore },
+  profile: string,
+): Promise<{ line: unknown; code: number }> {
+  try {
+    const seen = await loadTokens(keep.store, profile);
+    const { data } = await refreshOnce(keep.store, profile, seen, keep);
+    const { access_token_expire_in, refresh_token_expire_in } = data;
+    return {
+      line: {
+        profile,
+        ok: true,
+        access_token_expire_in,
+        refresh_token_expire_in,
+      },
+      code: 0,
+    };
+  } catch (error) {
+    const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
+    const message = messageOf(error);
+    const next = hintFor(hint, { profile });
+    return {
+      line: { profile, ok: false, kind, code, message, hint: next, reply },
+      code: exitCodeOf(error),
+    };
+  }
+}
+
+// --- token
+
+async function tokenCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const tokens = await validTokens(keepFor(cli, terminal));
+    cli.write(tokens.data.access_token);
+  });
+}
+
+// --- status
+
+/** What `status` knows of a profile; no secret is in it. */
+interface ProfileStatus {
+  profile: string;
+  seller_name?: string | null;
+  open_id?: string;
+  app_key?: string;
+  region?: string;
+  user_type?: string | number;
+  scopes?: string[];
+  shops?: { id: string; name: string; region: string }[];
+  /** Unix seconds, and seconds from now by the token host's clock. */
+  access_token_expire_in?: number;
+  access_token_left?: number;
+  refresh_token_expire_in?: number;
+  refresh_token_left?: number;
+  error?: string;
+}
+
+async function statusCommand(cli: Cli): Promise<void> {
+  const least = seconds(cli.get("min-valid") ?? 0, 0);
+  const { store, profile } = tokenPlace(cli);
+  const one = cli.get("file") ?? cli.get("profile");
+  if (one) await loadTokens(store, profile); // what is asked for must be there
+  const profiles = one ? [profile] : await store.list();
+  const found = new Map<string, ProfileStatus>();
+  await inParallel(profiles, 32, async (name) => {
+    found.set(name, await profileStatus(store, name));
+  });
+  const list = profiles.map((name) => found.get(name)!);
+  if (cli.has("json")) cli.print(list);
+  else if (list.length) cli.write(statusTable(list));
+  else tell(`There are no profiles yet, ${hintFor(LOGIN_AGAIN)}`);
+  for (const each of list) warnOfEnd(each);
+  const lacking = list.some((each) =>
+    each.error !== undefined || (each.access_token_left ?? 0) < least
+  );
+  const empty = list.length === 0;
+  if (cli.has("min-valid") && (lacking || empty)) cli.exitCode = 5;
+}
+
+async function profileStatus(
+  store: TokenStore,
+  profile: string,
+): Promise<ProfileStatus> {
+  try {
+    const { data, meta } = await loadTokens(store, profile);
+    const now = hostTime(meta, Date.now);
+    const left = (end: unknown) => {
+      const seconds = integerOf(end);
+      return seconds === undefined ? undefined : Math.floor(seconds - now);
+    };
+    return {
+      profile,
+      seller_name: data.seller_name,
+      open_id: data.open_id,
+      app_key: meta.app_key,
+      region: data.seller_base_region ?? meta.region,
+      user_type: USER_TYPES[integerOf(data.user_type) ?? -1] ?? data.user_type,
+      scopes: data.granted_scopes,
+      shops: plainShops(meta.shops),
+      access_token_expire_in: integerOf(data.access_token_expire_in),
+      access_token_left: left(data.access_token_expire_in),
+      refresh_token_expire_in: integerOf(data.refresh_token_expire_in),
+      refresh_token_left: left(data.refresh_token_expire_in),
+    };
+  } catch (error) {
+    return { profile, error: messageOf(error) };
+  }
+}
+
+/** Shops without their ciphers. */
+function plainShops(shops: unknown): ProfileStatus["shops"] {
+  if (!Array.isArray(shops)) return undefined;
+  return shops.filter(isRecord).map(({ id, name, region }) => ({
+    id: textOf(id),
+    name: textOf(name),
+    region: textOf(region),
+  }));
+}
+
+const USER_TYPES: Record<number, string> = {
+  0: "seller",
+  1: "creator",
+  3: "partner",
+};
+
+function statusTable(list: readonly ProfileStatus[]): string {
+  const rows = list.map((each) =>
+    [
+      each.profile,
+      each.error ? "unreadable" : textOf(each.seller_name) || each.open_id,
+      each.region,
+      each.user_type,
+      each.scopes?.length,
+      timeLeft(each.access_token_left),
+      timeLeft(each.refresh_token_left),
+    ].map(textOf)
+  );
+  const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
+  return table([...head, "ACCESS", "REFRESH"], rows);
+}
+
+/** Tells what a person has to do something about. */
+function warnOfEnd(status: ProfileStatus): void {
+  const { error, refresh_token_left: left } = status;
+  const profile = printable(status.profile);
+  if (error) return warn(error);
+  if (left === undefined || left > 30 * 86400) return;
+  const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
+  const hint = hintFor(LOGIN_AGAIN, { profile });
+  warn(`the seller's grant of profile ${profile} ${when}, ${hint}`);
+}
+
+// --- shops
+
+async function shopsCommand(cli: Cli): Promise<void> {
+  await withTerminal(cli, async (terminal) => {
+    const shops = await shopsWith(keepFor(cli, terminal));
+    if (cli.has("json")) return cli.print(shops);
+    if (shops.length === 0) cli.say("The token may act for no shop");
+    const rows = shops.map(({ id, name, region, seller_type, code }) =>
+      [id, name, region, seller_type, code].map(textOf)
+    );
+    cli.write(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
+  });
+}
+
+// --- api
+
+async function apiCommand(cli: Cli): Promise<void> {
+  const [method = "GET", path = "/"] = cli.operands;
+  if (cli.get("body") === "-" && cli.get("app-secret-file") === "-") {
+    throw misuse(
+      "--body and --app-secret-file cannot both be read from stdin",
+    );
+  }
+  const request: ApiRequest = {
+    method: method.toUpperCase(),
+    path,
+    query: nameValues(cli, "query"),
+    body: await readBodyFlag(cli.get("body")),
+    shop: cli.get("shop"),
+  };
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    try {
+      if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
+      const pages: ApiReply[] = [];
+      for await (const page of apiPages(request, keep)) pages.push(page);
+      for (const page of pages) cli.write(stringifyJson(page, 0));
+    } catch (error) {
+      writeBody(cli, (error as Partial<TikTokShopError>)?.body);
+      throw error;
+    }
+  });
+}
+
+/** The body of a failed call, which tells more than its message. */
+function writeBody(cli: Cli, body: unknown): void {
+  if (body === undefined) return;
+  if (typeof body === "string") {
+    cli.write(body.split("\n").map(printable).join("\n"));
+  } else if (cli.has("paginate")) cli.write(stringifyJson(body, 0));
+  else cli.print(body);
+}
+
+/** The exact bytes of `--body`: text, a file or stdin. */
+async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
+  if (body === "-") return node("node:fs").readFileSync(0);
+  if (!body?.startsWith("@")) return body ?? "";
+  const path = expandHome(body.slice(1));
+  try {
+    return await node("node:fs/promises").readFile(path);
+  } catch (error) {
+    throw misuse(`Cannot read the body from ${path}: ${messageOf(error)}`);
+  }
+}
+
+// --- exec
+
+async function execCommand(cli: Cli): Promise<void> {
+  const [, command = "", ...args] = cli.operands;
+  const env: Record<string, string> = {};
+  await withTerminal(cli, async (terminal) => {
+    const keep = keepFor(cli, terminal);
+    const tokens = await validTokens(keep);
+    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
+    const cipher = await shopCipher(cli.get("shop"), tokens, keep);
+    // Another shop's would go with the wrong token.
+    delete RUNTIME.process.env.TIKTOK_SHOP_SHOP_CIPHER;
+    if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
+  });
+  cli.exitCode = await runChild(command, args, env);
+}
+
+/** Runs a command as if it were started in our place. */
+async function runChild(
+  command: string,
+  args: string[],
+  env: Record<string, string>,
+): Promise<number> {
+  const { process } = RUNTIME;
+  let child: ChildProcess | undefined;
+  // A terminal's Ctrl-C reaches the child by itself; kill(1) reaches only us.
+  const names = passedSignals();
+  const pass = (name: NodeJS.Signals) => {
+    // Not child.kill(): Deno then tells the signal for the exit code.
+    const isAlive = child?.exitCode === null && child.signalCode === null;
+    try {
+      if (isAlive && child?.pid) process.kill(child.pid, name);
+    } catch {
+      // A signal to our whole group has ended it a moment before.
+    }
+  };
+  // Before the start: a signal may come as soon as the command runs.
+  process.on("SIGINT", ignore);
+  for (const name of names) process.on(name, pass);
+  try {
+    const options = {
+      stdio: "inherit",
+      env: { ...process.env, ...env },
+    } as const;
+    const [file = "", ...words] = hangupKept([command, ...args]);
+    child = node("node:child_process").spawn(file, words, options);
+    return await childEnd(child);
+  } catch (error) {
+    return notRun(command, error);
+  } finally {
+    process.off("SIGINT", ignore);
+    for (const name of names) process.off(name, pass);
+  }
+}
+
+/** The exit code of a command that a shell could not run either. */
+function notRun(command: string, error: unknown): number {
+  const why = printable(`Cannot run "${command}": ${messageOf(error)}`);
+  tell(`${paint("31;1", "error:")} ${why}`);
+  return codeOf(error) === "ENOENT" ? 127 : 126;
+}
+
+type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
+
+/** The exit code of a command, as a shell would tell it. */
+function childEnd(child: ChildProcess): Promise<number> {
+  return new Promise<number>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => {
+      resolve(code ?? 128 + (signalNumber(signal) ?? 0));
+    });
+  });
+}
+
+function signalNumber(name: string | null): number | undefined {
+  const { signals } = node("node:os").constants;
+  return name ? signals[name as NodeJS.Signals] : undefined;
+}
+
+// --- logout
+
+async function logoutCommand(cli: Cli): Promise<void> {
+  const { store, profile } = tokenPlace(cli);
+  const removed = await forget(store, profile);
+  const shown = printable(profile);
+  cli.say(
+    removed
+      ? `Removed profile ${shown}; the app stays authorized at TikTok`
+      : `There is no profile ${shown}: nothing to remove`,
+  );
+}
+
+async function forget(store: TokenStore, profile: string): Promise<boolean> {
+  // Before the lock, which would make the folder.
+  if (!await store.load(profile)) return false;
+  // Not in the middle of a refresh, which would bring the profile back.
+  const lock = await lockProfile(store, profile, { onWarning: warn });
+  try {
+    return await store.remove(profile);
+  } finally {
+    await lock[Symbol.asyncDispose]();
+  }
 }
 
 // --- doctor
@@ -8290,543 +8265,636 @@ function heedsProxies(): boolean {
   return RUNTIME.process.allowedNodeEnvironmentFlags.has("--use-env-proxy");
 }
 
-// --- the commands after the login
-
-/** How a command keeps a profile's tokens fresh. */
-function keepFor(
-  cli: Cli,
-  { input, signal }: Terminal,
-): CallOptions & { store: TokenStore; profile: string } {
-  const inTurn = turns(1); // one question at a time
-  return {
-    ...tokenPlace(cli),
-    minValid: cli.get("min-valid"),
-    refreshEndpoint: cli.get("refresh-endpoint"),
-    apiEndpoint: cli.get("api-endpoint"),
-    signal,
-    ...requestOptions(cli),
-    onWarning: warn,
-    credentials: ({ meta }) =>
-      inTurn(() => readCredentials(cli, meta, input, signal)),
-  };
-}
-
-/** The credentials of a refresh; the app key is known from the login. */
-async function readCredentials(
-  cli: Cli,
-  meta: { app_key?: string },
-  input: TerminalInput,
-  signal: AbortSignal,
-): Promise<AppCredentials> {
-  const appKey = cli.get("app-key") ?? meta.app_key;
-  const appSecret = readSecret(cli);
-  const missing = [
-    ...(appKey ? [] : ["app-key"]),
-    ...(appSecret ? [] : ["app-secret-file"]),
-  ];
-  if (missing.length && !input.isTerminal) throw missingSettings(missing);
-  const ask = (flag: string) =>
-    cli.once(flag, () => askFor(flag, input, signal));
-  return {
-    appKey: appKey ?? await ask("app-key"),
-    appSecret: appSecret ?? await ask("app-secret-file"),
-  };
-}
-
-function withoutMeta({ meta: _, ...reply }: StoredTokens): TokenReply {
-  return reply;
-}
-
-async function refreshCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    if (cli.has("all")) return await refreshAll(cli, keep);
-    const seen = await loadTokens(keep.store, keep.profile);
-    const tokens = await refreshOnce(keep.store, keep.profile, seen, keep);
-    cli.say(`Refreshed profile ${printable(keep.profile)}`);
-    cli.print(withoutMeta(tokens));
-  });
-}
-
-/** How many token requests `refresh --all` makes at a time. */
-const CALLS_AT_ONCE = 16;
-
-/** Refreshes every profile; one that fails does not stop the others. */
-async function refreshAll(
-  cli: Cli,
-  keep: CallOptions & { store: TokenStore; profile: string },
-): Promise<void> {
-  // The folder around a --file holds more than tokens.
-  const one = cli.get("file") !== undefined;
-  const profiles = one ? [keep.profile] : await keep.store.list();
-  if (profiles.length === 0) tell("There are no profiles yet: log in first");
-  const codes: number[] = [];
-  let done = 0;
-  const inTurn = turns(CALLS_AT_ONCE);
-  // Some more, which read and write their files while the others wait.
-  await inParallel(profiles, CALLS_AT_ONCE * 1.5, async (profile) => {
-    const { line, code } = await refreshLine({ ...keep, inTurn }, profile);
-    cli.write(stringifyJson(line, 0));
-    if (code) codes.push(code);
-    showProgress(cli, `${++done} of ${profiles.length}`);
-  });
-  showProgress(cli, "");
-  // A new login is what somebody has to do something about.
-  cli.exitCode = codes.includes(5) ? 5 : codes[0] ?? 0;
-}
-
-/** What `refresh --all` tells of one profile; no tokens, if they are saved. */
-async function refreshLine(
-  keep: CallOptions & { store: TokenStore },
-  profile: string,
-): Promise<{ line: unknown; code: number }> {
-  try {
-    const seen = await loadTokens(keep.store, profile);
-    const { data } = await refreshOnce(keep.store, profile, seen, keep);
-    const { access_token_expire_in, refresh_token_expire_in } = data;
-    return {
-      line: {
-        profile,
-        ok: true,
-        access_token_expire_in,
-        refresh_token_expire_in,
-      },
-      code: 0,
-    };
-  } catch (error) {
-    const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
-    const message = messageOf(error);
-    const next = hintFor(hint, { profile });
-    return {
-      line: { profile, ok: false, kind, code, message, hint: next, reply },
-      code: exitCodeOf(error),
-    };
-  }
-}
-
-/** Works through a list, `width` at a time. */
-async function inParallel<T>(
-  list: readonly T[],
-  width: number,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  const rest = list.values();
-  const lane = async () => {
-    for (const item of rest) await work(item);
-  };
-  await Promise.all(Array.from({ length: width }, lane));
-}
-
-/** Lets some works be under way at once; the others wait for their turn. */
-function turns(width: number): Turns {
-  const waiting: (() => void)[] = [];
-  let free = width;
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next) next();
-      else free++;
-    }
-  };
-}
-
-function showProgress(cli: Cli, text: string): void {
-  if (!isLively() || cli.has("quiet")) return;
-  put(`\r\x1b[2K${text}`);
-}
-
-async function tokenCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const tokens = await validTokens(keepFor(cli, terminal));
-    cli.write(tokens.data.access_token);
-  });
-}
-
-async function shopsCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const shops = await shopsWith(keepFor(cli, terminal));
-    if (cli.has("json")) return cli.print(shops);
-    if (shops.length === 0) cli.say("The token may act for no shop");
-    const rows = shops.map(({ id, name, region, seller_type, code }) =>
-      [id, name, region, seller_type, code].map(textOf)
-    );
-    cli.write(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
-  });
-}
-
-async function apiCommand(cli: Cli): Promise<void> {
-  const [method = "GET", path = "/"] = cli.operands;
-  if (cli.get("body") === "-" && cli.get("app-secret-file") === "-") {
-    throw misuse(
-      "--body and --app-secret-file cannot both be read from stdin",
-    );
-  }
-  const request: ApiRequest = {
-    method: method.toUpperCase(),
-    path,
-    query: nameValues(cli, "query"),
-    body: await readBodyFlag(cli.get("body")),
-    shop: cli.get("shop"),
-  };
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    try {
-      if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
-      const pages: ApiReply[] = [];
-      for await (const page of apiPages(request, keep)) pages.push(page);
-      for (const page of pages) cli.write(stringifyJson(page, 0));
-    } catch (error) {
-      writeBody(cli, (error as Partial<TikTokShopError>)?.body);
-      throw error;
-    }
-  });
-}
-
-/** The body of a failed call, which tells more than its message. */
-function writeBody(cli: Cli, body: unknown): void {
-  if (body === undefined) return;
-  if (typeof body === "string") {
-    cli.write(body.split("\n").map(printable).join("\n"));
-  } else if (cli.has("paginate")) cli.write(stringifyJson(body, 0));
-  else cli.print(body);
-}
-
-/** The exact bytes of `--body`: text, a file or stdin. */
-async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
-  if (body === "-") return node("node:fs").readFileSync(0);
-  if (!body?.startsWith("@")) return body ?? "";
-  const path = expandHome(body.slice(1));
-  try {
-    return await node("node:fs/promises").readFile(path);
-  } catch (error) {
-    throw misuse(`Cannot read the body from ${path}: ${messageOf(error)}`);
-  }
-}
-
-function nameValues(cli: Cli, flag: string): Record<string, string> {
-  const values = new Map<string, string>();
-  for (const text of cli.all(flag)) {
-    const at = text.indexOf("=");
-    if (at < 1) {
-      throw misuse(
-        `Cannot read --${flag} "${printable(redact(text))}": write name=value`,
-      );
-    }
-    const name = text.slice(0, at);
-    if (values.has(name)) {
-      throw misuse(
-        `--${flag} ${printable(name)} is given twice: give it once`,
-      );
-    }
-    values.set(name, text.slice(at + 1));
-  }
-  return Object.fromEntries(values);
-}
-
-async function execCommand(cli: Cli): Promise<void> {
-  const [, command = "", ...args] = cli.operands;
-  const env: Record<string, string> = {};
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    const tokens = await validTokens(keep);
-    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
-    const cipher = await shopCipher(cli.get("shop"), tokens, keep);
-    // Another shop's would go with the wrong token.
-    delete RUNTIME.process.env.TIKTOK_SHOP_SHOP_CIPHER;
-    if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
-  });
-  cli.exitCode = await runChild(command, args, env);
-}
-
-/** Runs a command as if it were started in our place. */
-async function runChild(
-  command: string,
-  args: string[],
-  env: Record<string, string>,
-): Promise<number> {
-  const { process } = RUNTIME;
-  let child: ChildProcess | undefined;
-  // A terminal's Ctrl-C reaches the child by itself; kill(1) reaches only us.
-  const names = passedSignals();
-  const pass = (name: NodeJS.Signals) => {
-    // Not child.kill(): Deno then tells the signal for the exit code.
-    const isAlive = child?.exitCode === null && child.signalCode === null;
-    try {
-      if (isAlive && child?.pid) process.kill(child.pid, name);
-    } catch {
-      // A signal to our whole group has ended it a moment before.
-    }
-  };
-  // Before the start: a signal may come as soon as the command runs.
-  process.on("SIGINT", ignore);
-  for (const name of names) process.on(name, pass);
-  try {
-    const options = {
-      stdio: "inherit",
-      env: { ...process.env, ...env },
-    } as const;
-    const [file = "", ...words] = hangupKept([command, ...args]);
-    child = node("node:child_process").spawn(file, words, options);
-    return await childEnd(child);
-  } catch (error) {
-    return notRun(command, error);
-  } finally {
-    process.off("SIGINT", ignore);
-    for (const name of names) process.off(name, pass);
-  }
-}
-
-/** The exit code of a command that a shell could not run either. */
-function notRun(command: string, error: unknown): number {
-  const why = printable(`Cannot run "${command}": ${messageOf(error)}`);
-  tell(`${paint("31;1", "error:")} ${why}`);
-  return codeOf(error) === "ENOENT" ? 127 : 126;
-}
-
-/** The signals besides Ctrl-C that ask for an end. */
-function passedSignals(): NodeJS.Signals[] {
-  if (RUNTIME.process.platform === "win32") return [];
-  if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
-  // Node has undone what nohup did, and Deno does with its first listener.
-  const isKept = RUNTIME.process.listeners("SIGHUP").includes(ignore);
-  if (!isKept) RUNTIME.process.on("SIGHUP", ignore);
-  return ["SIGTERM"];
-}
-
-/** A command as nohup starts it: it does not inherit a listener of ours. */
-function hangupKept(command: string[]): string[] {
-  if (!isHangupIgnored()) return command;
-  return ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...command];
-}
-
-/** Known before our first listener, which changes it. */
-let hangupIgnored: boolean | undefined;
+// --- relay
 
 /**
- * Whether SIGHUP was ignored when this process began, where Linux tells. Node
- * resets it at its start; what is left then is that the parent ignores it, or
- * that nohup has closed stdin: /dev/null, open for writing only.
+ * Moves a redirect on to the loopback port that its state names, or shows it
+ * for pasting where nothing listens. Chrome asks the person before a public
+ * page may look whether something does; going there needs no leave.
  */
-function isHangupIgnored(): boolean {
-  return hangupIgnored ??= RUNTIME.process.platform === "linux" && mayRead() &&
-      ["self", RUNTIME.process.ppid].some((process) =>
-        // SIGHUP is the lowest bit.
-        /^SigIgn:.*[13579bdf]$/m.test(procFile(`${process}/status`))
-      ) || (/^flags:.*1$/m.test(procFile("self/fdinfo/0")) &&
-      realFile("/proc/self/fd/0") === "/dev/null");
-}
-
-function procFile(path: string): string {
-  try {
-    return node("node:fs").readFileSync(`/proc/${path}`, "utf8");
-  } catch {
-    return ""; // no Linux, or it may not be read
-  }
-}
-
-type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
-
-/** The exit code of a command, as a shell would tell it. */
-function childEnd(child: ChildProcess): Promise<number> {
-  return new Promise<number>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (code, signal) => {
-      resolve(code ?? 128 + (signalNumber(signal) ?? 0));
-    });
+const RELAY_SCRIPT = `
+const byId = (id) => document.getElementById(id);
+const show = (id) => { byId(id).hidden = false };
+const query = new URLSearchParams(location.search);
+const named = /^[\\w-]{40,}\\.([1-9]\\d{3,4})$/.exec(query.get("state"));
+const ours = named && named[1] >= 1024 && named[1] <= 65535;
+const local = ours && "http://localhost:" + named[1] + "/";
+const target = ours ? local + location.search : location.href;
+const listens = async () => {
+  const leave = await navigator.permissions
+    ?.query({ name: "local-network-access" }).catch(() => undefined);
+  const wouldAsk = leave && leave.state !== "granted";
+  if (location.protocol === "https:" && wouldAsk) return true;
+  const look = { mode: "no-cors", signal: AbortSignal.timeout(3000) };
+  return fetch(local, look).then(() => true, () => false);
+};
+byId("url").value = byId("link").href = target;
+byId("copy").onclick = () => {
+  byId("url").select();
+  if (document.execCommand("copy")) byId("copy").textContent = "Copied";
+};
+byId("here").hidden = !ours;
+if (ours) {
+  listens().then((yes) => {
+    if (yes) location.replace(target);
+    setTimeout(show, yes ? 3000 : 0, "paste");
   });
+} else show(query.has("code") || query.has("error") ? "paste" : "other");
+`;
+
+const RELAY_STYLE = `
+textarea{field-sizing:content;word-break:break-all}
+button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
+  background:var(--calm);color:var(--card);font:inherit;font-weight:600;
+  cursor:pointer}
+`;
+
+/** The static page of `relay`: self-contained, for any web host. Pure. */
+function renderRelay(): string {
+  const style = PAGE_STYLE + RELAY_STYLE;
+  const policy = `default-src 'none'; style-src '${sourceHash(style)}'; ` +
+    `script-src '${sourceHash(RELAY_SCRIPT)}'; ` +
+    "connect-src http://localhost:*; base-uri 'none'; form-action 'none'";
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="robots" content="noindex">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>Back to the terminal</title>
+<style>${style}</style>
+</head>
+<body>
+<main class="relay">
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M5 7l5 5-5 5m8 0h6"/></svg>
+<h1>Back to the terminal</h1>
+<p>TikTok Shop's answer goes on to the program that waits for it.</p>
+<div id="paste" hidden>
+<p class="next">It could not be handed over. Copy this address, and paste it
+into the terminal where the login waits:</p>
+<p><textarea id="url" rows="6" readonly aria-label="Address"></textarea></p>
+<button id="copy">Copy the address</button>
+<p id="here" class="next">If the login waits on this computer, you can also
+<a id="link">open the address here</a>.</p>
+</div>
+<p id="other" class="next" hidden>No answer came with this page. Start the login
+in the terminal, and open the link that it shows.</p>
+<noscript><p class="next">Copy the whole address out of the address bar, and
+paste it into the terminal where the login waits.</p></noscript>
+<footer>${PROGRAM}</footer>
+</main>
+<script>${RELAY_SCRIPT}</script>
+</body>
+</html>`;
 }
 
-function signalNumber(name: string | null): number | undefined {
-  const { signals } = node("node:os").constants;
-  return name ? signals[name as NodeJS.Signals] : undefined;
+// deno-lint-ignore require-await -- a command is asynchronous
+async function relayCommand(cli: Cli): Promise<void> {
+  cli.write(renderRelay());
 }
 
-async function logoutCommand(cli: Cli): Promise<void> {
-  const { store, profile } = tokenPlace(cli);
-  const removed = await forget(store, profile);
-  const shown = printable(profile);
-  cli.say(
-    removed
-      ? `Removed profile ${shown}; the app stays authorized at TikTok`
-      : `There is no profile ${shown}: nothing to remove`,
-  );
-}
+// === Pages
 
-async function forget(store: TokenStore, profile: string): Promise<boolean> {
-  // Before the lock, which would make the folder.
-  if (!await store.load(profile)) return false;
-  // Not in the middle of a refresh, which would bring the profile back.
-  const lock = await lockProfile(store, profile, { onWarning: warn });
-  try {
-    return await store.remove(profile);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
-}
+/** The pages a browser may be shown, in the order of their texts. */
+const PAGES = [
+  "success",
+  "denied",
+  "failed",
+  "received", // the exchange still runs
+  "waiting", // a visit without an answer of TikTok's
+  "held", // a redirect without state, which a person must judge
+  "other", // a redirect of another login, or used before
+] as const;
 
-/** What `status` knows of a profile; no secret is in it. */
-interface ProfileStatus {
-  profile: string;
-  seller_name?: string | null;
-  open_id?: string;
-  app_key?: string;
+type Page = typeof PAGES[number];
+
+/** What a page tells beyond its text; all of it is escaped. */
+interface PageFacts {
+  seller?: string | null;
   region?: string;
-  user_type?: string | number;
-  scopes?: string[];
-  shops?: { id: string; name: string; region: string }[];
-  /** Unix seconds, and seconds from now by the token host's clock. */
-  access_token_expire_in?: number;
-  access_token_left?: number;
-  refresh_token_expire_in?: number;
-  refresh_token_left?: number;
-  error?: string;
+  reason?: string;
+  hint?: string;
 }
 
-async function statusCommand(cli: Cli): Promise<void> {
-  const least = seconds(cli.get("min-valid") ?? 0, 0);
-  const { store, profile } = tokenPlace(cli);
-  const one = cli.get("file") ?? cli.get("profile");
-  if (one) await loadTokens(store, profile); // what is asked for must be there
-  const profiles = one ? [profile] : await store.list();
-  const found = new Map<string, ProfileStatus>();
-  await inParallel(profiles, 32, async (name) => {
-    found.set(name, await profileStatus(store, name));
-  });
-  const list = profiles.map((name) => found.get(name)!);
-  if (cli.has("json")) cli.print(list);
-  else if (list.length) cli.write(statusTable(list));
-  else tell(`There are no profiles yet, ${hintFor(LOGIN_AGAIN)}`);
-  for (const each of list) warnOfEnd(each);
-  const lacking = list.some((each) =>
-    each.error !== undefined || (each.access_token_left ?? 0) < least
-  );
-  const empty = list.length === 0;
-  if (cli.has("min-valid") && (lacking || empty)) cli.exitCode = 5;
+/** Who a page is for: what TikTok says of the person, and what the browser. */
+interface Reader {
+  locale: string | null;
+  headers: Headers;
 }
 
-async function profileStatus(
-  store: TokenStore,
-  profile: string,
-): Promise<ProfileStatus> {
+/** TikTok's `locale`, else what the browser likes best, else English. */
+function pageLanguage({ locale, headers }: Reader): Language {
+  const accepted = (headers.get("accept-language") ?? "").slice(0, 1000)
+    .split(",").map((item) => {
+      const [tag = "", quality] = item.split(/\s*;\s*q=/i);
+      return { tag: tag.trim(), quality: Number(quality ?? 1) };
+    })
+    .filter(({ quality }) => quality > 0)
+    .sort((a, b) => b.quality - a.quality);
+  for (const tag of [locale ?? "", ...accepted.map(({ tag }) => tag)]) {
+    const language = languageOf(tag);
+    if (language) return language;
+  }
+  return "en";
+}
+
+/** `pt_BR` is pt, `in` is id; Chinese goes by the script of its region. */
+function languageOf(tag: string): Language | undefined {
   try {
-    const { data, meta } = await loadTokens(store, profile);
-    const now = hostTime(meta, Date.now);
-    const left = (end: unknown) => {
-      const seconds = integerOf(end);
-      return seconds === undefined ? undefined : Math.floor(seconds - now);
-    };
-    return {
-      profile,
-      seller_name: data.seller_name,
-      open_id: data.open_id,
-      app_key: meta.app_key,
-      region: data.seller_base_region ?? meta.region,
-      user_type: USER_TYPES[integerOf(data.user_type) ?? -1] ?? data.user_type,
-      scopes: data.granted_scopes,
-      shops: plainShops(meta.shops),
-      access_token_expire_in: integerOf(data.access_token_expire_in),
-      access_token_left: left(data.access_token_expire_in),
-      refresh_token_expire_in: integerOf(data.refresh_token_expire_in),
-      refresh_token_left: left(data.refresh_token_expire_in),
-    };
-  } catch (error) {
-    return { profile, error: messageOf(error) };
+    const locale = new Intl.Locale(tag.replaceAll("_", "-")).maximize();
+    const { language, script } = locale;
+    const name = language === "zh" ? `zh-${script}` : language;
+    return Object.hasOwn(TEXTS, name) ? name as Language : undefined;
+  } catch {
+    return undefined; // no language tag
   }
 }
 
-/** Shops without their ciphers. */
-function plainShops(shops: unknown): ProfileStatus["shops"] {
-  if (!Array.isArray(shops)) return undefined;
-  return shops.filter(isRecord).map(({ id, name, region }) => ({
-    id: textOf(id),
-    name: textOf(name),
-    region: textOf(region),
-  }));
-}
-
-const USER_TYPES: Record<number, string> = {
-  0: "seller",
-  1: "creator",
-  3: "partner",
+/** Signs of 24 by 24, so that no page is told by its colour alone. */
+const ICONS: Record<Page, string> = {
+  success: "M4.5 12.5l5 5 10-11",
+  denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
+  failed: "M12 3.5v10.5m0 6v.01",
+  received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
+  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
+  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
+  other: "M9 9h11v11H9zM4 15V4h11",
 };
 
-function statusTable(list: readonly ProfileStatus[]): string {
-  const rows = list.map((each) =>
-    [
-      each.profile,
-      each.error ? "unreadable" : textOf(each.seller_name) || each.open_id,
-      each.region,
-      each.user_type,
-      each.scopes?.length,
-      timeLeft(each.access_token_left),
-      timeLeft(each.refresh_token_left),
-    ].map(textOf)
-  );
-  const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
-  return table([...head, "ACCESS", "REFRESH"], rows);
+/** A page: self-contained, escaped, readable without script. Pure. */
+function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
+  const { title, text, next, ...labels } = textsOf(page, lang);
+  const seller = factMarkup(facts.seller);
+  const rows = [[labels.shop, seller], [labels.region, regionMarkup(facts)]]
+    .filter(([, markup]) => markup)
+    .map(([label, markup]) => `<dt>${label}</dt><dd><bdi>${markup}</bdi></dd>`);
+  const reason = [facts.reason, facts.hint].filter(Boolean)
+    .map((line) => `<p>${escapeHtml(capitalized(line!))}</p>`);
+  return `<!doctype html>
+<html lang="${lang}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>${title}</title>
+<style>${PAGE_STYLE}</style>
+</head>
+<body>
+<main class="${page}">
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[page]}"/></svg>
+<h1>${title}</h1>
+<p>${text.replace("TikTok Shop", "TikTok&nbsp;Shop")}</p>
+${rows.length ? `<dl>${rows.join("")}</dl>` : ""}
+${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
+<p class="next">${next}</p>
+<footer translate="no">${PROGRAM}</footer>
+</main>
+<script>${PAGE_SCRIPT}</script>
+</body>
+</html>
+`;
 }
 
-/** A span of time in its two largest units. */
-function timeLeft(span: number | undefined): string {
-  if (span === undefined) return "unknown";
-  if (span <= 0) return "expired";
-  const units: [string, number][] = [
-    ["y", 365 * 86400],
-    ["d", 86400],
-    ["h", 3600],
-    ["m", 60],
-    ["s", 1],
-  ];
-  const at = units.findIndex(([, size]) => span >= size);
-  const parts = units.slice(at, at + 2).map(([name, size], i) => {
-    const above = i === 0 ? Infinity : units[at]![1];
-    return [Math.floor((span % above) / size), name] as const;
-  });
-  return parts.filter(([count]) => count >= 1)
-    .map(([count, name]) => `${count}${name}`).join(" ") || "1s";
+function factMarkup(value: unknown): string {
+  return typeof value === "string" ? escapeHtml(value, 120) : "";
 }
 
-/** Tells what a person has to do something about. */
-function warnOfEnd(status: ProfileStatus): void {
-  const { error, refresh_token_left: left } = status;
-  const profile = printable(status.profile);
-  if (error) return warn(error);
-  if (left === undefined || left > 30 * 86400) return;
-  const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
-  const hint = hintFor(LOGIN_AGAIN, { profile });
-  warn(`the seller's grant of profile ${profile} ${when}, ${hint}`);
+/** `GB`, left to the page's script to be named in its language. */
+function regionMarkup({ region }: PageFacts): string {
+  const shown = factMarkup(region);
+  const isCode = /^[A-Z]{2}$/.test(shown);
+  return isCode ? `<data value="${shown}">${shown}</data>` : shown;
 }
 
-/** Columns of text, foreign text made safe. */
-function table(head: string[], rows: string[][]): string {
-  const lines = [head, ...rows].map((row) => row.map(printable));
-  const widths = head.map((_, i) =>
-    Math.max(...lines.map((row) => width(row[i] ?? "")))
-  );
-  return lines.map((row) =>
-    row.map((text, i) => text + " ".repeat(widths[i]! - width(text)))
-      .join("  ").trimEnd()
-  ).join("\n");
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
+
+/** Foreign text made inert, and cut before it would fill the page. */
+function escapeHtml(text: string, limit = 400): string {
+  const entities: Record<string, string> = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    '"': "&quot;",
+    "'": "&#39;",
+  };
+  const shown = Array.from(text.slice(0, 2 * limit + 2));
+  if (shown.length > limit) shown.splice(limit, Infinity, "…");
+  // Joiners belong to names: of Persian words, Indic letters and emoji.
+  return shown.map((c) => /[\u200c\u200d]/.test(c) ? c : printable(c)).join("")
+    .replace(/[&<>"']/g, (c) => entities[c]!);
+}
+
+function sourceHash(source: string): string {
+  const hash = node("node:crypto").createHash("sha256").update(source);
+  return `sha256-${hash.digest("base64")}`;
+}
+
+// === Texts
 
 /**
- * Characters of two columns: East Asian wide ones and emoji, but not signs
- * such as ® that are emoji only when a variation selector follows.
+ * The languages of TikTok Shop's markets. The labels of the facts come first,
+ * then of each page its title, what is the case, and what to do next.
  */
-const WIDE = "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
-  "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
-  "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))";
+const TEXTS = {
+  en: `
+    Shop | Region
+    Access granted
+      The app can now work with this TikTok Shop account.
+      You can close this tab and go back to the terminal.
+    Access denied
+      The app was not given access. Nothing in the account has changed.
+      If that was a mistake, start the login again in the terminal.
+    The login failed
+      TikTok Shop answered, but the login could not be completed.
+      The terminal says what to do next.
+    Almost done
+      Your approval has arrived. The last step is taking a little longer.
+      Look at the terminal to see how it ends.
+    Waiting for TikTok Shop
+      This is the right page, but TikTok Shop has not answered yet.
+      Open the link that the terminal shows and approve the app there.
+    One question first
+      The answer came without the proof that it belongs to this login.
+      Nothing more happens until you decide in the terminal.
+    This tab belongs to another attempt
+      Its answer is for another login, or has been used already.
+      Close this tab. If needed, use the link that the terminal showed last.`,
+  id: `
+    Toko | Wilayah
+    Akses diberikan
+      Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
+      Anda dapat menutup tab ini dan kembali ke terminal.
+    Akses ditolak
+      Aplikasi tidak diberi akses. Tidak ada yang berubah pada akun.
+      Jika ini tidak disengaja, mulai lagi proses login di terminal.
+    Login gagal
+      TikTok Shop telah menjawab, tetapi login tidak dapat diselesaikan.
+      Langkah selanjutnya ditampilkan di terminal.
+    Hampir selesai
+      Persetujuan Anda telah diterima. Langkah terakhir perlu sedikit waktu.
+      Lihat hasilnya di terminal.
+    Menunggu TikTok Shop
+      Ini halaman yang tepat, tetapi TikTok Shop belum menjawab.
+      Buka tautan yang ditampilkan di terminal, lalu setujui aplikasi di sana.
+    Satu pertanyaan dulu
+      Jawaban datang tanpa bukti bahwa jawaban itu untuk login ini.
+      Proses baru dilanjutkan setelah Anda memutuskannya di terminal.
+    Tab ini berasal dari percobaan lain
+      Jawabannya untuk login lain atau sudah pernah digunakan.
+      Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
+  vi: `
+    Cửa hàng | Khu vực
+    Đã cấp quyền truy cập
+      Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
+      Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
+    Đã từ chối quyền truy cập
+      Ứng dụng không được cấp quyền. Tài khoản không có gì thay đổi.
+      Nếu đây là nhầm lẫn, hãy đăng nhập lại từ cửa sổ dòng lệnh.
+    Đăng nhập không thành công
+      TikTok Shop đã phản hồi, nhưng không thể hoàn tất đăng nhập.
+      Cửa sổ dòng lệnh cho biết bước tiếp theo.
+    Sắp xong rồi
+      Đã nhận được phê duyệt của bạn. Bước cuối cần thêm chút thời gian.
+      Hãy xem kết quả trong cửa sổ dòng lệnh.
+    Đang chờ TikTok Shop
+      Đây đúng là trang cần mở, nhưng TikTok Shop chưa phản hồi.
+      Hãy mở liên kết trong cửa sổ dòng lệnh và phê duyệt ứng dụng tại đó.
+    Còn một câu hỏi
+      Phản hồi không kèm bằng chứng rằng nó thuộc về lần đăng nhập này.
+      Quá trình chỉ tiếp tục khi bạn quyết định trong cửa sổ dòng lệnh.
+    Thẻ này thuộc về một lần thử khác
+      Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
+      Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
+  th: `
+    ร้านค้า | ภูมิภาค
+    อนุญาตให้เข้าถึงแล้ว
+      ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
+      คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
+    ปฏิเสธการเข้าถึงแล้ว
+      แอปไม่ได้รับสิทธิ์เข้าถึง และบัญชีไม่มีการเปลี่ยนแปลงใดๆ
+      หากเป็นความผิดพลาด โปรดเริ่มเข้าสู่ระบบใหม่จาก Terminal
+    เข้าสู่ระบบไม่สำเร็จ
+      TikTok Shop ตอบกลับแล้ว แต่เข้าสู่ระบบได้ไม่เสร็จสมบูรณ์
+      โปรดดูขั้นตอนถัดไปใน Terminal
+    ใกล้เสร็จแล้ว
+      ได้รับการอนุมัติของคุณแล้ว ขั้นตอนสุดท้ายต้องใช้เวลาอีกสักครู่
+      โปรดดูผลลัพธ์ใน Terminal
+    กำลังรอ TikTok Shop
+      หน้านี้ถูกต้องแล้ว แต่ TikTok Shop ยังไม่ได้ตอบกลับ
+      โปรดเปิดลิงก์ที่แสดงใน Terminal แล้วอนุมัติแอปที่นั่น
+    มีคำถามหนึ่งข้อก่อน
+      การตอบกลับไม่มีหลักฐานว่าเป็นของการเข้าสู่ระบบครั้งนี้
+      ระบบจะดำเนินการต่อเมื่อคุณตัดสินใจใน Terminal แล้ว
+    แท็บนี้มาจากการลองครั้งอื่น
+      การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
+      โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
+  ms: `
+    Kedai | Wilayah
+    Akses dibenarkan
+      Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
+      Anda boleh menutup tab ini dan kembali ke terminal.
+    Akses ditolak
+      Aplikasi tidak diberi akses. Tiada apa-apa yang berubah pada akaun.
+      Jika ini tidak disengajakan, mulakan semula log masuk di terminal.
+    Log masuk gagal
+      TikTok Shop telah menjawab, tetapi log masuk tidak dapat diselesaikan.
+      Langkah seterusnya dipaparkan di terminal.
+    Hampir selesai
+      Kelulusan anda telah diterima. Langkah terakhir perlu sedikit masa lagi.
+      Lihat hasilnya di terminal.
+    Menunggu TikTok Shop
+      Ini halaman yang betul, tetapi TikTok Shop belum menjawab.
+      Buka pautan yang dipaparkan di terminal dan luluskan aplikasi di sana.
+    Satu soalan dahulu
+      Jawapan tiba tanpa bukti bahawa jawapan itu untuk log masuk ini.
+      Proses hanya diteruskan setelah anda membuat keputusan di terminal.
+    Tab ini datang daripada percubaan lain
+      Jawapannya untuk log masuk lain atau telah pun digunakan.
+      Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
+  "zh-Hans": `
+    店铺 | 地区
+    授权成功
+      应用现在可以使用此 TikTok Shop 账号了。
+      您可以关闭此标签页，返回终端。
+    授权已拒绝
+      应用未获得访问权限，账号没有任何变化。
+      如果这是误操作，请在终端中重新登录。
+    登录失败
+      TikTok Shop 已响应，但登录未能完成。
+      请在终端中查看下一步操作。
+    即将完成
+      已收到您的授权，最后一步还需要一点时间。
+      请在终端中查看结果。
+    正在等待 TikTok Shop
+      这是正确的页面，但 TikTok Shop 尚未响应。
+      请打开终端中显示的链接，并在打开的页面上批准授权。
+    还有一个问题
+      收到的响应缺少证明，无法确认它属于本次登录。
+      请在终端中作出决定，在此之前不会继续。
+    此标签页属于另一次尝试
+      其中的响应属于另一次登录，或已被使用。
+      请关闭此标签页。如有需要，请使用终端中最新的链接。`,
+  "zh-Hant": `
+    商店 | 地區
+    授權成功
+      應用程式現在可以使用此 TikTok Shop 帳號了。
+      您可以關閉此分頁，返回終端機。
+    授權已拒絕
+      應用程式未取得存取權限，帳號沒有任何變更。
+      如果這是誤操作，請在終端機重新登入。
+    登入失敗
+      TikTok Shop 已回應，但登入未能完成。
+      請在終端機查看下一步。
+    即將完成
+      已收到您的授權，最後一步還需要一點時間。
+      請在終端機查看結果。
+    正在等待 TikTok Shop
+      這是正確的頁面，但 TikTok Shop 尚未回應。
+      請開啟終端機顯示的連結，並在開啟的頁面核准授權。
+    還有一個問題
+      收到的回應缺少證明，無法確認它屬於這次登入。
+      請在終端機做出決定，在此之前不會繼續。
+    此分頁屬於另一次嘗試
+      其中的回應屬於另一次登入，或已被使用。
+      請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
+  ja: `
+    ショップ | 地域
+    アクセスを許可しました
+      アプリがこの TikTok Shop アカウントを利用できるようになりました。
+      このタブは閉じてかまいません。ターミナルにお戻りください。
+    アクセスは拒否されました
+      アプリにアクセス権はなく、アカウントに変更はありません。
+      誤って拒否した場合は、ターミナルからログインをやり直してください。
+    ログインに失敗しました
+      TikTok Shop から応答がありましたが、ログインを完了できませんでした。
+      次の手順はターミナルで確認してください。
+    まもなく完了します
+      承認を受け取りました。最後の処理にもう少し時間がかかります。
+      結果はターミナルで確認してください。
+    TikTok Shop の応答を待っています
+      このページで間違いありませんが、TikTok Shop からまだ応答がありません。
+      ターミナルに表示されたリンクを開き、アプリを承認してください。
+    確認したいことがあります
+      応答に、このログインのものであることを示す情報がありません。
+      ターミナルで選択するまで、処理は先に進みません。
+    これは別のログインのタブです
+      応答が別のログインのものか、すでに使用されています。
+      このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
+  es: `
+    Tienda | Región
+    Acceso concedido
+      La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
+      Puedes cerrar esta pestaña y volver a la terminal.
+    Acceso rechazado
+      La aplicación no recibió acceso. Nada ha cambiado en la cuenta.
+      Si fue un error, vuelve a iniciar sesión desde la terminal.
+    No se pudo iniciar sesión
+      TikTok Shop respondió, pero no se pudo completar el inicio de sesión.
+      La terminal indica cuál es el siguiente paso.
+    Ya casi está
+      Tu aprobación ha llegado. El último paso está tardando un poco más.
+      Consulta el resultado en la terminal.
+    Esperando a TikTok Shop
+      Esta es la página correcta, pero TikTok Shop aún no ha respondido.
+      Abre el enlace que muestra la terminal y aprueba allí la aplicación.
+    Una pregunta antes de seguir
+      La respuesta llegó sin la prueba de que es de este inicio de sesión.
+      No ocurrirá nada más hasta que decidas en la terminal.
+    Esta pestaña es de otro intento
+      Su respuesta es de otro inicio de sesión o ya se ha utilizado.
+      Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
+  pt: `
+    Loja | Região
+    Acesso concedido
+      O aplicativo já pode trabalhar com esta conta do TikTok Shop.
+      Você pode fechar esta aba e voltar ao terminal.
+    Acesso negado
+      O aplicativo não recebeu acesso. Nada mudou na conta.
+      Se foi um engano, inicie o login novamente no terminal.
+    O login falhou
+      O TikTok Shop respondeu, mas não foi possível concluir o login.
+      O terminal mostra o que fazer em seguida.
+    Quase pronto
+      Sua aprovação chegou. A última etapa está demorando um pouco mais.
+      Veja o resultado no terminal.
+    Aguardando o TikTok Shop
+      Esta é a página certa, mas o TikTok Shop ainda não respondeu.
+      Abra o link exibido no terminal e aprove o aplicativo por lá.
+    Uma pergunta antes de continuar
+      A resposta chegou sem a prova de que pertence a este login.
+      Nada mais acontece até você decidir no terminal.
+    Esta aba é de outra tentativa
+      A resposta dela é de outro login ou já foi usada.
+      Feche esta aba. Se precisar, use o link mais recente do terminal.`,
+  de: `
+    Shop | Region
+    Zugriff gewährt
+      Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
+      Sie können diesen Tab schließen und zum Terminal zurückkehren.
+    Zugriff abgelehnt
+      Die App hat keinen Zugriff erhalten. Am Konto wurde nichts geändert.
+      Falls das ein Versehen war, starten Sie die Anmeldung im Terminal neu.
+    Anmeldung fehlgeschlagen
+      TikTok Shop hat geantwortet, doch die Anmeldung kam nicht zustande.
+      Das Terminal zeigt, wie es weitergeht.
+    Fast geschafft
+      Ihre Zustimmung ist angekommen. Der letzte Schritt dauert etwas länger.
+      Das Ergebnis sehen Sie im Terminal.
+    Warten auf TikTok Shop
+      Hier sind Sie richtig, doch TikTok Shop hat noch nicht geantwortet.
+      Öffnen Sie den Link aus dem Terminal und stimmen Sie dort der App zu.
+    Zuerst eine Frage
+      Der Antwort fehlt der Nachweis, dass sie zu dieser Anmeldung gehört.
+      Es geht erst weiter, wenn Sie im Terminal entschieden haben.
+    Dieser Tab gehört zu einem anderen Versuch
+      Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
+      Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
+  fr: `
+    Boutique | Région
+    Accès accordé
+      L’application peut maintenant utiliser ce compte TikTok Shop.
+      Vous pouvez fermer cet onglet et revenir au terminal.
+    Accès refusé
+      L’application n’a pas obtenu l’accès. Rien n’a changé sur le compte.
+      Si c’était une erreur, relancez la connexion dans le terminal.
+    La connexion a échoué
+      TikTok Shop a répondu, mais la connexion n’a pas pu aboutir.
+      Le terminal indique la marche à suivre.
+    C’est presque terminé
+      Votre accord est arrivé. La dernière étape prend un peu plus de temps.
+      Consultez le résultat dans le terminal.
+    En attente de TikTok Shop
+      Vous êtes au bon endroit, mais TikTok Shop n’a pas encore répondu.
+      Ouvrez le lien affiché dans le terminal et approuvez-y l’application.
+    Une question d’abord
+      La réponse est arrivée sans la preuve qu’elle vient de cette connexion.
+      Rien ne se passera avant votre décision dans le terminal.
+    Cet onglet vient d’une autre tentative
+      Sa réponse concerne une autre connexion ou a déjà été utilisée.
+      Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
+  it: `
+    Negozio | Regione
+    Accesso consentito
+      L’app ora può lavorare con questo account TikTok Shop.
+      Puoi chiudere questa scheda e tornare al terminale.
+    Accesso negato
+      L’app non ha ottenuto l’accesso. Nell’account non è cambiato nulla.
+      Se è stato un errore, ricomincia il login dal terminale.
+    Login non riuscito
+      TikTok Shop ha risposto, ma non è stato possibile completare il login.
+      Il terminale indica come proseguire.
+    Ci siamo quasi
+      La tua approvazione è arrivata. L’ultimo passaggio richiede ancora un po’.
+      Controlla il risultato nel terminale.
+    In attesa di TikTok Shop
+      Questa è la pagina giusta, ma TikTok Shop non ha ancora risposto.
+      Apri il link mostrato nel terminale e approva l’app da lì.
+    Prima una domanda
+      La risposta è arrivata senza la prova che appartenga a questo login.
+      Tutto resta fermo finché non decidi nel terminale.
+    Questa scheda è di un altro tentativo
+      La sua risposta riguarda un altro login o è già stata usata.
+      Chiudi questa scheda. Se serve, usa l’ultimo link del terminale.`,
+};
 
-/** Columns that a text takes on a terminal. */
-function width(text: string): number {
-  const wide = text.match(pattern(WIDE, "gu"))?.length ?? 0;
-  const marks = text.match(pattern("\\p{Mn}", "gu"))?.length ?? 0;
-  return [...text].length + wide - marks;
+type Language = keyof typeof TEXTS;
+
+/** The labels of the facts, and the three texts of a page. */
+function textsOf(page: Page, lang: Language) {
+  const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
+  const [shop, region] = labels.split(" | ");
+  const first = PAGES.indexOf(page) * 3;
+  const [title = "", text = "", next = ""] = texts.slice(first);
+  return { shop, region, title, text, next };
 }
+
+const PAGE_STYLE = `
+:root{color-scheme:light;--ink:#1b1b22;--dim:#5a5966;--paper:#f4f4f7;
+  --card:#fff;--line:#e2e2e9;--good:#08734c;--bad:#b3261e;--care:#875200;
+  --calm:#4549ad;--track:-.018em;--leading:1.6;--local:"Noto Sans"}
+@media screen and (prefers-color-scheme:dark){
+:root{color-scheme:dark;--ink:#f0f0f5;--dim:#aeadbb;--paper:#131317;
+  --card:#1c1c22;--line:#33333d;--good:#57d3a2;--bad:#ff8f85;--care:#f3bd63;
+  --calm:#aeb2ff}
+}
+:root:lang(th),:root:lang(zh),:root:lang(ja){--track:0;--leading:1.75}
+:root:lang(th){font-size:106%;
+  --local:"Leelawadee UI",Thonburi,"Noto Sans Thai"}
+:root:lang(zh){word-break:keep-all}
+:root:lang(zh-Hans){
+  --local:"PingFang SC","Microsoft YaHei UI","Noto Sans CJK SC"}
+:root:lang(zh-Hant){
+  --local:"PingFang TC","Microsoft JhengHei UI","Noto Sans CJK TC"}
+:root:lang(ja){line-break:strict;word-break:auto-phrase;
+  --local:"Hiragino Sans","Yu Gothic UI","Noto Sans CJK JP"}
+*{box-sizing:border-box;margin:0}
+[hidden]{display:none}
+body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
+  padding:1.5rem;background:var(--paper);color:var(--ink);
+  font:1.0625rem/var(--leading) system-ui,-apple-system,"Segoe UI",Roboto,
+  var(--local),sans-serif;overflow-wrap:anywhere}
+main{--tone:var(--calm);width:100%;max-width:31rem;padding:2.75rem;
+  background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
+  box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
+.success{--tone:var(--good)}
+.failed{--tone:var(--bad)}
+.held{--tone:var(--care)}
+.denied,.other{--tone:var(--dim)}
+svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
+  margin-bottom:1.5rem;border:1px solid transparent;border-radius:50%;
+  color:var(--tone);background:color-mix(in srgb,var(--tone) 13%,transparent);
+  fill:none;stroke:currentColor;stroke-width:2.25;stroke-linecap:round;
+  stroke-linejoin:round}
+h1{margin-bottom:.6rem;font-size:1.65rem;line-height:1.3;font-weight:650;
+  letter-spacing:var(--track);text-wrap:balance}
+p{color:var(--dim);text-wrap:balance}
+p+p{margin-top:.75rem}
+main>div,.next{margin-top:1.25rem}
+.next,.reason p:first-child{color:var(--ink)}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.4rem 1.5rem;
+  margin-top:1.5rem;padding:1.1rem 0;border:solid var(--line);
+  border-width:1px 0}
+dt{color:var(--dim)}
+dd{font-weight:600}
+.reason{padding:1rem min(1.2rem,5vw);border:1px solid var(--line);
+  border-radius:.75rem;background:var(--paper);font-size:.9375rem;
+  line-height:1.6}
+.reason p{text-wrap:wrap}
+a{color:var(--calm)}
+:focus-visible{outline:3px solid;outline-offset:3px}
+textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
+  border-radius:.6rem;background:var(--paper);color:inherit;resize:vertical;
+  font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+footer{margin-top:2.25rem;color:var(--dim);font-size:.8125rem}
+@media(max-width:30rem){
+body{padding:0;background:var(--card)}
+main{padding:1.75rem min(1.5rem,8vw);border:0;box-shadow:none}
+}
+@media print{
+body{place-items:start;min-height:0;padding:0;background:none}
+main{border:0;padding:0;box-shadow:none}
+}
+@media(forced-colors:active){
+svg{color:CanvasText;background:none;border-color:CanvasText}
+}
+`;
+
+/**
+ * Takes the code out of the address bar and the history, and names the region:
+ * here that would cost every login 15 ms, and the browser knows it as well.
+ */
+const PAGE_SCRIPT = `
+history.replaceState(null,'',location.origin+location.pathname);
+for(const region of document.querySelectorAll('data')){
+  const names=new Intl.DisplayNames(document.documentElement.lang,
+    {type:'region',fallback:'none'});
+  const name=names.of(region.value);
+  if(name)region.textContent=name+' ('+region.value+')'
+}
+`;
 
 // === Guard
 
