@@ -5,7 +5,7 @@
  *
  * ```sh
  * deno task coverage
- * deno task coverage tests/tokens_test.ts
+ * deno task coverage tests/tokens/tokens_test.ts
  * ```
  *
  * @module

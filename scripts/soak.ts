@@ -38,11 +38,11 @@ export interface Soak {
 
 /** The soaks in their order. */
 export const SOAKS: readonly Soak[] = [
-  { name: "callers", file: "hostile_callers_test.ts", count: 100_000 },
-  { name: "hosts", file: "hostile_hosts_test.ts", count: 20_000 },
-  { name: "disks", file: "hostile_disks_test.ts", count: 1000 },
+  { name: "callers", file: "fuzz_callers_test.ts", count: 100_000 },
+  { name: "hosts", file: "fuzz_hosts_test.ts", count: 20_000 },
+  { name: "disks", file: "fuzz_disks_test.ts", count: 1000 },
   { name: "kills", file: "never_lose_test.ts", count: 1000 },
-  { name: "pages", file: "hostile_pages_test.ts", count: 200 },
+  { name: "pages", file: "fuzz_pages_test.ts", count: 200 },
 ];
 
 /** What the command line asks for. */
@@ -117,9 +117,9 @@ function runSoak(
     const [command = "", ...args] = await commandOf(runtime, file);
     const { ok, output } = await run(command, args, {
       env: {
-        HOSTILE_SEED: String(seed),
-        HOSTILE_COUNT: String(count),
-        HOSTILE_NOTES: notes,
+        FUZZ_SEED: String(seed),
+        FUZZ_COUNT: String(count),
+        FUZZ_NOTES: notes,
       },
     });
     const seconds = `${((performance.now() - began) / 1000).toFixed(0)} s`;

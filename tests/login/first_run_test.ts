@@ -1,0 +1,414 @@
+/**
+ * The first runs at a terminal, before anything is configured: what a person
+ * is told and asked, what is kept for next time, and how it is used then. The
+ * keys of a single question are in prompt_test.ts.
+ */
+import assert from "node:assert/strict";
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import {
+  type CliFixture,
+  NOTHING_SET,
+  withCli,
+} from "../support/cli_fixture.ts";
+import {
+  NO_TERMINAL,
+  type Terminal,
+  withTerminal,
+} from "../support/terminal.ts";
+
+const AT_TERMINAL = { concurrency: 2, skip: NO_TERMINAL };
+
+/** The environment of a person who has set no app. */
+function nothingSet(cli: CliFixture): Record<string, string | undefined> {
+  const hosts = Object.entries(cli.sandbox.env)
+    .filter(([name]) => /ENDPOINT/.test(name));
+  return { ...NOTHING_SET, ...Object.fromEntries(hosts) };
+}
+
+function loginLine(cli: CliFixture, args = ""): string {
+  return `tiktok-shop-oauth2 login --no-browser --port ${cli.port} ${args}`;
+}
+
+/** A person who sits down at a desk with nothing set. */
+function atFirst(
+  run: (cli: CliFixture, terminal: Terminal) => Promise<unknown>,
+  env: (cli: CliFixture) => Record<string, string | undefined> = () => ({}),
+): Promise<void> {
+  return withCli((cli) =>
+    withTerminal(
+      cli,
+      { ...nothingSet(cli), ...env(cli) },
+      (terminal) => run(cli, terminal),
+    )
+  );
+}
+
+/** Answers one question after the other. */
+async function answer(
+  terminal: Terminal,
+  ...answers: [question: RegExp, text: string][]
+): Promise<void> {
+  for (const [question, text] of answers) {
+    await terminal.until(question);
+    terminal.enter(text);
+  }
+}
+
+/** The link on the screen, which takes more than one line. */
+async function linkOn(terminal: Terminal): Promise<URL> {
+  const screen = await terminal.until(/Waiting for the redirect to/);
+  const [, link] = /^(http\S+authorize\S*(?:\n\S+)*)\n\n/m.exec(screen)!;
+  return new URL(link!.replaceAll("\n", ""));
+}
+
+const CONFIG = "config.json";
+
+describe("login at its first run", AT_TERMINAL, () => {
+  it("shows a folder named by the environment without its escapes", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n]$/, ""],
+      );
+      await fetch(await cli.decide((await linkOn(terminal)).href));
+      assert.equal((await terminal.finish()).code, 0);
+      assert.ok(!terminal.raw.includes("\x1b]52"));
+    }, (cli) => ({ TIKTOK_SHOP_HOME: `${cli.folder}/\x1b]52;c;QQ==\x07x` })));
+
+  it("tells what each thing is, asks for it and keeps it, not the secret", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/The app key has about 12 letters .*\nApp key:$/, appKey],
+        [/The service id ends the .*\nService id:$/, serviceId],
+        [/The app secret .* not shown and not kept\.\nApp secret:$/, appSecret],
+        [
+          /Keep all but the secret in \/[^]*config\.json\nfor next time\? \[Y\/n]$/,
+          "",
+        ],
+      );
+      await fetch(await cli.decide((await linkOn(terminal)).href));
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 0);
+      assert.match(screen, /Authorized by Harbour & Finch/);
+      assert.ok(!terminal.raw.includes(appSecret));
+      assert.ok(!screen.split("\n").some((line) => line.length > 80));
+      const path = join(cli.store, CONFIG);
+      const text = await readFile(path, "utf8");
+      const kept = { app_key: appKey, service_id: serviceId };
+      assert.deepEqual(JSON.parse(text), kept);
+      assert.equal((await stat(path)).mode & 0o777, 0o600);
+      assert.equal((await stat(cli.store)).mode & 0o777, 0o700);
+      assert.deepEqual(await readdir(cli.store), [CONFIG, "default.json"]);
+    }));
+
+  it("keeps the market and the kind of user too, if they were given", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret } = cli.sandbox;
+      await terminal.run(loginLine(cli, "--region us --user-type creator"));
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n\]$/, "y"],
+      );
+      await linkOn(terminal);
+      assert.doesNotMatch(terminal.screen, /Service id/);
+      terminal.press("C-c");
+      assert.equal((await terminal.finish()).code, 130);
+      const text = await readFile(join(cli.store, CONFIG), "utf8");
+      const kept = { app_key: appKey, region: "us", user_type: "creator" };
+      assert.deepEqual(JSON.parse(text), kept);
+    }));
+
+  const wrong = [
+    "--timeout soon",
+    "--path x",
+    "--host a.example",
+    "--region eu",
+  ]
+    .concat("--tls-cert a.pem", "--redirect-url x", "--token-endpoint x");
+  it("refuses a wrong flag before it asks for anything", () =>
+    atFirst(async (_, terminal) => {
+      for (const flags of ["--port abc", ...wrong]) {
+        await terminal.run(`tiktok-shop-oauth2 login --no-browser ${flags}`);
+        const { code, screen } = await terminal.finish();
+        assert.equal(code, 2, flags);
+        assert.match(screen, /^error: [^]*\n/m);
+        assert.doesNotMatch(screen, /App key/);
+      }
+    }));
+
+  it("asks for the secret once, however many profiles are refreshed", () =>
+    atFirst(async (cli, terminal) => {
+      for (const name of ["a", "b", "c"]) {
+        await cli.login(["--profile", name], { env: cli.sandbox.env });
+      }
+      await terminal.run("tiktok-shop-oauth2 refresh --all");
+      await answer(
+        terminal,
+        [/App secret:$/, cli.sandbox.appSecret],
+      );
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 0);
+      assert.equal(screen.match(/"ok":true/g)?.length, 3);
+      assert.equal(screen.match(/App secret/g)?.length, 1);
+    }));
+
+  it("keeps nothing after n", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n\]$/, "n"],
+      );
+      await linkOn(terminal);
+      terminal.press("C-c");
+      assert.equal((await terminal.finish()).code, 130);
+      assert.deepEqual(await readdir(cli.store).catch(() => []), []);
+    }));
+
+  it("asks again for whatever has the wrong shape, and says why", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/App key:$/, ""],
+        [/app key is missing: .*\n?.*\nApp key:$/, serviceId],
+        [/looks like a service id: [^]*\nApp key:$/, appKey],
+        [/Service id:$/, appKey],
+        [/is not a number: [^]*\nService id:$/, serviceId],
+        [/App secret:$/, "two words"],
+        [/app secret has white space [^]*\nApp secret:$/, ""],
+        [/\n(.*\n){4,}App secret:$/, appSecret],
+        [/\[Y\/n\]$/, "n"],
+      );
+      await linkOn(terminal);
+      assert.ok(!terminal.raw.includes("two words"));
+    }));
+
+  it("takes the whole authorization link, and the market from it", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret } = cli.sandbox;
+      const link = "https://services.us.tiktokshop.com/open/authorize?" +
+        "service_id=7412345678901234567";
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/App key:$/, `"${appKey}"`],
+        [/app key has quotes around it: leave [^]*\nApp key:$/, appKey],
+        [/Service id:$/, link],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n\]$/, "y"],
+      );
+      const { host, searchParams } = await linkOn(terminal);
+      assert.equal(host, "services.us.tiktokshop.com");
+      assert.equal(searchParams.get("service_id"), "7412345678901234567");
+      terminal.press("C-c");
+      await terminal.finish();
+      const { region, service_id } = JSON.parse(
+        await readFile(join(cli.store, CONFIG), "utf8"),
+      );
+      assert.deepEqual([region, service_id], ["us", "7412345678901234567"]);
+    }, () => ({ TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined })));
+
+  it("needs no home for tokens that go to --file, and keeps no settings", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(`${loginLine(cli)} --file tokens.json`);
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+      );
+      await fetch(await cli.decide((await linkOn(terminal)).href));
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 0, screen);
+      assert.doesNotMatch(screen, /Keep all but/);
+      const text = await readFile(cli.path("tokens.json"), "utf8");
+      assert.match(text, /"access_token"/);
+    }, () => ({ HOME: undefined, TIKTOK_SHOP_HOME: undefined })));
+
+  const questions: [name: string, answers: [RegExp, string][], last: RegExp][] =
+    [
+      ["the app key", [], /App key:$/],
+      ["the service id", [[/App key:$/, "6f3k9d2m1x8q"]], /Service id:$/],
+      [
+        "the app secret",
+        [[/App key:$/, "6f3k9d2m1x8q"], [/Service id:$/, "12"]],
+        /App secret:$/,
+      ],
+      [
+        "what to keep",
+        [
+          [/App key:$/, "6f3k9d2m1x8q"],
+          [/Service id:$/, "12"],
+          [/App secret:$/, "0123456789abcdef"],
+        ],
+        /\[Y\/n\]$/,
+      ],
+    ];
+  for (const [name, answers, last] of questions) {
+    it(`ends at Ctrl-C when it asks for ${name}, and keeps nothing`, () =>
+      atFirst(async (cli, terminal) => {
+        await terminal.run(loginLine(cli));
+        await answer(terminal, ...answers);
+        await terminal.until(last);
+        terminal.press("C-c");
+        const { code, screen } = await terminal.finish();
+        assert.equal(code, 130, screen);
+        assert.match(
+          screen,
+          /\nerror: The command was cancelled: interrupted\n/,
+        );
+        assert.deepEqual(await readdir(cli.store).catch(() => []), []);
+      }));
+  }
+
+  it("goes on if the answers cannot be kept", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await mkdir(cli.store, { mode: 0o700 });
+      await mkdir(join(cli.store, CONFIG)); // a folder in its place
+      await terminal.run(loginLine(cli));
+      await answer(
+        terminal,
+        [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
+        [/App secret:$/, appSecret],
+        [/\[Y\/n\]$/, ""],
+      );
+      await linkOn(terminal);
+      assert.match(terminal.screen, /\nIt could not be kept: /);
+    }));
+});
+
+/** Puts a config.json into the store. */
+async function keep(cli: CliFixture, config: unknown): Promise<void> {
+  await mkdir(cli.store, { recursive: true, mode: 0o700 });
+  const text = typeof config === "string" ? config : JSON.stringify(config);
+  await writeFile(join(cli.store, CONFIG), text, { mode: 0o600 });
+}
+
+describe("login at its next run", AT_TERMINAL, () => {
+  it("asks for the secret alone", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await keep(cli, { app_key: appKey, service_id: serviceId });
+      await terminal.run(loginLine(cli));
+      const screen = await terminal.until(/App secret:$/);
+      assert.doesNotMatch(screen, /App key:|Service id:/);
+      terminal.enter(appSecret);
+      const link = await linkOn(terminal);
+      assert.equal(link.searchParams.get("service_id"), serviceId);
+      assert.doesNotMatch(terminal.screen, /\[Y\/n\]/);
+      await fetch(await cli.decide(link.href));
+      assert.equal((await terminal.finish()).code, 0);
+    }));
+
+  it("asks for nothing if the secret is set", () =>
+    atFirst(async (cli, terminal) => {
+      const { appKey, serviceId } = cli.sandbox;
+      await keep(cli, { app_key: appKey, service_id: serviceId });
+      await terminal.run(loginLine(cli));
+      await linkOn(terminal);
+      assert.doesNotMatch(terminal.screen, /(key|id|secret):|\[Y\/n\]/);
+    }, ({ sandbox }) => ({ TIKTOK_SHOP_APP_SECRET: sandbox.appSecret })));
+});
+
+/** What is kept gives way to all else that may be set. */
+describe("config.json", { concurrency: 4 }, () => {
+  const KEPT = { app_key: "keptkeptkept", service_id: "111", region: "us" };
+
+  /** The link of a `--start`, with the environment of the sandbox's hosts. */
+  async function linkWith(
+    cli: CliFixture,
+    args: string[],
+    env: Record<string, string | undefined> = {},
+  ): Promise<{ link: URL; line: string }> {
+    const { stdout, stderr } = await cli.run(["login", "--start", ...args], {
+      env: { ...NOTHING_SET, ...env },
+    });
+    assert.equal(stderr, "");
+    const { authorize_url, complete } = JSON.parse(stdout);
+    return { link: new URL(authorize_url), line: complete };
+  }
+
+  const sources: [
+    name: string,
+    args: string[],
+    env: Record<string, string>,
+    id: string,
+  ][] = [
+    ["is used where nothing else is set", [], {}, "111"],
+    ["gives way to the environment", [], { TIKTOK_SHOP_SERVICE_ID: "2" }, "2"],
+    ["gives way to a flag", ["--service-id", "333"], {}, "333"],
+  ];
+  for (const [name, args, env, id] of sources) {
+    it(name, () =>
+      withCli(async (cli) => {
+        await keep(cli, KEPT);
+        const { link, line } = await linkWith(cli, args, env);
+        assert.equal(link.searchParams.get("service_id"), id);
+        assert.equal(link.host, "services.us.tiktokshop.com");
+        assert.match(line, /--app-key keptkeptkept/);
+      }));
+  }
+
+  it("gives way to an env file", () =>
+    withCli(async (cli) => {
+      await keep(cli, KEPT);
+      await cli.write(".env", "TIKTOK_SHOP_SERVICE_ID=444\n");
+      const { link } = await linkWith(cli, ["--region", "row"]);
+      assert.equal(link.searchParams.get("service_id"), "444");
+      assert.equal(link.host, "services.tiktokshop.com");
+    }));
+
+  it("sets the app key, service id, market and kind of user alone", () =>
+    withCli(async (cli) => {
+      const endpoint = "https://evil.example/";
+      await keep(cli, {
+        ...KEPT,
+        user_type: "partner",
+        authorization_endpoint: endpoint,
+        token_endpoint: endpoint,
+        profile: "other",
+        file: "/tmp/x",
+      });
+      const { link, line } = await linkWith(cli, []);
+      assert.equal(link.host, "partner.us.tiktokshop.com");
+      assert.doesNotMatch(line, /evil|other|\/tmp\/x/);
+    }));
+
+  for (const text of ["", "{", "[]", '"text"', "null"]) {
+    it(`is refused if it is ${JSON.stringify(text)}`, () =>
+      withCli(async (cli) => {
+        await keep(cli, text);
+        const { code, stdout, stderr } = await cli.run(["login"], {
+          env: NOTHING_SET,
+        });
+        assert.equal(code, 2);
+        assert.equal(stdout, "");
+        assert.match(
+          stderr,
+          /^error: Cannot read .*store\/config\.json, which is no JSON object: /,
+        );
+        assert.equal(await readFile(join(cli.store, CONFIG), "utf8"), text);
+      }));
+  }
+});

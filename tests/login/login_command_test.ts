@@ -1,0 +1,1627 @@
+/**
+ * The program's `login`, run as a process against the sandbox: what it prints
+ * and where, every flag, every exit code, and what it saves. What needs a
+ * terminal is in prompt_test.ts. No run may show a secret; desk.ts looks.
+ */
+import assert from "node:assert/strict";
+import {
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
+import { get } from "node:https";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { describe, it } from "node:test";
+import type { SandboxFault, SandboxSeller } from "../../scripts/sandbox.ts";
+import { makeCertificate } from "../support/certificate.ts";
+import {
+  cliCommand,
+  type CliFixture,
+  NOTHING_SET,
+  type OpenLogin,
+  type RunOptions,
+  withCli,
+} from "../support/cli_fixture.ts";
+import {
+  ENCODINGS,
+  type Ended,
+  freePort,
+  isListening,
+  ON_DENO,
+  programCommand,
+  ROOT,
+  type Running,
+  runtimeCommand,
+} from "../support/helpers.ts";
+import { fileStore, type TokenLock } from "../../mod.ts";
+import { answer, refusal, withHost } from "../support/token_host.ts";
+import { eventually } from "../support/child_processes.ts";
+
+const ON_WINDOWS = process.platform === "win32";
+const ON_LINUX = process.platform === "linux";
+
+/** Node runs this many tests of a group at once; Deno one after the other. */
+const TOGETHER = { concurrency: 4 };
+
+/** A skip with its reason, where one is due. */
+function skipIf(condition: boolean, reason: string) {
+  return condition ? { skip: reason } : {};
+}
+
+const ONLY_DENO = skipIf(!ON_DENO, "Node has no such permissions");
+const NO_WINDOWS = skipIf(ON_WINDOWS, "Windows has no such thing");
+
+// === What login prints and saves
+
+/** A reply with all that is hard to repeat: digits, escapes, odd members. */
+const WIRE = `{"code":0,"message":"success","data":{` +
+  `"access_token":"GCP_a+b/c==","access_token_expire_in":1722342011,` +
+  `"refresh_token":"GCP_r%2F1","refresh_token_expire_in":4841467787,` +
+  `"open_id":"7010","seller_name":"Łódź \\"&\\" \u202eShop",` +
+  `"seller_base_region":"GB","user_type":0,"granted_scopes":[],` +
+  `"auth_record_id":7495540735365777507,"minus":-9007199254740993,` +
+  `"nothing":null,"nested":{"ids":[12345678901234567890]}},` +
+  `"request_id":"2024","later":true}`;
+
+const PRETTY = `{
+  "code": 0,
+  "message": "success",
+  "data": {
+    "access_token": "GCP_a+b/c==",
+    "access_token_expire_in": 1722342011,
+    "refresh_token": "GCP_r%2F1",
+    "refresh_token_expire_in": 4841467787,
+    "open_id": "7010",
+    "seller_name": "Łódź \\"&\\" \\u202eShop",
+    "seller_base_region": "GB",
+    "user_type": 0,
+    "granted_scopes": [],
+    "auth_record_id": 7495540735365777507,
+    "minus": -9007199254740993,
+    "nothing": null,
+    "nested": {
+      "ids": [
+        12345678901234567890
+      ]
+    }
+  },
+  "request_id": "2024",
+  "later": true
+}
+`;
+
+describe("the program's login", TOGETHER, () => {
+  it("prints TikTok's reply on stdout, digit for digit", () =>
+    withCli((cli) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        const { code, stdout } = await cli.login([
+          ...["--token-endpoint", tokenEndpoint],
+        ]);
+        assert.equal(stdout, PRETTY);
+        assert.equal(code, 0);
+      })
+    ));
+
+  it("saves the reply as it came, and what is known beside it", () =>
+    withCli((cli) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        await cli.login(["--token-endpoint", tokenEndpoint, "--region", "us"]);
+        const saved = await cli.saved();
+        const at = saved.indexOf(',\n  "meta"');
+        assert.equal(`${saved.slice(0, at)}\n}\n`, PRETTY);
+        const { meta } = JSON.parse(saved);
+        const age = Date.now() / 1000 - meta.obtained_at;
+        assert.ok(age >= 0 && age < 30, `${age}`);
+        delete meta.obtained_at;
+        assert.deepEqual(meta, {
+          version: 1,
+          app_key: cli.sandbox.appKey,
+          region: "us",
+          user_type: "seller",
+        });
+      })
+    ));
+
+  it("saves for its owner alone", NO_WINDOWS, () =>
+    withCli(async (cli) => {
+      await cli.login();
+      const mode = async (path: string) => (await stat(path)).mode & 0o777;
+      assert.equal(await mode(join(cli.store, "default.json")), 0o600);
+      assert.equal(await mode(cli.store), 0o700);
+      assert.deepEqual(await readdir(cli.store), ["default.json"]);
+    }));
+
+  it("is what runs when no command is named", () =>
+    withCli(async (cli) => {
+      const running = cli.start(["--no-browser", ...cli.portFlag([])]);
+      const { link } = await cli.linkOf(running);
+      await fetch(await cli.decide(link));
+      const { code, stdout } = await running.ended;
+      assert.equal(code, 0);
+      assert.equal(JSON.parse(stdout).message, "success");
+    }));
+
+  it("tells each step on stderr, and in which file the tokens are", () =>
+    withCli(async (cli) => {
+      const { link, ended } = await cli.open();
+      await fetch(await cli.decide(link));
+      const { stderr } = await ended;
+      assert.equal(
+        stderr,
+        `Open this link to authorize the app:
+
+${link}
+
+Waiting for the redirect to http://localhost:${cli.port}/
+Redirect received, getting the tokens
+Saved to ${join(cli.store, "default.json")}
+Authorized by Harbour & Finch
+`,
+      );
+    }));
+
+  it("ends within a second of the redirect, its port closed", () =>
+    withCli(async (cli) => {
+      const { link, ended } = await cli.open();
+      const redirect = await cli.decide(link);
+      await (await fetch(redirect)).text();
+      const answered = performance.now();
+      await ended;
+      const took = performance.now() - answered;
+      assert.ok(took < 1000, `${took} ms`);
+      assert.equal(await isListening(cli.port), false);
+    }));
+
+  it(
+    "keeps tokens in ~/.config unless told otherwise",
+    NO_WINDOWS,
+    () =>
+      withCli(async (cli) => {
+        await cli.login([], { env: { TIKTOK_SHOP_HOME: undefined } });
+        const path = ".config/tiktok-shop-oauth2/default.json";
+        assert.match(await readFile(cli.path(path), "utf8"), /"success"/);
+      }),
+  );
+});
+
+// === Flags
+
+/** Links by region and user type, without `?…&state=…`. */
+const LINKS: [args: string[], env: Record<string, string>, link: string][] = [
+  [[], {}, "https://services.tiktokshop.com/open/authorize?service_id="],
+  [
+    ["--region", "us"],
+    {},
+    "https://services.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--region", "US", "--user-type", "partner"],
+    {},
+    "https://partner.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--user-type", "partner"],
+    {},
+    "https://partner.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--user-type", "creator"],
+    { TIKTOK_SHOP_SERVICE_ID: "" },
+    "https://shop.tiktok.com/alliance/creator/auth?app_key=",
+  ],
+  [
+    [],
+    { TIKTOK_SHOP_REGION: "us", TIKTOK_SHOP_USER_TYPE: "partner" },
+    "https://partner.us.tiktokshop.com/open/authorize?service_id=",
+  ],
+  [
+    ["--region", "row"],
+    { TIKTOK_SHOP_REGION: "us" },
+    "https://services.tiktokshop.com/open/authorize?service_id=",
+  ],
+];
+
+describe("a flag of login", TOGETHER, () => {
+  it("--json prints the reply on one line", () =>
+    withCli((cli) =>
+      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
+        const args = ["--token-endpoint", tokenEndpoint, "--json"];
+        const { stdout } = await cli.login(args);
+        const line = WIRE.replace("\u202e", "\\u202e");
+        assert.equal(stdout, `${line}\n`);
+      })
+    ));
+
+  it("--quiet leaves only the link on stderr", () =>
+    withCli(async (cli) => {
+      const { link, ended } = await cli.open(["--quiet"]);
+      await fetch(await cli.decide(link));
+      const { code, stderr } = await ended;
+      assert.equal(code, 0);
+      assert.equal(stderr, `${link}\n`);
+    }));
+
+  it("--verbose tells each request, without its secrets", () =>
+    withCli(async (cli) => {
+      const { stderr } = await cli.login(["--verbose"]);
+      const { origin, appKey } = cli.sandbox;
+      const lines = stderr.split("\n").filter((line) => /^GET/.test(line));
+      assert.equal(
+        lines.join("\n").replace(/\d+ ms/, "N ms"),
+        `GET ${origin}/api/v2/token/get?app_key=${appKey}&app_secret=***&` +
+          "auth_code=***&grant_type=authorized_code HTTP 200 (N ms)",
+      );
+    }));
+
+  it("--port takes the first free port of a range, and says which", () =>
+    withCli(async (cli) => {
+      const [first, second] = await twoPorts();
+      const taken = createServer().listen(first, "127.0.0.1");
+      const args = ["--port", `${first}-${second}`];
+      const env = { SSH_CONNECTION: "203.0.113.7 50000 198.51.100.4 22" };
+      const { link, until, ended } = await cli.open(args, { env });
+      await until(new RegExp(`redirect to http://localhost:${second}/$`, "m"));
+      await until(new RegExp(`ssh -L ${second}:localhost:${second} `));
+      const redirect = new URL(await cli.decide(link));
+      redirect.port = `${second}`;
+      assert.equal((await fetch(redirect)).status, 200);
+      assert.equal((await ended).code, 0);
+      taken.close();
+    }));
+
+  it("--host and --path make the redirect URL", () =>
+    freePort().then((port) =>
+      withCli(async (cli) => {
+        const args = ["--host", "127.0.0.1", "--path", "/tts/callback"];
+        const { stderr, code } = await cli.login(args);
+        const url = `http://127.0.0.1:${port}/tts/callback`;
+        assert.ok(stderr.includes(`redirect to ${url}\n`), stderr);
+        assert.equal(code, 0);
+      }, { redirectUrl: `http://127.0.0.1:${port}/tts/callback` })
+    ));
+
+  it(
+    "--tls-cert and --tls-key serve the callback over https",
+    NO_WINDOWS,
+    () =>
+      freePort().then((port) =>
+        withCli(async (cli) => {
+          const { cert, key } = makeCertificate();
+          const { link, ended } = await cli.open([
+            ...["--tls-cert", await cli.write("cert.pem", cert)],
+            ...["--tls-key", await cli.write("key.pem", key)],
+          ]);
+          const redirect = await cli.decide(link);
+          assert.equal(await statusOverTls(redirect, cert), 200);
+          const { code, stderr } = await ended;
+          assert.equal(code, 0);
+          assert.ok(stderr.includes(`redirect to https://localhost:${port}/`));
+        }, { redirectUrl: `https://localhost:${port}/` })
+      ),
+  );
+
+  for (const [timeout, waited] of [["1", "1 s"], ["1s", "1 s"]]) {
+    it(`--timeout ${timeout} ends the wait, and says what to check`, () =>
+      withCli(async (cli) => {
+        const { ended } = await cli.open(["--timeout", timeout!]);
+        const { code, stdout, stderr, took } = await ended;
+        assert.equal(code, 4);
+        assert.equal(stdout, "");
+        assert.match(stderr, new RegExp(`error: Timed out after ${waited} `));
+        assert.match(stderr, /hint: check that the app's redirect URL is /);
+        assert.ok(stderr.includes(` is ${cli.sandbox.redirectUrl}`), stderr);
+        assert.ok(took > 1000, `${took} ms`);
+      }));
+  }
+
+  it("--timeout tells how many redirects were turned away", () =>
+    withCli(async (cli) => {
+      const { ended } = await cli.open(["--timeout", "2"]);
+      for (const query of ["code=1&state=forged", "code=1&code=2&state=3"]) {
+        const url = `http://127.0.0.1:${cli.port}/?${query}`;
+        assert.equal((await fetch(url)).status, 400);
+      }
+      const { code, stderr } = await ended;
+      assert.equal(code, 4);
+      assert.match(stderr, /redirect, 2 of other attempts turned away\n/);
+    }));
+
+  it("--param reaches the authorize page, as often as it is given", () =>
+    withCli(async (cli) => {
+      const args = ["--param", "lang=en GB", "--param", "x=a=b&c"];
+      await cli.login([...args, "--param", "toString=1"]);
+      const [shown] = cli.sandbox.requests;
+      assert.equal(shown!.query.lang, "en GB");
+      assert.equal(shown!.query.x, "a=b&c");
+      assert.equal(shown!.query.toString, "1");
+    }));
+
+  for (const [args, env, expected] of LINKS) {
+    const named = [...args, ...Object.keys(env)].join(" ") || "no flag";
+    it(`makes the link to ${expected.slice(8)} of ${named}`, () =>
+      withCli(async (cli) => {
+        const { appKey, serviceId } = cli.sandbox;
+        const running = await cli.open(args, {
+          env: { TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined, ...env },
+        });
+        const { link, ended } = running;
+        const id = expected.endsWith("app_key=") ? appKey : serviceId;
+        assert.equal(link.replace(/&state=[\w-]{43}$/, ""), expected + id);
+        cli.signal(running, "SIGINT");
+        await ended;
+      }));
+  }
+
+  it("--profile names the file, and so does its variable", () =>
+    withCli(async (cli) => {
+      await cli.login(["--profile", "北京.shop_1"]);
+      await cli.login([], { env: { TIKTOK_SHOP_PROFILE: "other" } });
+      const names = (await readdir(cli.store)).sort();
+      assert.deepEqual(names, ["other.json", "北京.shop_1.json"]);
+    }));
+
+  it("--file keeps the tokens there, and makes the folders", () =>
+    withCli(async (cli) => {
+      const file = "qa_data/tokens/tiktok-shops.json";
+      const { code, stderr } = await cli.login(["--file", file]);
+      assert.equal(code, 0);
+      const saved = await readFile(cli.path(file), "utf8");
+      assert.match(JSON.parse(saved).data.access_token, /./);
+      assert.match(stderr, /^Saved to .*tiktok-shops\.json$/m);
+      assert.deepEqual(await readdir(cli.folder), ["qa_data"]);
+    }));
+
+  it(
+    "--file leaves a folder that was there as it was",
+    NO_WINDOWS,
+    () =>
+      withCli(async (cli) => {
+        await mkdir(cli.path("shared"));
+        await chmod(cli.path("shared"), 0o755);
+        const env = { TIKTOK_SHOP_TOKEN_FILE: cli.path("shared/tokens") };
+        await cli.login([], { env });
+        const mode = async (name: string) =>
+          (await stat(cli.path(name))).mode & 0o777;
+        assert.equal(await mode("shared"), 0o755);
+        assert.equal(await mode("shared/tokens"), 0o600);
+      }),
+  );
+
+  it("--require-scope fails after saving, with nothing on stdout", () =>
+    withCli(async (cli) => {
+      const scopes = "seller.order.info, seller.product.write,x";
+      const ended = await cli.login(["--require-scope", scopes]);
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.match(
+        ended.stderr,
+        /error: The seller did not grant "seller\.product\.write", "x"\n/,
+      );
+      assert.match(ended.stderr, /hint: enable it in Partner Center/);
+      assert.match(await cli.saved(), /"access_token"/);
+    }));
+
+  it("--require-scope lets pass what was granted", () =>
+    withCli(async (cli) => {
+      const scopes = "seller.order.info,seller.authorization.info";
+      const { code, stdout } = await cli.login(["--require-scope", scopes]);
+      assert.equal(code, 0);
+      assert.notEqual(stdout, "");
+    }));
+});
+
+function statusOverTls(url: string, ca: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    get(url, { ca, family: 4 }, (reply) => {
+      reply.resume().once("end", () => resolve(reply.statusCode));
+    }).once("error", reject);
+  });
+}
+
+/** Two free ports, one after the other. */
+async function twoPorts(): Promise<[number, number]> {
+  for (let first = await freePort();;) {
+    const second = await freePort();
+    if (second === first + 1) return [first, second];
+    first = second;
+  }
+}
+
+// === The browser
+
+/** Follows a link as a person would, then stays open for a while. */
+const BROWSER = `
+import { appendFileSync } from "node:fs";
+const [, , log, link] = process.argv;
+appendFileSync(log, JSON.stringify(process.argv.slice(3)) + "\\n");
+const page = await (await fetch(link)).text();
+const [, action] = /<form method="post" action="([^"]*)"/.exec(page);
+const target = action.replace(/&#(\\d+);/g, (_, c) => String.fromCharCode(c));
+const body = new URLSearchParams({ decision: "approve" });
+await (await fetch(new URL(target, link), { method: "POST", body })).text();
+await new Promise((resolve) => setTimeout(resolve, 20_000));
+`;
+
+/** A browser at the desk; the space in its folder's name is not left out. */
+async function installBrowser(cli: CliFixture) {
+  const script = await cli.write("browser.mjs", BROWSER);
+  const log = cli.path("opened");
+  const command = [...runtimeCommand(script), log]
+    .map((word) => `'${word}'`).join(" ");
+  const text = `#!/bin/sh\nexec ${command} "$@"\n`;
+  return { path: await cli.write("my browser", text, 0o700), log };
+}
+
+describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {
+  const ways: [name: string, (path: string) => [string[], RunOptions]][] = [
+    ["--browser CMD", (path) => [["--browser", `"${path}"`], {}]],
+    ["--browser 'CMD %s'", (path) => [["--browser", `'${path}' %s`], {}]],
+    ["$BROWSER", (path) => [[], { env: { BROWSER: `"${path}"` } }]],
+    [
+      "the second command of $BROWSER",
+      (path) => [[], { env: { BROWSER: `/no/such/command:"${path}"` } }],
+    ],
+  ];
+  for (const [name, way] of ways) {
+    it(`is ${name}, and the login does not wait for its end`, () =>
+      withCli(async (cli) => {
+        const { path, log } = await installBrowser(cli);
+        const [args, options] = way(path);
+        const all = ["login", ...cli.portFlag([]), ...args];
+        const running = cli.start(all, options);
+        const { link } = await cli.linkOf(running);
+        const { code, took } = await running.ended;
+        assert.equal(code, 0);
+        assert.ok(took < 15_000, `${took} ms`);
+        assert.equal(await readFile(log, "utf8"), `["${link}"]\n`);
+      }));
+  }
+
+  it("is not opened with --no-browser", () =>
+    withCli(async (cli) => {
+      const { path, log } = await installBrowser(cli);
+      await cli.login([], { env: { BROWSER: `"${path}"` } });
+      await assert.rejects(readFile(log), { code: "ENOENT" });
+    }));
+
+  it("is no reason to fail: the link is there to be opened", () =>
+    withCli(async (cli) => {
+      const args = ["login", ...cli.portFlag([]), "--browser", "/no/such"];
+      const running = cli.start(args);
+      const { link } = await cli.linkOf(running);
+      await running.until(/^The link could not be opened with "\/no\/such"$/m);
+      await running.until(/^No browser could be opened: open the link/m);
+      await fetch(await cli.decide(link));
+      assert.equal((await running.ended).code, 0);
+    }));
+});
+
+// === Settings
+
+/** The app's settings as an env file, and an environment with the others. */
+function ownSettings(
+  cli: CliFixture,
+): [lines: string, env: Record<string, string | undefined>] {
+  const all = Object.entries(cli.sandbox.env);
+  const isOwn = ([name]: [string, string]) => !name.endsWith("_ENDPOINT");
+  const lines = all.filter(isOwn).map(([name, value]) => `${name}=${value}\n`);
+  const others = all.filter((one) => !isOwn(one));
+  return [lines.join(""), { ...NOTHING_SET, ...Object.fromEntries(others) }];
+}
+
+/** Keys as people copy them, and what is said of them. */
+const COPIED: [value: string, says: RegExp][] = [
+  ['"KEY"', /has quotes around it: leave them out/],
+  ["\u201cKEY\u201d", /has quotes around it/],
+  ["'KEY", /has quotes around it/],
+  ["KEY\u200b", /has an invisible or full-width character in it: copy it/],
+  ["\ufeffKEY", /has (white space|an invisible)/],
+  ["\uff21\uff22\uff23", /has an invisible or full-width/],
+  ["app_key=KEY", /has a name in front of it: leave it out/],
+  ["TIKTOK_SHOP_APP_SECRET=KEY", /has a name in front of it/],
+  ["App-Key:KEY", /has a name in front of it/],
+  ["<KEY>", /is in brackets: put your own/],
+  ["{{app_key}}", /is in brackets/],
+  ["${APP_KEY}", /is in brackets/],
+  ["KEY 2", /has white space in it: copy it alone/],
+];
+
+describe("a key that was not copied well", TOGETHER, () => {
+  const sources: [what: string, name: string, flag?: string][] = [
+    ["app key", "APP_KEY", "--app-key"],
+    ["app secret", "APP_SECRET"],
+    ["service id", "SERVICE_ID", "--service-id"],
+  ];
+  for (const [what, name, flag] of sources) {
+    it(`is refused at once: ${what}`, () =>
+      withCli(async (cli) => {
+        for (const [form, says] of COPIED) {
+          const value = form.replace("KEY", "6f3k9d2m1x8q");
+          const env = { [`TIKTOK_SHOP_${name}`]: value };
+          for (
+            const ended of [
+              await cli.run(["login"], { env }),
+              ...flag ? [await cli.run(["login", `${flag}=${value}`])] : [],
+            ]
+          ) {
+            assertUsageError(ended, new RegExp(`The ${what} ${says.source}`));
+            assert.doesNotMatch(ended.stderr, /6f3k9d2m1x8q/);
+          }
+        }
+      }));
+  }
+});
+
+describe("a setting of login", TOGETHER, () => {
+  it("is read from --env-file, all of them", () =>
+    withCli(async (cli) => {
+      const lines = Object.entries(cli.sandbox.env)
+        .map(([name, value]) => `export ${name}="${value}"\n`);
+      const file = await cli.write("my env", lines.join(""));
+      const args = ["--env-file", file];
+      assert.equal((await cli.login(args, { env: NOTHING_SET })).code, 0);
+    }));
+
+  it("is read from ./.env if there is one", () =>
+    withCli(async (cli) => {
+      const [lines, env] = ownSettings(cli);
+      const more = "PATH=/nowhere\nTIKTOK_SHOP_REGION=row\n";
+      await cli.write(".env", `# mine\n${lines}${more}`);
+      assert.equal((await cli.login([], { env })).code, 0);
+    }));
+
+  const foreign = ["HOME", "TOKEN_FILE", "ACCESS_TOKEN", "NO_SUCH_NAME"]
+    .concat("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "REFRESH_ENDPOINT")
+    .concat("API_ENDPOINT", "APP_SECRET_COMMAND", "APP_KEY_");
+  it("is refused in a ./.env that nobody named, but for the app's own", () =>
+    withCli(async (cli) => {
+      assert.equal((await cli.login()).code, 0);
+      const before = cli.sandbox.requests.length;
+      for (const name of foreign) {
+        // Beside what the environment sets, too, and though it is empty.
+        const value = name === "HOME" ? "" : "http://127.0.0.1:9/";
+        await cli.write(".env", `TIKTOK_SHOP_${name}=${value}\n`);
+        const ended = await cli.run(["token"]);
+        const says = `Cannot take TIKTOK_SHOP_${name} from .*--env-file \\.env`;
+        assertUsageError(ended, new RegExp(says));
+      }
+      assert.equal(cli.sandbox.requests.length, before);
+    }));
+
+  it("that is refused ends each command but those that use no settings", () =>
+    withCli(async (cli) => {
+      await cli.write(".env", "TIKTOK_SHOP_API_ENDPOINT=https://a.example\n");
+      const refused = [["login"], ["login", "--start"], ["refresh"], ["token"]]
+        .concat([["status"], ["shops"], ["api", "GET", "/x"], ["logout"]])
+        .concat([["exec", "--", "env"], ["doctor"], ["doctor", "--json"]]);
+      for (const args of refused) {
+        const says = /Cannot take TIKTOK_SHOP_API_ENDPOINT from /;
+        assertUsageError(await cli.run(args), says);
+      }
+      for (
+        const args of [["relay"], ["--help"], ["--version"], ["api", "--help"]]
+      ) {
+        assert.equal((await cli.run(args)).code, 0);
+      }
+    }));
+
+  it("is read from a ./.env that is named, whatever it is", () =>
+    withCli(async (cli) => {
+      const lines = Object.entries(cli.sandbox.env)
+        .map(([name, value]) => `${name}=${value}\n`);
+      await cli.write(".env", lines.join(""));
+      const args = ["--env-file", ".env"];
+      assert.equal((await cli.login(args, { env: NOTHING_SET })).code, 0);
+    }));
+
+  for (const [name, encode] of Object.entries(ENCODINGS)) {
+    it(`is read from text files in ${name}`, () =>
+      withCli(async (cli) => {
+        const { appKey, appSecret, serviceId, env } = cli.sandbox;
+        const write = (file: string, text: string) =>
+          writeFile(cli.path(file), encode(text));
+        await mkdir(cli.store);
+        await write("store/config.json", `{"service_id":"${serviceId}"}`);
+        await write(".env", `TIKTOK_SHOP_APP_KEY=${appKey}\n`);
+        await write("secret", `${appSecret}\r\n`);
+        const set = { ...env, TIKTOK_SHOP_APP_KEY: undefined };
+        const bare = {
+          TIKTOK_SHOP_SERVICE_ID: undefined,
+          TIKTOK_SHOP_APP_SECRET: undefined,
+        };
+        const args = ["--app-secret-file", cli.path("secret")];
+        const ended = await cli.login(args, { env: { ...set, ...bare } });
+        assert.equal(ended.code, 0, ended.stderr);
+
+        const lines = Object.entries(env).map(([key, v]) => `${key}=${v}\r\n`);
+        await write("all.env", lines.join(""));
+        await write("tokens.json", await cli.saved());
+        const refresh = ["refresh", "--env-file", cli.path("all.env")];
+        const file = ["--file", cli.path("tokens.json")];
+        const run = await cli.run([...refresh, ...file], { env: NOTHING_SET });
+        assert.equal(run.code, 0, run.stderr);
+      }));
+  }
+
+  it("is read from paths that begin with ~/, in flags and environment", () =>
+    withCli(async (cli) => {
+      const { appSecret, env } = cli.sandbox;
+      await cli.write("secret", appSecret);
+      const lines = Object.entries(env).map(([name, v]) => `${name}=${v}\n`);
+      await cli.write("all.env", lines.join(""));
+      const ended = await cli.login(
+        ["--env-file=~/all.env", "--app-secret-file=~/secret"],
+        { env: { ...NOTHING_SET, TIKTOK_SHOP_HOME: "~/my store" } },
+      );
+      assert.equal(ended.code, 0, ended.stderr);
+      const saved = cli.path("my store", "default.json");
+      await writeFile(cli.path("t.json"), await readFile(saved));
+      for (
+        const [args, TIKTOK_SHOP_TOKEN_FILE] of [
+          [["--file=~/t.json"]],
+          [[], "~/t.json"],
+        ] as [string[], string?][]
+      ) {
+        const run = await cli.run(["refresh", ...args], {
+          env: { TIKTOK_SHOP_TOKEN_FILE },
+        });
+        assert.equal(run.code, 0, run.stderr);
+      }
+      await cli.write("body.json", '{"a":1}');
+      const call = ["api", "POST", "/order/202309/orders/search", "--dry-run"];
+      const missing = await cli.run(
+        [...call.slice(0, 3), "--file=~/t.json", "--body", "@~/none.json"],
+      );
+      assert.match(
+        missing.stderr,
+        new RegExp(`from ${cli.path("none.json")}`),
+      );
+      const names = await readdir(cli.folder);
+      assert.ok(!names.includes("~"), names.join());
+    }));
+
+  const sources: [name: string, args: string[], env: string, id: string][] = [
+    ["the file if nothing else sets it", [], "", "11"],
+    ["the environment before the file", [], "22", "22"],
+    ["the flag before both", ["--service-id", "33"], "22", "33"],
+  ];
+  for (const [name, args, env, id] of sources) {
+    it(`is taken from ${name}; an empty variable is not set`, () =>
+      withCli(async (cli) => {
+        await cli.write(".env", "TIKTOK_SHOP_SERVICE_ID=11\n");
+        const options = { env: { TIKTOK_SHOP_SERVICE_ID: env } };
+        const running = await cli.open(args, options);
+        const { searchParams } = new URL(running.link);
+        assert.equal(searchParams.get("service_id"), id);
+        cli.signal(running, "SIGINT");
+        await running.ended;
+      }));
+  }
+
+  it("is a usage error if --env-file cannot be read", () =>
+    withCli(async (cli) => {
+      const missing = cli.path("no such file");
+      const ended = await cli.run(["login", "--env-file", missing]);
+      assertUsageError(ended, / Cannot read the env file .*no such file: /);
+    }));
+
+  it("is a usage error if it is missing, and all such are named", () =>
+    withCli(async (cli) => {
+      const ended = await cli.run(["login"], { env: NOTHING_SET });
+      assertUsageError(
+        ended,
+        /TIKTOK_SHOP_APP_KEY .*TIKTOK_SHOP_SERVICE_ID .*TIKTOK_SHOP_APP_SECRET/,
+      );
+    }));
+
+  it("is named alone if it alone is missing", () =>
+    withCli(async (cli) => {
+      const env = { TIKTOK_SHOP_APP_SECRET: undefined };
+      const ended = await cli.run(["login"], { env });
+      assertUsageError(ended, /TIKTOK_SHOP_APP_SECRET or --app-secret-file/);
+      assert.doesNotMatch(ended.stderr, /APP_KEY|SERVICE_ID/);
+    }));
+
+  it("is the secret in --app-secret-file, before the variable", () =>
+    withCli(async (cli) => {
+      const file = await cli.write("secret", `${cli.sandbox.appSecret}\n`);
+      const env = { TIKTOK_SHOP_APP_SECRET: "wrong" };
+      const { code } = await cli.login(["--app-secret-file", file], { env });
+      assert.equal(code, 0);
+    }));
+
+  it("is the secret on stdin with --app-secret-file -", () =>
+    withCli(async (cli) => {
+      const { code } = await cli.login(["--app-secret-file", "-"], {
+        env: { TIKTOK_SHOP_APP_SECRET: undefined },
+        input: `${cli.sandbox.appSecret}\n`,
+      });
+      assert.equal(code, 0);
+    }));
+
+  it("is the secret on stdin, however long its writer takes", () =>
+    withCli(async (cli) => {
+      const args = ["login", "--no-browser", ...cli.portFlag([])];
+      const running = cli.start([...args, "--app-secret-file", "-"], {
+        env: { TIKTOK_SHOP_APP_SECRET: undefined },
+        input: "open",
+      });
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      running.child.stdin!.end(cli.sandbox.appSecret);
+      const { link } = await cli.linkOf(running);
+      await fetch(await cli.decide(link));
+      assert.equal((await running.ended).code, 0);
+    }));
+
+  it("is a usage error if the secret file cannot be read", () =>
+    withCli(async (cli) => {
+      for (const file of [cli.path("none"), cli.folder]) {
+        const ended = await cli.run(["login", "--app-secret-file", file]);
+        assertUsageError(ended, / Cannot read the app secret from /);
+      }
+    }));
+
+  it("is a usage error if the secret file is empty", () =>
+    withCli(async (cli) => {
+      const file = await cli.write("secret", "\n");
+      const ended = await cli.run(["login", "--app-secret-file", file]);
+      assertUsageError(ended, / The app secret is missing/);
+    }));
+});
+
+// === Pasting
+
+/** Starts a login that reads stdin, pastes into it and ends the input. */
+async function paste(
+  cli: CliFixture,
+  lines: (redirect: URL) => string,
+  args: string[] = [],
+): Promise<Ended> {
+  const all = ["--paste", ...args];
+  const { link, child, ended } = await cli.open(all, { input: "open" });
+  child.stdin!.end(lines(new URL(await cli.decide(link))));
+  return await ended;
+}
+
+describe("login --paste", TOGETHER, () => {
+  const pasted: [name: string, (redirect: URL) => string][] = [
+    ["the redirect URL", ({ href }) => `${href}\n`],
+    ["one without a line's end", ({ href }) => href],
+    ["one with Windows' line's end", ({ href }) => `  ${href} \r\n`],
+    ["a query string", ({ search }) => `${search}\n`],
+    ["a query string without ?", ({ search }) => `${search.slice(1)}\n`],
+  ];
+  for (const [name, lines] of pasted) {
+    it(`takes ${name} from a pipe`, () =>
+      withCli(async (cli) => {
+        const { code, stdout } = await paste(cli, lines);
+        assert.equal(code, 0);
+        assert.equal(JSON.parse(stdout).message, "success");
+      }));
+  }
+
+  it("explains what is wrong, and goes on to what is right", () =>
+    withCli(async (cli) => {
+      const { code, stderr } = await paste(cli, ({ href }) => {
+        const foreign = href.replace(/state=[^&]*/, "state=foreign");
+        return `what now?\n\n${foreign}\n${href}\n`;
+      });
+      assert.equal(code, 0);
+      assert.match(stderr, /^This is no redirect: .*: copy the whole addr/m);
+      assert.match(stderr, /^The redirect belongs to another login: /m);
+    }));
+
+  it("does not end the wait when the input ends", () =>
+    withCli(async (cli) => {
+      assert.equal((await cli.login(["--paste"])).code, 0);
+    }));
+
+  const bare = ({ searchParams }: URL) => `${searchParams.get("code")}\n`;
+  const stateless = (redirect: URL) => {
+    const url = new URL(redirect);
+    url.searchParams.delete("state");
+    return `${url.href}\n`;
+  };
+  for (const [name, lines] of Object.entries({ bare, stateless })) {
+    it(`refuses a ${name} code unless that is allowed`, () =>
+      withCli(async (cli) => {
+        const running = await cli.open(["--paste"], { input: "open" });
+        const redirect = new URL(await cli.decide(running.link));
+        running.child.stdin!.write(lines(redirect));
+        await running.until(/no state with the code .*--allow-missing-state/);
+        assert.equal(cli.sandbox.count("/api/v2/token/get"), 0);
+        await fetch(redirect);
+        await running.ended;
+      }));
+
+    it(`takes a ${name} code with --allow-missing-state`, () =>
+      withCli(async (cli) => {
+        const { code } = await paste(cli, lines, ["--allow-missing-state"]);
+        assert.equal(code, 0);
+      }));
+  }
+});
+
+describe("login and a redirect without state", TOGETHER, () => {
+  const decision = { fault: "missing-state" };
+
+  it("hold it, and name --allow-missing-state when time is over", () =>
+    withCli(async (cli) => {
+      const args = ["--timeout", "2"];
+      const { code, stderr, status } = await cli.login(args, { decision });
+      assert.equal(status, 202);
+      assert.equal(code, 4);
+      assert.match(stderr, /^A redirect without state came and is held/m);
+      assert.match(stderr, /hint: .*--allow-missing-state/);
+      assert.equal(cli.sandbox.count("/api/v2/token/get"), 0);
+    }));
+
+  it("go together with --allow-missing-state", () =>
+    withCli(async (cli) => {
+      const args = ["--allow-missing-state"];
+      const { code, status } = await cli.login(args, { decision });
+      assert.equal(status, 200);
+      assert.equal(code, 0);
+    }));
+});
+
+// === Help and version
+
+describe("the program's help", TOGETHER, () => {
+  for (const args of [["--help"], ["login", "--help"]]) {
+    it(`is shown by ${args.join(" ")}, within 80 columns`, () =>
+      withCli(async (cli) => {
+        const { code, stdout, stderr } = await cli.run(args);
+        assert.equal(code, 0);
+        assert.equal(stderr, "");
+        const wide = stdout.split("\n").filter((line) => line.length > 80);
+        assert.deepEqual(wide, []);
+        assert.match(stdout, /^Usage: tiktok-shop-oauth2 \[command\] /m);
+      }));
+  }
+
+  it("names every flag that login takes", () =>
+    withCli(async (cli) => {
+      const { stdout } = await cli.run(["login", "--help"]);
+      const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
+        .map(([, name]) => name!);
+      const flags = [...LOGIN_FLAGS, ...COMMON_FLAGS];
+      assert.deepEqual(flags.filter((flag) => !named.includes(flag)), []);
+    }));
+
+  it("is there without any setting, whatever else is wrong", () =>
+    withCli(async (cli) => {
+      const args = ["login", "--region", "mars", "--help"];
+      const { code, stdout } = await cli.run(args, { env: NOTHING_SET });
+      assert.equal(code, 0);
+      assert.match(stdout, /^Usage: /m);
+    }));
+
+  for (const args of [["--version"], ["login", "--version"]]) {
+    it(`leaves the version to ${args.join(" ")}: deno.json's`, () =>
+      withCli(async (cli) => {
+        const { code, stdout, stderr } = await cli.run(args);
+        const text = await readFile(`${ROOT}deno.json`, "utf8");
+        assert.equal(stdout, `${JSON.parse(text).version}\n`);
+        assert.equal(stderr, "");
+        assert.equal(code, 0);
+      }));
+  }
+});
+
+const LOGIN_FLAGS = ["port", "host", "path", "timeout", "param", "no-browser"]
+  .concat("redirect-url", "tls-cert", "tls-key", "start", "complete")
+  .concat("browser", "paste", "allow-missing-state", "switch")
+  .concat("require-scope");
+const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
+  .concat("user-type", "profile", "file", "env-file", "json", "quiet")
+  .concat("verbose", "help", "version", "api-endpoint", "refresh-endpoint")
+  .concat("token-endpoint", "authorization-endpoint");
+
+// === Usage errors
+
+/** Exit 2, nothing on stdout, one sentence that says what is wrong. */
+function assertUsageError(ended: Ended, message: RegExp): void {
+  assert.equal(ended.code, 2, ended.stderr);
+  assert.equal(ended.stdout, "");
+  assert.match(ended.stderr, /^error: [^\n]+\nhint: see [^\n]+ --help\n$/);
+  assert.match(ended.stderr, message);
+}
+
+/** What is wrong, told by a name, arguments and the start of the message. */
+const USAGE_ERRORS: [name: string, args: string[], message: RegExp][] = [
+  ["an unknown command", ["logn"], /Unknown command "logn": use one of log/],
+  [
+    "an unknown flag",
+    ["login", "--prot", "1"],
+    /Unknown flag --prot for login/,
+  ],
+  ["an unknown short flag", ["-p", "1"], /Unknown flag -p for login/],
+  ["an argument", ["login", "now"], /Unexpected argument "now" for login/],
+  ["an argument after --", ["login", "--", "x"], /Unexpected argument "--"/],
+  ["no value at the end", ["--port"], /Missing the value of --port: give N/],
+  ["no value before a flag", ["--port", "--json"], /Missing the value of --po/],
+  ["an empty value", ["--profile="], /Missing the value of --profile/],
+  ["an empty argument", ["--file", ""], /Missing the value of --file/],
+  [
+    "a flag twice",
+    ["--profile", "a", "--profile=a"],
+    /--profile is given twice: give it once/,
+  ],
+  ["a switch twice", ["--json", "--json"], /--json is given twice/],
+  ["a switch's value", ["--paste=yes"], /--paste takes no value/],
+  ["a switch's argument", ["--switch", "yes"], /Unexpected argument "yes"/],
+  ["a key as service id", ["--service-id", "6f3k9d2m1x8q"], /is not a number/],
+  ["a key with a space", ["--app-key", "a b"], /The app key .* white space/],
+  ["port 0", ["--port", "0"], /Cannot listen on port "0": give a port from 1/],
+  ["a port too high", ["--port", "65536"], /Cannot listen on port "65536"/],
+  ["a port's name", ["--port", "http"], /Cannot listen on port "http"/],
+  ["a range backwards", ["--port", "20-10"], /Cannot listen on port "20-10"/],
+  [
+    "a port that browsers refuse",
+    ["--port", "6000"],
+    /Cannot use port 6000: b/,
+  ],
+  ["a range with one", ["--port", "5055-5065"], /Cannot use port 5060: brow/],
+  [
+    "a port that browsers refuse in --start",
+    ["login", "--start", "--port", "10080"],
+    /Cannot use port 10080: browsers refuse/,
+  ],
+  [
+    "a redirect URL that browsers refuse",
+    ["--redirect-url", "http://127.0.0.1:2049/"],
+    /Cannot use port 2049: browsers refuse/,
+  ],
+  ["a foreign host", ["--host", "0.0.0.0"], /Cannot use the host "0.0.0.0"/],
+  ["a path's name", ["--path", "back"], /Cannot use the path "back": it star/],
+  ["a path's query", ["--path", "/?a"], /Cannot use the path "\/\?a"/],
+  ["no time", ["--timeout", "0"], /Cannot read the duration "0": give secon/],
+  ["a unit of time", ["--timeout", "1w"], /Cannot read the duration "1w"/],
+  ["time below zero", ["--timeout=-1"], /Cannot read the duration "-1"/],
+  ["too much time", ["--timeout", "25d"], /Cannot wait longer than 24 days/],
+  ["a region", ["--region", "eu"], /Cannot use --region "eu": use row or us/],
+  ["a user type", ["--user-type", "shop"], /Cannot use --user-type "shop"/],
+  ["a profile's path", ["--profile", "../x"], /Cannot use the profile name/],
+  ["a profile's name", ["--profile", "config"], /Cannot use the profile name/],
+  ["a parameter", ["--param", "lang"], /Cannot read --param "lang": write na/],
+  ["a nameless one", ["--param", "=en"], /Cannot read --param "=en"/],
+  ["a parameter of ours", ["--param", "state=1"], /Cannot set "state": the l/],
+  ["half a certificate", ["--tls-key", "k"], /--tls-cert and --tls-key go to/],
+  [
+    "a certificate that is not there",
+    ["--tls-key", "k", "--tls-cert", "c"],
+    /Cannot read (the certificate: .*)?\bc\b/,
+  ],
+  ...["authorization", "token"].flatMap((name) => endpointErrors(name)),
+];
+
+function endpointErrors(name: string): typeof USAGE_ERRORS {
+  const cannot = new RegExp(`Cannot use the ${name} endpoint "`);
+  return [
+    ["http://shop.example/", "over http"],
+    ["shop.example", "without a scheme"],
+    ["file:///etc/passwd", "that is a file"],
+    ["https://me:hunter2@shop.example/", "with a password"],
+    ["https://shop.example/#here", "with a fragment"],
+  ].map(([url, what]) => [
+    `an ${name} endpoint ${what}`,
+    [`--${name}-endpoint`, url!],
+    cannot,
+  ]);
+}
+
+describe("the program exits 2 on", TOGETHER, () => {
+  for (const [name, args, message] of USAGE_ERRORS) {
+    it(name, () =>
+      withCli(async (cli) => {
+        const ended = await cli.run(args);
+        assertUsageError(ended, message);
+        assert.ok(!ended.stderr.includes("hunter2"), ended.stderr);
+        assert.deepEqual(cli.sandbox.requests, []);
+      }));
+  }
+
+  for (const flag of ["--app-secret", "--secret", "--app_secret"]) {
+    it(`the secret after ${flag}, and does not repeat it`, () =>
+      withCli(async (cli) => {
+        const { appSecret } = cli.sandbox;
+        for (const args of [[flag, appSecret], [`${flag}=${appSecret}`]]) {
+          const ended = await cli.run(["login", ...args]);
+          assertUsageError(ended, /Cannot take the app secret as a flag, .*: /);
+        }
+      }));
+  }
+
+  const variables: [name: string, value: string][] = [
+    ["REGION", "eu"],
+    ["USER_TYPE", "shop"],
+    ["PROFILE", "a/b"],
+    ["SERVICE_ID", "6f3k9d2m1x8q"],
+    ["TOKEN_ENDPOINT", "http://shop.example/"],
+  ];
+  for (const [name, value] of variables) {
+    it(`a wrong TIKTOK_SHOP_${name}`, () =>
+      withCli(async (cli) => {
+        const env = { [`TIKTOK_SHOP_${name}`]: value };
+        assertUsageError(await cli.run(["login"], { env }), /error: /);
+      }));
+  }
+});
+
+// === Exit codes
+
+/** A fault, the exit code it leads to, what is said, the browser's status. */
+const FAULTS: [
+  fault: SandboxFault,
+  code: number,
+  says: RegExp,
+  status: number,
+][] = [
+  ["html", 1, /HTTP 200 with \d+ characters of text\/html.*\nhint: ch/, 502],
+  ["no-token", 1, /the reply has no access token\nhint: /, 502],
+  ["deny", 3, /error: The seller denied the app access: "auth_denied"\n/, 403],
+  ["other-error", 1, /back with the error "server_error"\nhint: check/, 502],
+  ["deauthorized", 5, /code 36004005, .*request id.*\nhint: .* log in/, 502],
+  ["invalid-code", 6, /code 36004004, "invalid auth code" .*\nhint: th/, 502],
+  ["ip-not-allowed", 6, /code 36009033.*\nhint: add this machine's IP/, 502],
+  ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/, 502],
+];
+
+describe("login's exit code", TOGETHER, () => {
+  for (const [fault, expected, says, status] of FAULTS) {
+    it(`is ${expected} after ${fault}, with the reason and the next step`, () =>
+      withCli(async (cli) => {
+        const ended = await cli.login([], { decision: { fault } });
+        assert.equal(ended.code, expected, ended.stderr);
+        assert.equal(ended.stdout, "");
+        assert.match(ended.stderr, says);
+        assert.equal(ended.status, status);
+        assert.deepEqual(await readdir(cli.store), []);
+      }));
+  }
+
+  it("is 5 when the token host says that the grant has expired", () =>
+    withCli((cli) =>
+      withHost(
+        () => refusal(36004001, "rt has expired"),
+        async ({ tokenEndpoint }) => {
+          const args = ["--token-endpoint", tokenEndpoint];
+          const { code, stderr } = await cli.login(args);
+          assert.equal(code, 5);
+          assert.match(stderr, /code 36004001, "rt has expired"/);
+          assert.match(stderr, /hint: .*log in again: .*mod\.m?[jt]s login/);
+        },
+      )
+    ));
+
+  it("is 1 when the token host cannot be reached, which is named", () =>
+    withCli(async (cli) => {
+      const endpoint = `http://127.0.0.1:${await freePort()}/token`;
+      const ended = await cli.login(["--token-endpoint", endpoint]);
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.ok(ended.stderr.includes(`Cannot get tokens from ${endpoint}: `));
+    }));
+
+  it("is 1 when the port is in use, which is named", () =>
+    withCli(async (cli) => {
+      const taken = createServer().listen(cli.port, "127.0.0.1");
+      const ended = await cli.run(["login", ...cli.portFlag([])]);
+      taken.close();
+      assert.equal(ended.code, 1);
+      assert.equal(ended.stdout, "");
+      assert.equal(
+        ended.stderr,
+        `error: Cannot listen on 127.0.0.1:${cli.port}: in use or reserved
+hint: end the program that uses it, or register another redirect URL and ` +
+          "pass its port with --port\n",
+      );
+    }));
+
+  it("is 1 when every port of a range is in use", () =>
+    withCli(async (cli) => {
+      const ports = await twoPorts();
+      const servers = ports.map((port) =>
+        createServer().listen(port, "127.0.0.1")
+      );
+      const ended = await cli.run(["login", "--port", ports.join("-")]);
+      servers.forEach((server) => server.close());
+      assert.equal(ended.code, 1);
+      const [first, last] = ports;
+      const where = `any port from ${first} to ${last}`;
+      assert.ok(ended.stderr.includes(`Cannot listen on ${where}: `));
+    }));
+
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    it(
+      `is 130 after ${signal} while waiting`,
+      NO_WINDOWS,
+      () =>
+        withCli(async (cli) => {
+          await assertInterrupted(cli, await cli.open(), signal);
+        }),
+    );
+  }
+
+  it(
+    "is 130 after Ctrl-C during the exchange",
+    NO_WINDOWS,
+    () =>
+      withCli(async (cli) => {
+        cli.sandbox.fail("token", "never");
+        const running = await cli.open();
+        const shown = fetch(await cli.decide(running.link));
+        await running.until(/getting the tokens/);
+        await assertInterrupted(cli, running);
+        assert.equal((await shown).status, 502);
+      }),
+  );
+
+  it(
+    "is 130 after Ctrl-C between two tries",
+    NO_WINDOWS,
+    () =>
+      withCli(async (cli) => {
+        cli.sandbox.fail("token", "rate-limit", Infinity);
+        const running = await cli.open(["--verbose"]);
+        const shown = fetch(await cli.decide(running.link));
+        await running.until(/HTTP 429/);
+        await assertInterrupted(cli, running);
+        await shown;
+      }),
+  );
+});
+
+async function assertInterrupted(
+  cli: CliFixture,
+  running: OpenLogin,
+  signal: "SIGINT" | "SIGTERM" | "SIGHUP" = "SIGINT",
+): Promise<void> {
+  cli.signal(running, signal);
+  const began = performance.now();
+  const { code, stdout, stderr } = await running.ended;
+  const took = performance.now() - began;
+  assert.ok(took < 1000, `${took} ms`);
+  assert.equal(code, 130);
+  assert.equal(stdout, "");
+  assert.match(stderr, /error: The login was cancelled: interrupted\nhint: /);
+  assert.equal(await isListening(cli.port), false);
+}
+
+// === Ctrl-C while saving
+
+/** Begins a login; what brings it its redirect. */
+type Begin = (cli: CliFixture) => Promise<() => Running>;
+
+const BEGINNINGS: Record<string, Begin> = {
+  "login": async (cli) => {
+    const running = await cli.open();
+    const redirect = await cli.decide(running.link);
+    return () => {
+      fetch(redirect).catch(() => {}); // no page, if it is ended
+      return running;
+    };
+  },
+  "login --complete": async (cli) => {
+    const flags = cli.portFlag([]);
+    const { stdout } = await cli.run(["login", "--start", ...flags]);
+    const link: string = JSON.parse(stdout).authorize_url;
+    cli.knowStateOf(link);
+    const redirect = await cli.decide(link);
+    return () => cli.start(["login", "--complete", redirect]);
+  },
+};
+
+/** Presses Ctrl-C while a reply waits for a lock that we hold. */
+async function interruptSaving(
+  cli: CliFixture,
+  begin: Begin,
+): Promise<{ running: Running; lock: TokenLock }> {
+  const arrive = await begin(cli);
+  const running = arrive();
+  // Once the code is spent: before that, the wait is one for the proof.
+  const { sandbox, store } = cli;
+  const isSpent = () => sandbox.count("/api/v2/token/get") === 1;
+  await eventually(isSpent, "the code is spent");
+  const lock = await fileStore(store).lock("default");
+  await running.until(/Waiting for another process .* profile "default"/);
+  cli.signal(running, "SIGINT");
+  await running.until(/reply is here and waits .* Press Ctrl-C again/);
+  return { running, lock };
+}
+
+describe("Ctrl-C while the tokens wait to be saved", {
+  ...TOGETHER,
+  ...NO_WINDOWS,
+}, () => {
+  for (const [what, begin] of Object.entries(BEGINNINGS)) {
+    it(`does not keep ${what} from saving them`, () =>
+      withCli(async (cli) => {
+        const { running, lock } = await interruptSaving(cli, begin);
+        await lock[Symbol.asyncDispose]();
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, 0, stderr);
+        const { data } = JSON.parse(stdout);
+        const saved = JSON.parse(await cli.saved());
+        assert.equal(saved.data.access_token, data.access_token);
+      }, { latency: 1500 }));
+
+    it(`pressed twice has ${what} print them`, () =>
+      withCli(async (cli) => {
+        const { running, lock } = await interruptSaving(cli, begin);
+        cli.signal(running, "SIGINT");
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, 1, stderr);
+        assert.equal(JSON.parse(stdout).message, "success");
+        assert.match(stderr, /error: The tokens were not saved: interrupted\n/);
+        await lock[Symbol.asyncDispose]();
+        await assert.rejects(cli.saved());
+      }, { latency: 1500 }));
+  }
+});
+
+// === Saving
+
+/** Two sellers of one app. */
+const SELLERS: SandboxSeller[] = ["First Shop", "Łódź & Söhne"]
+  .map((name, i) => ({
+    openId: `open-id-${i}`,
+    name,
+    region: "GB",
+    userType: 0,
+    scopes: [],
+    shops: [],
+  }));
+const SECOND = { decision: { seller: 1 } };
+
+/** Files that cannot be written, and why not. */
+const BAD_FILES: [
+  name: string,
+  (cli: CliFixture) => Promise<string>,
+  object?,
+][] = [
+  [
+    "in a folder that is a file",
+    async (cli) => join(await cli.write("file", ""), "tokens.json"),
+  ],
+  [
+    "in a folder that is a device",
+    () => Promise.resolve("/dev/full/tokens.json"),
+    skipIf(!ON_LINUX, "only Linux has /dev/full"),
+  ],
+  [
+    "in a folder that nobody may write to",
+    () => Promise.resolve("/sys/tokens/tokens.json"),
+    skipIf(!ON_LINUX, "only Linux has /sys"),
+  ],
+  [
+    "in a folder that is read-only",
+    async (cli) => {
+      await mkdir(cli.path("locked"), { mode: 0o500 });
+      return cli.path("locked", "tokens.json");
+    },
+    skipIf(ON_WINDOWS || process.getuid?.() === 0, "root may write anywhere"),
+  ],
+  [
+    "that is a folder",
+    async (cli) => {
+      await mkdir(cli.path("tokens.json"));
+      return cli.path("tokens.json");
+    },
+  ],
+];
+
+/** A login that ends before it shows a link. */
+async function refusedLogin(cli: CliFixture, args: string[]): Promise<Ended> {
+  const usual = ["login", "--no-browser", ...cli.portFlag(args)];
+  const ended = await cli.run([...usual, ...args]);
+  assert.deepEqual([ended.code, ended.stdout], [1, ""], ended.stderr);
+  return ended;
+}
+
+describe("login's tokens", TOGETHER, () => {
+  for (const [name, fileAt, skip] of BAD_FILES) {
+    it(
+      `are proven to be savable before the link is shown, to a file ${name}`,
+      skip ?? {},
+      () =>
+        withCli(async (cli) => {
+          const file = await fileAt(cli);
+          const ended = await refusedLogin(cli, ["--file", file]);
+          assert.match(
+            ended.stderr,
+            /^error: Cannot (lock|read|save) .*tokens/,
+          );
+          assert.match(ended.stderr, /\nhint: .*--file FILE\n$/);
+        }),
+    );
+  }
+
+  for (const text of ["", "{", "[]", `{"data":{}}`, "\u0000\u0001"]) {
+    const shown = JSON.stringify(text);
+    it(`are asked for at no file that has ${shown}, which is left as it is`, () =>
+      withCli(async (cli) => {
+        const file = await cli.write("tokens.json", text);
+        const { stderr } = await refusedLogin(cli, ["--file", file]);
+        assert.match(stderr, /^error: .*tokens\.json is no token file, or dam/);
+        assert.match(stderr, /\nhint: move it away, then log in again/);
+        assert.equal(await readFile(file, "utf8"), text);
+      }));
+  }
+
+  it("are printed if they can no longer be saved once they are here", () =>
+    withCli(async (cli) => {
+      const { link, ended } = await cli.open(["--json"]);
+      await rm(cli.store, { recursive: true });
+      await writeFile(cli.store, "");
+      const shown = await fetch(await cli.decide(link));
+      const { code, stdout, stderr } = await ended;
+      assert.deepEqual([code, shown.status], [1, 502]);
+      assert.match(stdout, /^{"code":0,.*}\n$/);
+      assert.match(stderr, /error: Cannot (lock|read|save) .*default\.json/);
+    }));
+
+  it("never replace those of another seller, and it is said", () =>
+    withCli(async (cli) => {
+      await cli.login();
+      const before = await cli.saved();
+      const { code, stdout, stderr } = await cli.login([], SECOND);
+      assert.equal(code, 0);
+      assert.equal(await cli.saved(), before);
+      const saved = JSON.parse(await cli.saved("łódź-söhne"));
+      assert.deepEqual(saved.data, JSON.parse(stdout).data);
+      assert.match(
+        stderr,
+        /^"default" holds another seller's tokens .* under "łódź-söhne"\n/m,
+      );
+    }, { sellers: SELLERS }));
+
+  it("never replace those of another app", () =>
+    withCli(async (cli) => {
+      await cli.login();
+      const other = (await cli.saved()).replace(/"app_key": "/, "$&x");
+      await writeFile(join(cli.store, "default.json"), other);
+      await cli.login();
+      assert.equal(await cli.saved(), other);
+      assert.match(await cli.saved("first-shop"), /"open-id-0"/);
+    }, { sellers: SELLERS }));
+
+  it("replace those of another seller with --switch", () =>
+    withCli(async (cli) => {
+      await cli.login();
+      const { stderr } = await cli.login(["--switch"], SECOND);
+      assert.match(await cli.saved(), /"open-id-1"/);
+      assert.deepEqual(await readdir(cli.store), ["default.json"]);
+      assert.doesNotMatch(stderr, /another seller/);
+    }, { sellers: SELLERS }));
+
+  it("replace those of the same seller", () =>
+    withCli(async (cli) => {
+      await cli.login();
+      const before = await cli.saved();
+      const { stdout } = await cli.login();
+      assert.notEqual(await cli.saved(), before);
+      const saved = JSON.parse(await cli.saved());
+      assert.deepEqual(saved.data, JSON.parse(stdout).data);
+      assert.deepEqual(await readdir(cli.store), ["default.json"]);
+    }));
+
+  it("go beside the file that holds another seller's", () =>
+    withCli(async (cli) => {
+      const args = ["--file", cli.path("shop.json")];
+      await cli.login(args);
+      const { code, stderr } = await cli.login(args, SECOND);
+      assert.equal(code, 0);
+      const path = cli.path("łódź-söhne.json");
+      assert.match(await readFile(path, "utf8"), /"open-id-1"/);
+      assert.ok(stderr.includes(`Use --file '${path}' from now on`), stderr);
+      assert.doesNotMatch(stderr, /--profile/);
+    }, { sellers: SELLERS }));
+});
+
+// === Closed streams
+
+/** The program by a shell that redirects or closes its streams. */
+function throughShell(redirection: string, args: string[]): string[] {
+  // A limit of its own, for it outlives a shell that is killed.
+  const [command, ...rest] = cliCommand([...args, "--timeout", "20"]);
+  return ["sh", "-c", `"$0" "$@" ${redirection}`, command!, ...rest];
+}
+
+describe("login survives", { ...TOGETHER, ...NO_WINDOWS }, () => {
+  const redirections: [name: string, redirection: string][] = [
+    ["a stdout that nobody reads", "| head -0 >&2"],
+    ["a closed stdout", ">&-"],
+    ["a closed stdin", "<&-"],
+    ["a stdin that is a folder", "</"],
+    ["a full disk behind stdout", ">/dev/full"],
+  ];
+  for (const [name, redirection] of redirections) {
+    const skip = skipIf(!ON_LINUX && /full/.test(redirection), "no /dev/full");
+    it(`${name}, and saves the tokens`, skip, () =>
+      withCli(async (cli) => {
+        const args = ["login", "--no-browser", ...cli.portFlag([])];
+        const command = throughShell(redirection, args);
+        const running = cli.startCommand(command);
+        const { link } = await cli.linkOf(running);
+        await fetch(await cli.decide(link));
+        assertNoCrash(await running.ended);
+        assert.match(await cli.saved(), /"access_token"/);
+      }));
+  }
+
+  const silent: [name: string, redirection: string][] = [
+    ["a closed stderr", "2>&-"],
+    ["a stderr that nobody reads", "2>&1 >out.json | head -0"],
+    ["a full disk behind stderr", "2>/dev/full"],
+    ["all streams closed", "<&- >&- 2>&-"],
+  ];
+  for (const [name, redirection] of silent) {
+    const skip = skipIf(!ON_LINUX && /full/.test(redirection), "no /dev/full");
+    it(`${name}, and saves the tokens`, skip, () =>
+      withCli(async (cli) => {
+        // Nobody can be told the link, so a "browser" is.
+        const { path, log } = await installBrowser(cli);
+        const args = ["login", ...cli.portFlag([]), "--browser", `"${path}"`];
+        const ended = await cli.startCommand(throughShell(redirection, args))
+          .ended;
+        assert.match(await readFile(log, "utf8"), /authorize/);
+        assertNoCrash(ended);
+        assert.match(await cli.saved(), /"access_token"/);
+      }));
+  }
+});
+
+/** No runtime's own words for an error that nobody caught. */
+function assertNoCrash({ stderr }: Ended): void {
+  assert.doesNotMatch(stderr, /\bat .*mod\.ts|Uncaught|panicked|EPIPE/);
+}
+
+// === Importing, and permissions
+
+/** A module that imports mod.ts, then runs `code`. */
+function importer(cli: CliFixture, code = ""): Promise<string> {
+  const url = JSON.stringify(new URL("../../mod.ts", import.meta.url).href);
+  return cli.write("import.mjs", `await import(${url});\n${code}`);
+}
+
+describe("mod.ts", () => {
+  it("does nothing when it is imported, and needs no permission", () =>
+    withCli(async (cli) => {
+      const file = await importer(cli);
+      const run = ON_DENO ? ["run", "--no-prompt", file] : [file];
+      const command = [process.execPath, ...run];
+      const { code, stdout, stderr } = await cli.startCommand(command).ended;
+      assert.deepEqual([code, stdout, stderr], [0, "", ""]);
+      assert.deepEqual(cli.sandbox.requests, []);
+    }));
+
+  it("keeps nobody waiting who has imported it", () =>
+    withCli(async (cli) => {
+      // Without the runtime's start, and Node's 0.2 s for stripping types.
+      const file = await importer(cli, "console.log(Date.now());\n");
+      const took = await fastest(3, async () => {
+        const command = runtimeCommand(file);
+        const { stdout } = await cli.startCommand(command).ended;
+        return Date.now() - Number(stdout);
+      });
+      assert.ok(took < 300, `${took} ms`);
+    }));
+
+  it(
+    "is imported in less than 300 ms",
+    ONLY_DENO,
+    () =>
+      withCli(async (cli) => {
+        const command = [process.execPath, "run", await importer(cli)];
+        const took = await fastest(
+          5,
+          async () => (await cli.startCommand(command).ended).took,
+        );
+        assert.ok(took < 300, `${took} ms`);
+      }),
+  );
+
+  it("is the program: it runs as it stands", () =>
+    withCli(async (cli) => {
+      const args = ["login", "--no-browser", ...cli.portFlag([])];
+      const running = cli.startCommand(programCommand(args));
+      const { link } = await cli.linkOf(running);
+      await fetch(await cli.decide(link));
+      const { code, stdout } = await running.ended;
+      assert.equal(code, 0);
+      assert.equal(JSON.parse(stdout).message, "success");
+    }));
+});
+
+/** The least of several measurements: a busy machine is not what is tested. */
+async function fastest(
+  times: number,
+  measure: () => Promise<number>,
+): Promise<number> {
+  let least = Infinity;
+  while (times-- > 0) least = Math.min(least, await measure());
+  return least;
+}
+
+/** A permission, and what is said where it alone is missing. */
+const PERMISSIONS: [flag: string, code: number, says: RegExp][] = [
+  ["env", 1, /^error: Requires env access to "TIKTOK_SHOP_\w+".*--allow-env/],
+  ["net", 1, /error: Cannot listen on .*: Requires net access .*--allow-net/],
+  ["read", 1, /error: Cannot \w+ .*: Requires read access .*--allow-read/],
+  ["write", 1, /error: Cannot \w+ .*: Requires write access .*--allow-write/],
+  ["run", 0, /^No browser could be opened: open the link yourself$/m],
+];
+
+/** The least that a login needs: what the README tells to allow. */
+function leastPermissions(cli: CliFixture, browser: string): string[] {
+  const { host } = new URL(cli.sandbox.tokenEndpoint);
+  const own = ["127.0.0.1", "[::1]"].map((name) => `${name}:${cli.port}`);
+  return [
+    "--allow-env",
+    `--allow-net=${[...own, host]}`,
+    `--allow-read=${cli.store}`,
+    `--allow-write=${cli.store}`,
+    `--allow-run=${browser}`,
+  ];
+}
+
+/** Starts a login with these permissions and no others. */
+function startAllowed(cli: CliFixture, flags: string[], browser: string) {
+  const deno = [process.execPath, "run", "--no-prompt", ...flags];
+  const login = ["login", "--verbose", ...cli.portFlag([])];
+  const args = [...login, "--browser", `"${browser}"`];
+  return cli.startCommand([...deno, `${ROOT}mod.ts`, ...args]);
+}
+
+describe("mod.ts on Deno", { ...ONLY_DENO, ...NO_WINDOWS }, () => {
+  it("logs in with the least permissions, and a browser", () =>
+    withCli(async (cli) => {
+      const { path } = await installBrowser(cli);
+      const flags = leastPermissions(cli, path);
+      const { code, stdout, stderr } = await startAllowed(cli, flags, path)
+        .ended;
+      assert.equal(code, 0, stderr);
+      assert.equal(JSON.parse(stdout).message, "success");
+      assert.doesNotMatch(stderr, /Requires/);
+    }));
+
+  for (const [name, expected, says] of PERMISSIONS) {
+    it(`says what is missing without --allow-${name}`, () =>
+      withCli(async (cli) => {
+        const { path } = await installBrowser(cli);
+        const flags = leastPermissions(cli, path)
+          .filter((flag) => !flag.startsWith(`--allow-${name}`));
+        const running = startAllowed(cli, flags, path);
+        if (name === "run") {
+          const { link } = await cli.linkOf(running);
+          await fetch(await cli.decide(link));
+        }
+        const { code, stdout, stderr } = await running.ended;
+        assert.equal(code, expected, stderr);
+        assert.match(stderr, says);
+        assert.equal(stdout !== "", name === "run");
+        const asked = cli.sandbox.count("/api/v2/token/get");
+        assert.equal(asked, name === "run" ? 1 : 0);
+      }));
+  }
+
+  it("names the host that it may not reach", () =>
+    withCli(async (cli) => {
+      const { path } = await installBrowser(cli);
+      const { host } = new URL(cli.sandbox.tokenEndpoint);
+      const flags = leastPermissions(cli, path)
+        .map((flag) => flag.replace(`,${host}`, ""));
+      const { code, stderr } = await startAllowed(cli, flags, path).ended;
+      assert.equal(code, 1);
+      assert.match(stderr, /error: Cannot get tokens from .*: Requires net/);
+      assert.equal(stderr.match(/^GET .* failed/gm)?.length, 1, stderr);
+    }));
+});

@@ -1,0 +1,368 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { inspect } from "node:util";
+import { accessToken, redisStore, type StoredTokens } from "../../mod.ts";
+import type { Sandbox } from "../../scripts/sandbox.ts";
+import { testTokenStore } from "../../scripts/testing.ts";
+import { freePort, ROOT, temporaryFolder } from "../support/helpers.ts";
+import {
+  connectCluster,
+  connectRedis,
+  NO_REDIS,
+  REDIS_CLIENTS,
+  type RedisCommand,
+  type RedisConnection,
+  startRedis,
+} from "../support/redis_client.ts";
+import { failure, REPLY, withSandbox } from "../support/token_host.ts";
+import {
+  askAt,
+  atEveryCall,
+  eventually,
+  jobAt,
+  keepExpired,
+  NO_STOPPING,
+  overtake,
+  refreshCount,
+  startWorker,
+  withWorkers,
+  type Worker,
+} from "../support/child_processes.ts";
+
+// === A server
+
+const LEASE = 1000;
+const TOKENS: StoredTokens = { ...REPLY, meta: { version: 1 } };
+
+let port = 0;
+let command: RedisCommand;
+const closing: (() => PromiseLike<void>)[] = [];
+
+before(async () => {
+  if (NO_REDIS) return;
+  const folder = await temporaryFolder();
+  closing.push(() => folder[Symbol.asyncDispose]());
+  port = await freePort();
+  closing.push(await startRedis(port, folder.path));
+  command = (await connect("redis", port)).command;
+});
+
+after(async () => {
+  for (const close of closing.reverse()) await close();
+});
+
+async function connect(
+  client: typeof REDIS_CLIENTS[number],
+  port: number,
+): Promise<RedisConnection> {
+  const connection = await connectRedis(client, port);
+  closing.push(connection.close);
+  return connection;
+}
+
+/** A test with an empty server. */
+function redisTest(
+  name: string,
+  run: () => Promise<void>,
+  skip: string | false = false,
+): void {
+  test(name, { skip: NO_REDIS || skip }, async () => {
+    await command("FLUSHALL");
+    await run();
+  });
+}
+
+// === The rules of a store
+
+for (const client of REDIS_CLIENTS) {
+  redisTest(`redisStore() keeps the rules with ${client}`, async () => {
+    const one = await connect(client, port);
+    const other = await connect(client, port);
+    let handles = 0;
+    await testTokenStore(() =>
+      redisStore((handles++ % 2 ? one : other).command, { lease: LEASE })
+    );
+    assert.deepEqual(await command("KEYS", "*"), []);
+  });
+}
+
+redisTest(
+  "redisStore() keeps tokens as JSON under the profile's key",
+  async () => {
+    const store = redisStore(command);
+    await store.save("main", TOKENS);
+    const lock = await store.lock("main");
+    await store.save("main", TOKENS, lock);
+    const keys = await command("KEYS", "*") as string[];
+    assert.deepEqual(keys.sort(), [
+      "tiktok-shop-oauth2:{main}",
+      "tiktok-shop-oauth2:{main}:lock",
+    ]);
+    assert.deepEqual(JSON.parse(`${await command("GET", keys[0]!)}`), TOKENS);
+    assert.equal(await command("TTL", keys[0]!), -1);
+    assert.equal(await command("GET", keys[1]!), lock.id);
+    const left = Number(await command("PTTL", keys[1]!));
+    assert.ok(left > 2000 && left <= 5000, `${left}`);
+    await lock[Symbol.asyncDispose]();
+    assert.equal(await command("EXISTS", keys[1]!), 0);
+  },
+);
+
+redisTest(
+  "redisStore() renews a lock that is held beyond its lease",
+  async () => {
+    const store = redisStore(command, { lease: LEASE });
+    const lock = await store.lock("main");
+    const signal = AbortSignal.timeout(1.8 * LEASE);
+    await failure(store.lock("main", signal), "cancelled");
+    await store.save("main", TOKENS, lock);
+    await lock[Symbol.asyncDispose]();
+    assert.deepEqual(await store.load("main"), TOKENS);
+  },
+);
+
+redisTest(
+  "redisStore() lists its own profiles among a thousand keys",
+  async () => {
+    const prefix = "a*[b]?\\c^:";
+    const store = redisStore(command, { prefix });
+    const names = Array.from({ length: 300 }, (_, i) => `shop-${i}`).sort();
+    for (const name of names) await store.save(name, TOKENS);
+    const others = ["aX:{x}", `${prefix}{x}:lock`, `${prefix}x`, `${prefix}{}`];
+    for (const key of others) await command("SET", key, "1");
+    for (let i = 0; i < 700; i++) await command("SET", `other-${i}`, "1");
+    assert.deepEqual(await store.list(), names);
+    assert.deepEqual(await redisStore(command).list(), []);
+  },
+);
+
+/** Starts a cluster of three nodes; the port of one. */
+async function startCluster(): Promise<number> {
+  const nodes = await Promise.all([0, 1, 2].map(async () => {
+    const folder = await temporaryFolder();
+    closing.push(() => folder[Symbol.asyncDispose]());
+    const [port, bus] = [await freePort(), await freePort()];
+    const options = ["--cluster-enabled", "yes", "--cluster-port", `${bus}`];
+    closing.push(await startRedis(port, folder.path, options));
+    return { port, bus, ...await connect("redis", port) };
+  }));
+  const [first, ...others] = nodes;
+  for (const { port, bus } of others) {
+    const words = ["MEET", "127.0.0.1", `${port}`, `${bus}`];
+    await first!.command("CLUSTER", ...words);
+  }
+  for (const [i, { command }] of nodes.entries()) {
+    const slots = [i * 5461, i === 2 ? 16383 : i * 5461 + 5460].map(String);
+    await command("CLUSTER", "ADDSLOTSRANGE", ...slots);
+  }
+  for (const { command } of nodes) {
+    await eventually(async () => {
+      const info = `${await command("CLUSTER", "INFO")}`;
+      return /state:ok/.test(info) && /known_nodes:3/.test(info);
+    }, "the cluster is ready");
+  }
+  return first!.port;
+}
+
+/** What mod.ts tells to write for a client's cluster. */
+async function clusterExample(client: string): Promise<string> {
+  const text = await readFile(join(ROOT, "mod.ts"), "utf8");
+  const [, example] = new RegExp(
+    `// cluster = [^\\n]* of ${client}\\n((?: \\*.*\\n)*? \\* }?\\);\\n)`,
+  ).exec(text) ?? [];
+  assert.ok(example, `mod.ts has no example for a cluster of ${client}`);
+  return example.replace(/^ \* ?/gm, "").trim();
+}
+
+test("README.md tells the same of a cluster as mod.ts", async () => {
+  const readme = await readFile(join(ROOT, "README.md"), "utf8");
+  const example = (await clusterExample("redis")).replace(/\s+/g, " ");
+  const [, line] = /`(\(\.\.\.words\) => cluster[^`]*)`/.exec(readme)!;
+  assert.ok(example.includes(line!), example);
+});
+
+redisTest("redisStore() works on a cluster as mod.ts tells", async () => {
+  const port = await startCluster();
+  for (const client of REDIS_CLIENTS) {
+    const { cluster, close } = await connectCluster(client, port);
+    closing.push(close);
+    const example = await clusterExample(client);
+    const make = new Function("redisStore", "cluster", `return ${example}`);
+    const withLease: typeof redisStore = (command, options) =>
+      redisStore(command, { ...options, lease: LEASE });
+    await testTokenStore(() => make(withLease, cluster));
+    const store = make(redisStore, cluster);
+    const names = Array.from({ length: 30 }, (_, i) => `shop-${i}`).sort();
+    for (const name of names) await store.save(name, TOKENS);
+    // Whatever node the others are on, all of them are found.
+    assert.deepEqual(await store.list(), names);
+    for (const name of names) assert.ok(await store.remove(name));
+    assert.deepEqual(await store.list(), []);
+  }
+});
+
+// === Wrong arguments and values
+
+const NOTHING = () => Promise.resolve(null);
+
+test("redisStore() refuses a prefix with braces", () => {
+  for (const prefix of ["{", "a}b", "{}:", "{tag}:"]) {
+    assert.throws(() => redisStore(NOTHING, { prefix }), TypeError);
+  }
+});
+
+test("redisStore() refuses a lease that is too short or too long", () => {
+  for (const lease of [0, 999, NaN, 1e9, Infinity, 1000.5]) {
+    assert.throws(() => redisStore(NOTHING, { lease }), RangeError);
+  }
+});
+
+test("redisStore() refuses names that a file could not have", async () => {
+  const store = redisStore(NOTHING);
+  for (const name of ["", "a b", "../x", "a}", "{a", "a:lock", "config"]) {
+    await assert.rejects(store.load(name), TypeError);
+    await assert.rejects(store.save(name, TOKENS), TypeError);
+    await assert.rejects(store.lock(name), TypeError);
+    await assert.rejects(store.remove(name), TypeError);
+  }
+});
+
+test("redisStore() redacts what a client says", async () => {
+  const { access_token, refresh_token } = TOKENS.data;
+  const said = `Unknown command "EVAL", with args ${access_token}, ` +
+    `'{"refresh_token":"${refresh_token}"}' at redis://me:pass@host:6379`;
+  const cause = Object.assign(new Error(said), { code: "ERR", command: said });
+  const store = redisStore(() => Promise.reject(cause));
+  const lock = { id: "lock", [Symbol.asyncDispose]: () => Promise.resolve() };
+  for (const held of [undefined, lock]) {
+    const error = await failure(store.save("main", TOKENS, held), "store");
+    const shown = inspect(error, { depth: 9 });
+    assert.match(
+      error.message,
+      /tiktok-shop-oauth2:\{main\} in Redis: Unknown/,
+    );
+    for (const secret of [access_token, refresh_token, "me:pass"]) {
+      assert.ok(!shown.includes(secret), shown);
+    }
+  }
+});
+
+test("redisStore() fails with kind store when its client does", async () => {
+  const store = redisStore(() => {
+    throw new Error("The client is closed");
+  });
+  const { message, hint } = await failure(store.load("main"), "store");
+  assert.match(message, /^Cannot read .* in Redis: The client is closed$/);
+  assert.match(hint!, /within reach/);
+  await failure(store.list(), "store");
+  await failure(store.lock("main"), "store");
+  await failure(store.remove("main"), "store");
+});
+
+for (
+  const [what, words, message] of [
+    ["text that is no JSON", ["SET", "{}"], /is no token reply, or damaged/],
+    ["half a reply", ["SET", '{"data":{"acc'], /is no token reply, or damaged/],
+    [
+      "a reply of a newer version",
+      ["SET", JSON.stringify({ ...REPLY, meta: { version: 2 } })],
+      /was written by a newer version/,
+    ],
+    ["a list", ["RPUSH", "1"], /WRONGTYPE/],
+  ] as const
+) {
+  redisTest(`accessToken() leaves ${what} in Redis alone`, async () => {
+    const [name, value] = words;
+    const key = "tiktok-shop-oauth2:{default}";
+    await command(name, key, value);
+    await withSandbox(async (sandbox) => {
+      const ask = askAt(sandbox, redisStore(command));
+      const error = await failure(accessToken(ask), "store");
+      assert.match(error.message, message);
+      assert.ok(error.message.includes(key));
+      assert.equal(refreshCount(sandbox), 0);
+    });
+    const kept = name === "SET"
+      ? await command("GET", key)
+      : await command("LINDEX", key, "0");
+    assert.equal(kept, value);
+  });
+}
+
+// === Several processes
+
+/** Workers at a sandbox, by both clients in turn. */
+function workersAt(sandbox: Sandbox, count: number): Promise<Worker>[] {
+  return Array.from({ length: count }, (_, i) => {
+    const redis = REDIS_CLIENTS[i % REDIS_CLIENTS.length]!;
+    return startWorker(jobAt(sandbox, { redis, port, lease: LEASE }));
+  });
+}
+
+async function storedToken(profile = "default"): Promise<string | undefined> {
+  return (await redisStore(command).load(profile))?.data.access_token;
+}
+
+redisTest(
+  "redisStore() costs one request for eight processes",
+  () =>
+    withSandbox(async (sandbox) => {
+      await keepExpired(sandbox, redisStore(command));
+      await withWorkers(workersAt(sandbox, 8), async (workers) => {
+        for (const worker of workers) worker.order({ callers: 50 });
+        const outcomes = await Promise.all(workers.map(({ next }) => next()));
+        const wanted = { tokens: [await storedToken()], errors: [] };
+        for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
+        assert.equal(refreshCount(sandbox), 1);
+      });
+    }, { latency: 100 }),
+);
+
+redisTest(
+  "redisStore() goes on when a holder was killed",
+  () =>
+    withSandbox(async (sandbox) => {
+      await keepExpired(sandbox, redisStore(command));
+      sandbox.fail("refresh", "slow:60000");
+      await withWorkers(workersAt(sandbox, 3), async ([first, ...others]) => {
+        first.order();
+        await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+        first.child.kill("SIGKILL");
+        for (const worker of others) worker.order();
+        const outcomes = await Promise.all(others.map(({ next }) => next()));
+        const wanted = { tokens: [await storedToken()], errors: [] };
+        for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
+        assert.equal(refreshCount(sandbox), 2);
+      });
+    }),
+);
+
+redisTest(
+  "redisStore() lets no stopped holder overwrite a newer token",
+  () =>
+    withSandbox(async (sandbox) => {
+      await withWorkers(workersAt(sandbox, 2), (workers) =>
+        atEveryCall(2, (call, lane) =>
+          stopAt(call, workers[lane]!, sandbox)));
+    }, { rotate: false }),
+  NO_STOPPING,
+);
+
+/** Lets a worker stop itself before one of its commands, for too long. */
+async function stopAt(
+  call: number,
+  worker: Worker,
+  sandbox: Sandbox,
+): Promise<boolean> {
+  const store = redisStore(command, { lease: LEASE });
+  const profile = `stopped-${call}`;
+  await keepExpired(sandbox, store, profile);
+  worker.order({ profile, interruption: { call, signal: "SIGSTOP" } });
+  if (await worker.next()) return false;
+  const outcome = await overtake(store, profile, worker);
+  assert.deepEqual(outcome!.errors, []);
+  assert.equal(await storedToken(profile), "ROW_newer");
+  return true;
+}

@@ -1,0 +1,117 @@
+/**
+ * A process that keeps tokens fresh, for tests that start, stop and kill it;
+ * `workers.ts` starts it. It says "ready", and for each order, a line of JSON
+ * on stdin, it asks for access tokens and prints what came of it on one line.
+ */
+import { writeSync } from "node:fs";
+import process from "node:process";
+import type { TokenStore } from "../../mod.ts";
+import type {
+  Interruption,
+  Job,
+  Modules,
+  Order,
+  Outcome,
+} from "./child_processes.ts";
+
+const job: Job & { modules: Modules } = JSON.parse(process.argv[2]!);
+const { accessToken, fileStore, redisStore }: typeof import("../../mod.ts") =
+  await import(job.modules.library);
+let interruption: Interruption | undefined;
+let calls = 0;
+
+const { store, close } = await openStore();
+print("ready");
+// Whole lines, for who orders waits for an answer.
+for await (const line of process.stdin) {
+  const order: Order = JSON.parse(`${line}`);
+  [interruption, calls] = [order.interruption, 0];
+  do print(JSON.stringify(await work(order))); while (order.endless);
+}
+await close();
+
+/** Asks as often as wanted, at once. */
+async function work({ callers = 1, profile }: Order): Promise<Outcome> {
+  const { options, app, hasteSince } = job;
+  const now = hasteSince === undefined
+    ? Date.now
+    : () => hasteSince + (Date.now() - hasteSince) * 4_000_000;
+  const ask = () => accessToken({ ...options, ...app, store, profile, now });
+  const asked = await Promise.allSettled(Array.from({ length: callers }, ask));
+  const outcome = {
+    tokens: [] as string[],
+    errors: [] as string[],
+    unsaved: [] as string[],
+  };
+  for (const each of asked) {
+    if (each.status === "fulfilled") outcome.tokens.push(each.value);
+    else {
+      const { kind, message, reply } = each.reason;
+      outcome.errors.push(`${kind}: ${message}`);
+      if (reply) outcome.unsaved.push(reply.data.refresh_token);
+    }
+  }
+  const tokens = [...new Set(outcome.tokens)];
+  // Only who ordered calls to fail asks how many there were.
+  if (interruption?.error) return { ...outcome, calls, tokens };
+  return { tokens, errors: outcome.errors };
+}
+
+/** Opens the store; none at all for the library's own. */
+async function openStore(): Promise<
+  { store?: TokenStore; close: () => Promise<void> }
+> {
+  const { place } = job;
+  if ("redis" in place) {
+    const { connectRedis }: typeof import("./redis_client.ts") = await import(
+      job.modules.redis
+    );
+    const { command, close } = await connectRedis(place.redis, place.port);
+    const counted = (...words: string[]) => (count(), command(...words));
+    return { store: redisStore(counted, { lease: place.lease }), close };
+  }
+  countCalls();
+  const { folder, lease } = place;
+  const store = folder === undefined ? undefined : fileStore(folder, { lease });
+  return { store, close: () => Promise.resolve() };
+}
+
+/** Stops or kills this process before the call that was ordered, or fails. */
+function count(): void {
+  if (++calls !== interruption?.call) return;
+  const { error: code, signal } = interruption;
+  if (code) throw Object.assign(new Error(`${code}: as ordered`), { code });
+  print("interrupted");
+  process.kill(process.pid, signal);
+}
+
+/** Not by process.stdout, which might write it later. */
+function print(line: string): void {
+  writeSync(1, `${line}\n`);
+}
+
+/**
+ * Counts the calls of the file system: there is no other way to a crash
+ * between any two of them. Nothing but this process is changed by it.
+ */
+function countCalls(): void {
+  const fs = process.getBuiltinModule("node:fs/promises");
+  const { open } = fs;
+  fs.open = async (...args: Parameters<typeof open>) => {
+    const handle = await open(...args);
+    countNamed(handle, ["writeFile", "sync", "truncate", "close"]);
+    return handle;
+  };
+  // Not utimes: a timer calls it.
+  const names = ["mkdir", "open", "readFile", "readdir", "realpath", "rename"];
+  countNamed(fs, [...names, "rm", "rmdir", "stat", "unlink", "writeFile"]);
+}
+
+function countNamed(target: object, names: readonly string[]): void {
+  const functions = target as Record<string, (...args: unknown[]) => unknown>;
+  for (const name of names) {
+    const original = functions[name]!.bind(target);
+    // A call that fails rejects: it does not throw.
+    functions[name] = async (...args) => (count(), await original(...args));
+  }
+}

@@ -1,0 +1,269 @@
+/** Processes that keep tokens fresh, and what several tests do with them. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import {
+  type AccessTokenOptions,
+  type AppCredentials,
+  exchangeCode,
+  type StoredTokens,
+  type TokenStore,
+} from "../../mod.ts";
+import type { Sandbox } from "../../scripts/sandbox.ts";
+import { ON_DENO, type Running, runtimeCommand, start } from "./helpers.ts";
+
+/** Where a worker finds the tokens: by default in the library's own store. */
+export type Place =
+  | { folder?: string; lease?: number }
+  | { redis: "redis" | "ioredis"; port: number; lease?: number };
+
+/** What a worker is for. */
+export interface Job {
+  place: Place;
+  app: AppCredentials;
+  /** Further options of `accessToken()`. */
+  options: Pick<AccessTokenOptions, "refreshEndpoint" | "minValid">;
+  /** From when on its clock is four million times too fast. */
+  hasteSince?: number;
+}
+
+/** What a worker is to do. */
+export interface Order {
+  profile?: string;
+  /** How many ask at once. @default {1} */
+  callers?: number;
+  /** Ask for ever. */
+  endless?: boolean;
+  interruption?: Interruption;
+}
+
+/** What a worker does to itself before a call of the file system or Redis. */
+export interface Interruption {
+  /** Which call, counted from 1. */
+  call: number;
+  signal?: "SIGKILL" | "SIGSTOP";
+  /** Or how the call fails, such as `ENOSPC`. */
+  error?: string;
+}
+
+/** What came of it: the different tokens, and every error. */
+export interface Outcome {
+  tokens: string[];
+  errors: string[];
+  /** The refresh tokens that errors handed over, as they could not be kept. */
+  unsaved?: string[];
+  /** How many calls of the file system or Redis it took. */
+  calls?: number;
+}
+
+/** A worker, waiting for orders. */
+export interface Worker extends Running {
+  /** Orders something; see {@linkcode Worker.next}. */
+  order(order?: Order): void;
+  /** What comes of an order; undefined if it is interrupted first. */
+  next(): Promise<Outcome | undefined>;
+}
+
+/** Starts a worker and waits until it is ready. */
+export async function startWorker(
+  job: Job,
+  env: Record<string, string> = {},
+): Promise<Worker> {
+  modules ??= ON_DENO ? MODULES : withoutTypes(MODULES);
+  const words = runtimeCommand(fileURLToPath(modules.worker));
+  words.push(JSON.stringify({ ...job, modules }));
+  const running = start(words, { env, input: "open" });
+  await running.until(/^ready$/m);
+  let read = 1;
+  const next = async () => {
+    const line = new RegExp(`^(?:.*\\n){${read++}}(.*)\\n`);
+    const [, text] = await untilPrinted(running, line);
+    return text === "interrupted" ? undefined : JSON.parse(text!);
+  };
+  const order = (order: Order = {}) =>
+    void running.child.stdin!.write(`${JSON.stringify(order)}\n`);
+  return { ...running, order, next };
+}
+
+/** What a worker consists of, as URLs. */
+export interface Modules {
+  worker: string;
+  library: string;
+  redis: string;
+}
+
+const MODULES: Modules = {
+  worker: new URL("worker.ts", import.meta.url).href,
+  library: new URL("../../mod.ts", import.meta.url).href,
+  redis: new URL("redis_client.ts", import.meta.url).href,
+};
+
+let modules: Modules | undefined;
+
+/**
+ * The same modules as JavaScript: to remove the types, Node needs ten times as
+ * long as for all the rest of a start, and here are a hundred of them.
+ */
+function withoutTypes({ worker, library, redis }: Modules): Modules {
+  const { stripTypeScriptTypes } = process.getBuiltinModule(
+    "node:module",
+  ) as unknown as { stripTypeScriptTypes: (text: string) => string };
+  const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-worker-"));
+  process.once("exit", () => rmSync(folder, { recursive: true }));
+  const strip = (module: string, name: string) => {
+    const file = join(folder, name);
+    const text = readFileSync(new URL(module), "utf8");
+    writeFileSync(file, stripTypeScriptTypes(text));
+    return pathToFileURL(file).href;
+  };
+  return {
+    worker: strip(worker, "worker.mjs"),
+    library: strip(library, "mod.mjs"),
+    redis,
+  };
+}
+
+async function untilPrinted(
+  { output, ended }: Running,
+  pattern: RegExp,
+): Promise<RegExpExecArray> {
+  let over = false;
+  ended.then(() => over = true);
+  await eventually(() => over || pattern.test(output.stdout), `${pattern}`);
+  const match = pattern.exec(output.stdout);
+  assert.ok(match, `No ${pattern} in ${output.stdout}${output.stderr}`);
+  return match;
+}
+
+/** Starts workers, and ends them whatever happens. */
+export async function withWorkers<T>(
+  starting: Promise<Worker>[],
+  run: (workers: [Worker, ...Worker[]]) => Promise<T>,
+): Promise<T> {
+  const workers = await Promise.all(starting);
+  try {
+    return await run(workers as [Worker, ...Worker[]]);
+  } finally {
+    for (const { child } of workers) child.kill("SIGKILL");
+    await Promise.all(workers.map(({ ended }) => ended));
+  }
+}
+
+/** Lets a worker go on who said that he would stop himself. */
+export async function goOn(worker: Worker): Promise<Outcome | undefined> {
+  // Not child.kill(), with which Deno closes the pipes as well; and more than
+  // once, for he may have said it and not have stopped yet.
+  const again = () => void process.kill(worker.child.pid!, "SIGCONT");
+  const timer = setInterval(again, 100);
+  try {
+    again();
+    return await worker.next();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/**
+ * Takes over the lock of a worker who has stopped, and lets him go on while it
+ * is held: he must not change anything. Then it saves newer tokens, which he
+ * must leave alone as well.
+ */
+export async function overtake(
+  store: TokenStore,
+  profile: string,
+  worker: Worker,
+): Promise<Outcome | undefined> {
+  const lock = await store.lock(profile);
+  const tokens = (await store.load(profile))!;
+  const going = goOn(worker);
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.deepEqual(await store.load(profile), tokens);
+  const now = Math.floor(Date.now() / 1000);
+  const data = {
+    ...tokens.data,
+    access_token: "ROW_newer",
+    access_token_expire_in: now + 7 * 86_400,
+  };
+  const meta = { ...tokens.meta, obtained_at: now + 60 };
+  await store.save(profile, { ...tokens, data, meta }, lock);
+  await lock[Symbol.asyncDispose]();
+  return await going;
+}
+
+/** Why no process can be stopped and continued here, or false. */
+export const NO_STOPPING: string | false = process.platform === "win32"
+  ? "Windows cannot stop a process"
+  : false;
+
+/** More calls of the file system or of Redis than a refresh makes. */
+const MOST_CALLS = 80;
+
+/**
+ * Runs something at the first, second, third call and so on, in several lanes
+ * at once, until it says that there is no such call any more.
+ */
+export async function atEveryCall(
+  lanes: number,
+  run: (call: number, lane: number) => Promise<boolean>,
+): Promise<void> {
+  let [call, found] = [0, 0];
+  const walk = async (_: unknown, lane: number) => {
+    while (call < MOST_CALLS && await run(++call, lane)) found++;
+  };
+  await Promise.all(Array.from({ length: lanes }, walk));
+  assert.ok(found > 3 && found < MOST_CALLS, `${found} calls were found`);
+}
+
+/** What a worker needs to know of a sandbox. */
+export function jobAt(sandbox: Sandbox, place: Place): Job {
+  const { appKey, appSecret, refreshEndpoint } = sandbox;
+  return { place, app: { appKey, appSecret }, options: { refreshEndpoint } };
+}
+
+/** The options of `accessToken()` at a sandbox. */
+export function askAt(
+  sandbox: Sandbox,
+  store: TokenStore,
+): AccessTokenOptions {
+  const { appKey, appSecret, refreshEndpoint } = sandbox;
+  return { appKey, appSecret, refreshEndpoint, store };
+}
+
+/** How many refreshes a sandbox was asked for. */
+export function refreshCount(sandbox: Sandbox): number {
+  return sandbox.count(new URL(sandbox.refreshEndpoint).pathname);
+}
+
+/** Saves tokens of a sandbox whose access token has expired. */
+export async function keepExpired(
+  sandbox: Sandbox,
+  store: TokenStore,
+  profile = "default",
+): Promise<StoredTokens> {
+  const reply = await exchangeCode(sandbox, sandbox.issueCode(), sandbox);
+  const now = Math.floor(Date.now() / 1000);
+  reply.data.access_token_expire_in = now - 60;
+  const meta = {
+    version: 1,
+    app_key: sandbox.appKey,
+    obtained_at: now - 7 * 86_400,
+  };
+  await store.save(profile, { ...reply, meta });
+  return (await store.load(profile))!;
+}
+
+/** Waits until something is so. */
+export async function eventually(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  ms = 15_000,
+): Promise<void> {
+  for (const limit = Date.now() + ms; Date.now() < limit;) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.fail(`It never came to this: ${what}`);
+}

@@ -1,0 +1,293 @@
+/**
+ * A person's desk: a home folder, an app at a sandbox of its own, a callback
+ * port, and the program run from there. Whatever any of its runs prints is
+ * searched for secrets, so that no test can forget to look.
+ */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { startSandbox } from "../../scripts/sandbox.ts";
+import type {
+  Sandbox,
+  SandboxDecision,
+  SandboxOptions,
+} from "../../scripts/sandbox.ts";
+import {
+  type Ended,
+  freePort,
+  ON_DENO,
+  ROOT,
+  type Running,
+  runtimeCommand,
+  start,
+  temporaryFolder,
+} from "./helpers.ts";
+
+/** How a run differs from the usual one; see `start` of the helpers. */
+export interface RunOptions extends NonNullable<Parameters<typeof start>[1]> {
+  /** Where stdout is a terminal: what of it the program itself has shown. */
+  shown?: (stdout: string) => string;
+}
+
+/** A login that has printed its link. */
+export interface OpenLogin extends Running {
+  readonly link: string;
+}
+
+/** A login that a person has approved or denied. */
+export interface EndedLogin extends Ended {
+  /** Status of the page that the browser was shown last. */
+  readonly status: number;
+  readonly page: string;
+}
+
+/** Every variable that the sandbox sets, as one that is not set. */
+export const NOTHING_SET: Record<string, undefined> = Object.fromEntries(
+  ["APP_KEY", "APP_SECRET", "SERVICE_ID", "AUTHORIZATION_ENDPOINT"]
+    .concat("TOKEN_ENDPOINT", "REFRESH_ENDPOINT", "API_ENDPOINT")
+    .map((name) => [`TIKTOK_SHOP_${name}`, undefined]),
+);
+
+/** A link alone on its line: the only place where the state may be shown. */
+const LINK = /^https?:\/\/\S+[?&]state=\S+$/gm;
+
+/** The command that runs the program from a desk. */
+export function cliCommand(args: string[]): string[] {
+  program ??= ON_DENO ? join(ROOT, "mod.ts") : strippedProgram();
+  return [...runtimeCommand(program), ...args];
+}
+
+let program: string | undefined;
+
+/** The program as Node runs it: without this, each run strips its types. */
+function strippedProgram(): string {
+  const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-program-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const script = `
+    import { readFileSync, writeFileSync } from "node:fs";
+    import { stripTypeScriptTypes } from "node:module";
+    const [from, to] = process.argv.slice(1);
+    writeFileSync(to, stripTypeScriptTypes(readFileSync(from, "utf8")));`;
+  const file = join(folder, "mod.mjs");
+  const flags = [
+    "--disable-warning=ExperimentalWarning",
+    "--input-type=module",
+  ];
+  const args = [...flags, "-e", script, join(ROOT, "mod.ts"), file];
+  const { status, stderr } = spawnSync(process.execPath, args);
+  assert.equal(status, 0, `${stderr}`);
+  return file;
+}
+
+const RUN_LIMIT = 20_000; // ms; no run may hang a test
+
+/** See {@linkcode withCli}. */
+export class CliFixture {
+  /** Home and working folder of every run. */
+  readonly folder: string;
+  /** The folder of the profiles. */
+  readonly store: string;
+  readonly sandbox: Sandbox;
+  /** The port of the redirect URL saved in the app. */
+  readonly port: number;
+  readonly #runs: Running[] = [];
+  readonly #secrets = new Set<string>();
+
+  constructor(folder: string, sandbox: Sandbox) {
+    this.folder = folder;
+    this.store = join(folder, "store");
+    this.sandbox = sandbox;
+    this.port = Number(new URL(sandbox.redirectUrl).port);
+    this.#secrets.add(sandbox.appSecret);
+  }
+
+  /** Starts a command in this folder, with the sandbox in its environment. */
+  startCommand(command: string[], options: RunOptions = {}): Running {
+    const env = {
+      HOME: this.folder,
+      TIKTOK_SHOP_HOME: this.store,
+      ...this.sandbox.env,
+      ...options.env,
+    };
+    const running = start(command, { cwd: this.folder, ...options, env });
+    const limit = setTimeout(() => running.child.kill("SIGKILL"), RUN_LIMIT);
+    const ended = running.ended.then(async (end) => {
+      clearTimeout(limit);
+      const { stdout, stderr } = end;
+      const { shown } = options;
+      await this.#checkForSecrets(
+        shown ? { stdout: "", stderr: shown(stdout) } : { stdout, stderr },
+      );
+      return end;
+    });
+    ended.catch(() => {}); // whoever waits for it, or withCli(), is told
+    this.#runs.push({ ...running, ended });
+    return { ...running, ended };
+  }
+
+  /** Starts the program. */
+  start(args: string[], options: RunOptions = {}): Running {
+    return this.startCommand(cliCommand(args), options);
+  }
+
+  /** Runs the program to its end. */
+  run(args: string[], options: RunOptions = {}): Promise<Ended> {
+    return this.start(args, options).ended;
+  }
+
+  /** Starts a login at this desk's port and waits for its link. */
+  async open(
+    args: string[] = [],
+    options: RunOptions = {},
+  ): Promise<OpenLogin> {
+    const usual = ["login", "--no-browser", ...this.portFlag(args), ...args];
+    return await this.linkOf(this.start(usual, options));
+  }
+
+  /** A login that somebody started, once it has printed its link. */
+  async linkOf(running: Running): Promise<OpenLogin> {
+    const [link] = await running.until(new RegExp(LINK.source, "m"));
+    this.knowStateOf(link!);
+    return { ...running, link: link! };
+  }
+
+  /** From now on the state of this link is a secret to look for. */
+  knowStateOf(link: string): void {
+    this.#secrets.add(new URL(link).searchParams.get("state")!);
+  }
+
+  portFlag(args: string[]): string[] {
+    return args.includes("--port") ? [] : ["--port", String(this.port)];
+  }
+
+  /** Decides at the authorize page; where the browser is sent then. */
+  async decide(link: string, decision?: SandboxDecision): Promise<string> {
+    const redirect = await this.sandbox.approve(link, decision);
+    const code = new URL(redirect).searchParams.get("code");
+    if (code && code !== "null") this.#secrets.add(code);
+    return redirect;
+  }
+
+  /** A whole login, by a person who approves it unless told otherwise. */
+  async login(
+    args: string[] = [],
+    options: RunOptions & { decision?: SandboxDecision } = {},
+  ): Promise<EndedLogin> {
+    const { link, ended } = await this.open(args, options);
+    const shown = await fetch(await this.decide(link, options.decision));
+    const page = await shown.text();
+    return { ...await ended, status: shown.status, page };
+  }
+
+  /** Signals a run. Deno's `child.kill()` would make up how it ended. */
+  signal({ child }: Running, signal: "SIGINT" | "SIGTERM" | "SIGHUP"): void {
+    process.kill(child.pid!, signal);
+  }
+
+  /** The path of a file in this desk's folder. */
+  path(...names: string[]): string {
+    return join(this.folder, ...names);
+  }
+
+  /** Writes a file into this desk's folder, and returns its path. */
+  async write(name: string, text: string, mode = 0o600): Promise<string> {
+    await writeFile(this.path(name), text, { mode });
+    return this.path(name);
+  }
+
+  /** The text of a profile's file. */
+  saved(profile = "default"): Promise<string> {
+    return readFile(join(this.store, `${profile}.json`), "utf8");
+  }
+
+  /** Ends what still runs; rejects if any run has shown a secret. */
+  async close(): Promise<void> {
+    for (const { child } of this.#runs) {
+      if (child.exitCode === null) child.kill("SIGKILL");
+    }
+    await Promise.all(this.#runs.map(({ ended }) => ended));
+  }
+
+  async #checkForSecrets(
+    { stdout, stderr }: { stdout: string; stderr: string },
+  ): Promise<void> {
+    for (const { query } of this.sandbox.requests) {
+      for (const name of ["auth_code", "state", "refresh_token"]) {
+        if (query[name]) this.#secrets.add(query[name]);
+      }
+    }
+    const secrets = [...this.#secrets];
+    assertAbsent(secrets, stdout, "stdout");
+    const tokens = tokensIn(stdout + await this.#files());
+    assertAbsent([...secrets, ...tokens], stderr.replace(LINK, ""), "stderr");
+  }
+
+  /** The text of every token file under this desk's folder. */
+  async #files(): Promise<string> {
+    const names = await this.#names();
+    const texts = names.filter((name) => name.endsWith(".json"))
+      .map((name) => readFile(this.path(name), "utf8").catch(() => ""));
+    return (await Promise.all(texts)).join();
+  }
+
+  /** Every path below this desk's folder. */
+  async #names(): Promise<string[]> {
+    for (;;) {
+      try {
+        return await readdir(this.folder, { recursive: true });
+      } catch (error) {
+        // Another run at this desk takes folders away while they are read.
+        if (!existsSync(this.folder)) throw error;
+        if ((error as { code?: string }).code !== "ENOENT") throw error;
+      }
+    }
+  }
+}
+
+/** Asserts that a text has none of the secrets, encoded or not. */
+export function assertAbsent(
+  secrets: Iterable<string>,
+  text: string,
+  where: string,
+): void {
+  for (const secret of secrets) {
+    for (const form of [secret, encodeURIComponent(secret)]) {
+      assert.ok(!text.includes(form), `a secret on ${where}: ${text}`);
+    }
+  }
+}
+
+/** The tokens in the JSON that a text has in it. */
+export function tokensIn(text: string): string[] {
+  const tokens = /"(?:access|refresh)_token":\s*"([^"]+)"/g;
+  return [...text.matchAll(tokens)].map(([, token]) => token!);
+}
+
+/** Runs a test at a desk, and clears the desk whatever comes of it. */
+export async function withCli(
+  run: (cli: CliFixture) => Promise<unknown>,
+  options: SandboxOptions = {},
+): Promise<void> {
+  const folder = await temporaryFolder();
+  const redirectUrl = `http://localhost:${await freePort()}/`;
+  const sandbox = await startSandbox({ redirectUrl, ...options });
+  const cli = new CliFixture(folder.path, sandbox);
+  let failed = true;
+  try {
+    await run(cli);
+    failed = false;
+  } finally {
+    // The test's own failure tells more than what comes of it.
+    await cli.close().catch((error) => {
+      if (!failed) throw error;
+    }).finally(async () => {
+      // Left behind, it would keep the process from its end.
+      await sandbox.stop();
+      await folder[Symbol.asyncDispose]();
+    });
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * What the hostile tests share: dice, how often they are thrown, and where the
+ * outcome is noted. `deno task soak` sets the two variables.
+ *
+ * - `FUZZ_SEED`: the same seed throws the same dice.
+ * - `FUZZ_COUNT`: how many attacks, hosts, disks or texts are tried.
+ */
+import { appendFileSync } from "node:fs";
+import process from "node:process";
+
+/** The seed of this run. */
+export const SEED: number = Number(process.env.FUZZ_SEED ?? 3017);
+
+/** How often something is tried: as often as asked, or a test's few times. */
+export function howOften(few: number): number {
+  return Number(process.env.FUZZ_COUNT ?? few);
+}
+
+/** Whether this is a soak, which may take minutes. */
+export const SOAKING: boolean = process.env.FUZZ_COUNT !== undefined;
+
+/** Random numbers that are the same for the same seed (mulberry32). */
+export class Random {
+  #state: number;
+
+  constructor(seed: number = SEED) {
+    this.#state = seed;
+  }
+
+  /** From 0 to below `end`. */
+  below(end: number): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return Math.floor(((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * end);
+  }
+
+  pick<T>(items: readonly T[]): T {
+    return items[this.below(items.length)]!;
+  }
+
+  /** True as often as 1 in `n` times. */
+  oneIn(n: number): boolean {
+    return this.below(n) === 0;
+  }
+
+  /** Any bytes, as latin1. */
+  bytes(length: number): string {
+    return Array.from(
+      { length },
+      () => String.fromCharCode(this.below(256)),
+    ).join("");
+  }
+
+  word(length = 1 + this.below(60)): string {
+    const letters = "abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_";
+    return Array.from({ length }, () => this.pick([...letters])).join("");
+  }
+}
+
+/** Tells the soak's table of something that was counted or measured. */
+export function note(what: string, value: number | string): void {
+  const file = process.env.FUZZ_NOTES;
+  if (file) appendFileSync(file, `${JSON.stringify({ what, value })}\n`);
+}
