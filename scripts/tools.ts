@@ -197,6 +197,9 @@ const NOT_HANDED_DOWN: readonly RegExp[] = [
   /^npm_config_(call|package|local_prefix)$/,
 ];
 
+/** Deno knows `::1` without brackets, Node with them. */
+const LOOPBACK = "localhost,127.0.0.1,::1,[::1]";
+
 /**
  * The variables that keep this machine's own servers from a proxy, added to
  * what is there; nothing where no proxy is set. Deno prefers one, Node the
@@ -209,7 +212,7 @@ export function unproxiedLoopback(
     .some(([name, value]) => /^(https?|all)_proxy$/i.test(name) && value);
   if (!isSet) return {};
   const own = [env.NO_PROXY, env.no_proxy].filter(Boolean);
-  const hosts = [...new Set(own), "localhost,127.0.0.1,::1"].join(",");
+  const hosts = [...new Set(own), LOOPBACK].join(",");
   return { NO_PROXY: hosts, no_proxy: hosts };
 }
 

@@ -120,7 +120,7 @@ test("childEnvironment() keeps the developer's app and npx to itself", () => {
 
 test("childEnvironment() keeps a proxy from this machine's servers", () => {
   const HTTPS_PROXY = "http://proxy.example:8080";
-  const hosts = "localhost,127.0.0.1,::1";
+  const hosts = "localhost,127.0.0.1,::1,[::1]";
   for (
     const [set, wanted] of [
       [{}, hosts],
