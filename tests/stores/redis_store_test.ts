@@ -74,6 +74,23 @@ function redisTest(
   });
 }
 
+test("accessToken() asks for nothing where Redis would not let it save", {
+  skip: NO_REDIS,
+}, () =>
+  withSandbox(async (sandbox) => {
+    const prefix = "unproven:";
+    await keepExpired(sandbox, redisStore(command, { prefix }));
+    const rights = ["~*", "+@all", "-eval"];
+    await command("ACL", "SETUSER", "noeval", "on", ">pass", ...rights);
+    const { command: weak } = await connect("redis", port);
+    await weak("AUTH", "noeval", "pass");
+    const store = redisStore(weak, { prefix, lease: LEASE });
+    const error = await failure(accessToken(askAt(sandbox, store)), "store");
+    assert.match(error.message, /Cannot save the tokens to unproven:/);
+    assert.equal(error.reply, undefined);
+    assert.equal(refreshCount(sandbox), 0);
+  }));
+
 // === The rules of a store
 
 for (const client of REDIS_CLIENTS) {
