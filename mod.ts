@@ -3142,7 +3142,7 @@ function judgeTokenFile(
 
 /** Our own part of a token file, without what is not of its type. Pure. */
 function judgeMeta(value: unknown): Record<string, unknown> {
-  const meta = isRecord(value) ? { ...value } : {};
+  const meta = isRecord(value) ? value : {};
   for (const name of ["app_key", "service_id", "region", "user_type"]) {
     if (typeof meta[name] !== "string") delete meta[name];
   }

@@ -96,7 +96,7 @@ export interface Modules {
 }
 
 const MODULES: Modules = {
-  worker: new URL("worker.ts", import.meta.url).href,
+  worker: new URL("child_process.ts", import.meta.url).href,
   library: new URL("../../mod.ts", import.meta.url).href,
   redis: new URL("redis_client.ts", import.meta.url).href,
 };
