@@ -3140,7 +3140,7 @@ function judgeTokenFile(
   return Object.assign(value, { meta }) as unknown as StoredTokens;
 }
 
-/** Our own part of a token file, without what is not of its type. Pure. */
+/** Our own part of a token file; takes out what is not of its type. */
 function judgeMeta(value: unknown): Record<string, unknown> {
   const meta = isRecord(value) ? value : {};
   for (const name of ["app_key", "service_id", "region", "user_type"]) {
@@ -5919,7 +5919,7 @@ const MIN_VALID: Flag = {
 
 const SHOP: Flag = {
   value: "SHOP",
-  help: "the shop to act for, by id, name, code or cipher; none: no shop",
+  help: "shop to act for: id, name, code or cipher, or none",
 };
 
 /** What bounds each request of a command. */
@@ -5930,7 +5930,7 @@ const REQUEST_FLAGS: Record<string, Flag> = {
   },
   "reply-limit": {
     value: "BYTES",
-    help: "size a reply may have, as in 64M (1M for tokens, 32M for calls)",
+    help: "size of a reply, as in 64M (tokens 1M, calls 32M)",
   },
 };
 

@@ -1457,7 +1457,10 @@ test("exchangeCode() keeps no body: what failed may be full of tokens", () =>
 type CodeRow = [codes: string, message: string, hint: string, cure: string];
 
 async function readmeCodes(): Promise<CodeRow[]> {
-  const text = await readFile(new URL("../../README.md", import.meta.url), "utf8");
+  const text = await readFile(
+    new URL("../../README.md", import.meta.url),
+    "utf8",
+  );
   const [, table = ""] = /\n\| TikTok's code .*\n.*\n((?:\|.*\n)+)/.exec(text)!;
   return table.trim().split("\n").map((line) =>
     line.split("|").slice(1, -1).map((cell) => cell.trim()) as CodeRow
