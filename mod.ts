@@ -2558,7 +2558,8 @@ function curesOf(live: LiveCall, options: CallOptions): Cures {
     },
     // Another process may have refreshed since they were read.
     "reload": async () => {
-      const stored = await store.load(profile) ?? live.tokens;
+      const loaded = abortable(store.load(profile), options.signal);
+      const stored = await loaded ?? live.tokens;
       const old = live.tokens.data.access_token;
       live.tokens = stored;
       return stored.data.access_token !== old;
