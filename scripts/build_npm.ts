@@ -10,14 +10,20 @@
  *
  * @module
  */
-import { spawnSync } from "node:child_process";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 // deno-lint-ignore no-import-prefix -- for the reason given at TYPESCRIPT
 import type ts from "npm:typescript@5.9.3";
-import { PACKAGE_NAME, ROOT, runNpm, runScript } from "./tools.ts";
+import {
+  cacheModule,
+  messageOf,
+  PACKAGE_NAME,
+  ROOT,
+  runNpm,
+  runScript,
+} from "./tools.ts";
 
 // === The package
 
@@ -104,7 +110,6 @@ function builtPath(source: string, extension: ".js" | ".d.ts"): string {
 export type Compiler = "auto" | "dnt" | "tsc";
 
 const COMPILERS: readonly string[] = ["auto", "dnt", "tsc"];
-const JSR_LIMIT = 10_000; // ms
 
 /**
  * Reads the flags of this script. `parseArgs` of `node:util` does it, not that
@@ -125,27 +130,38 @@ export function compilerFlag(args: string[]): Compiler {
   return values.compiler as Compiler;
 }
 
-function chooseCompiler(wanted: Compiler): "dnt" | "tsc" {
-  if (wanted === "tsc") return "tsc";
-  if (jsrAnswers()) return "dnt";
-  if (wanted === "auto") return "tsc";
-  throw new Error("Cannot load dnt: JSR does not answer");
+/** A compiler that is loaded, so that nothing is lost where it cannot be. */
+export interface Builder {
+  /** For people: which one it is, and why. */
+  readonly name: string;
+  readonly build: (version: string) => Promise<void>;
 }
 
 /**
- * Loads a small package from JSR, in a process of its own: an import cannot be
- * given up, and on a network that swallows packets it would wait for minutes.
- * What Deno has in its cache would answer for JSR, hence the reload.
+ * Loads a compiler. `auto` is dnt, or the TypeScript compiler where dnt cannot
+ * be loaded.
+ *
+ * @throws {Error} If a compiler that is asked for by name cannot be loaded.
  */
-function jsrAnswers(): boolean {
-  const small = import.meta.resolve("@std/cli/parse-args");
-  const { status } = spawnSync(process.execPath, ["cache", "--reload", small], {
-    cwd: ROOT,
-    stdio: "ignore",
-    timeout: JSR_LIMIT,
-    killSignal: "SIGKILL",
-  });
-  return status === 0;
+export async function loadBuilder(wanted: Compiler): Promise<Builder> {
+  let why = "";
+  if (wanted !== "tsc") {
+    try {
+      const dnt = await loadDnt();
+      return { name: "dnt", build: (version) => buildWithDnt(dnt, version) };
+    } catch (error) {
+      const reason = `Cannot load dnt: ${messageOf(error)}`;
+      if (wanted === "dnt") throw new Error(reason);
+      why = ` (${reason})`;
+    }
+  }
+  const { default: typescript }: { default: TypeScript } = await import(
+    TYPESCRIPT
+  );
+  return {
+    name: `the TypeScript compiler${why}`,
+    build: () => buildWithTypeScript(typescript),
+  };
 }
 
 // === dnt
@@ -158,26 +174,46 @@ interface Dnt {
 const DNT: string = "@deno/dnt"; // not a literal, so checking needs no JSR
 
 /**
- * Types are not checked and tests are not run here: the test driver does both,
- * and so nothing has to be installed into `npm/`.
+ * Loads dnt if JSR answers. What Deno has in its cache would answer for JSR,
+ * hence the small package that is loaded anew.
  */
-async function buildWithDnt(version: string): Promise<void> {
-  const dnt: Dnt = await import(DNT);
+async function loadDnt(): Promise<Dnt> {
+  const small = import.meta.resolve("@std/cli/parse-args");
+  cacheModule(small, ["--reload"]);
+  cacheModule(import.meta.resolve(DNT), [], 120_000);
+  return await import(DNT);
+}
+
+/**
+ * The options of dnt that decide what the package is. Types are not checked
+ * and tests are not run here: the test driver does both, and so nothing has to
+ * be installed into `npm/`.
+ */
+export const DNT_OPTIONS = {
+  shims: {},
+  scriptModule: false,
+  // Needs dnt 0.43. All of them: an import of any polyfill is put before the
+  // first line of the bin, and Node answers with a SyntaxError.
+  polyfills: false,
+  declaration: "inline",
+  compilerOptions: {
+    target: "ES2023",
+    // Without it the declarations lose [Symbol.asyncDispose].
+    lib: ["ES2023", "ESNext.Disposable"],
+  },
+  typeCheck: false,
+  test: false,
+  skipNpmInstall: true,
+} as const;
+
+async function buildWithDnt(dnt: Dnt, version: string): Promise<void> {
   await dnt.build({
+    ...DNT_OPTIONS,
     entryPoints: ENTRY_POINTS.map((entry) => ({
       ...entry,
       path: path.join(ROOT, entry.path),
     })),
     outDir: OUTPUT,
-    shims: {},
-    scriptModule: false,
-    // Needs dnt 0.43: before, every `import.meta` became a call of a polyfill.
-    polyfills: { importMeta: false },
-    declaration: "inline",
-    compilerOptions: { target: "ES2023" },
-    typeCheck: false,
-    test: false,
-    skipNpmInstall: true,
     package: { name: PACKAGE_NAME, version },
   });
 }
@@ -190,10 +226,7 @@ type TypeScript = typeof ts;
 // Not in deno.json: every `deno task`, the demo too, would download it first.
 const TYPESCRIPT: string = "npm:typescript@5.9.3";
 
-async function buildWithTypeScript(): Promise<void> {
-  const { default: compiler }: { default: TypeScript } = await import(
-    TYPESCRIPT
-  );
+async function buildWithTypeScript(compiler: TypeScript): Promise<void> {
   const files = new Set(ENTRY_POINTS.map((entry) => entry.path));
   for (const file of files) { // a set grows while it is walked
     const text = await fs.readFile(path.join(ROOT, file), "utf8");
@@ -328,17 +361,11 @@ interface Packed {
 async function build(wanted: Compiler): Promise<number> {
   const config = await fs.readFile(path.join(ROOT, "deno.json"), "utf8");
   const { version } = JSON.parse(config);
-  const compiler = chooseCompiler(wanted);
+  const builder = await loadBuilder(wanted);
   await emptyOutput();
-  if (compiler === "dnt") await buildWithDnt(version);
-  else await buildWithTypeScript();
+  await builder.build(version);
   await finishPackage(version);
-  const maker = compiler === "dnt"
-    ? "dnt"
-    : wanted === "tsc"
-    ? "the TypeScript compiler"
-    : "the TypeScript compiler, since JSR does not answer";
-  console.error(`Built npm/ with ${maker}: ${await packedSize()}`);
+  console.error(`Built npm/ with ${builder.name}: ${await packedSize()}`);
   return 0;
 }
 

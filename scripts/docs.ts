@@ -1,15 +1,16 @@
 /**
  * Builds the API pages into `.cache/docs` and serves them:
- * `deno task docs [--port 8000] [--no-serve]`. The server is `@std/http` and
- * the flags are read by `@std/cli`, both from JSR. Where JSR cannot be reached,
- * the pages are built all the same; open them from the folder.
+ * `deno task docs [--port 8000] [--no-serve]`. The server is `@std/http` from
+ * JSR. Where JSR does not answer in time, the pages are built all the same;
+ * open them from the folder.
  *
  * @module
  */
 import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import process from "node:process";
-import { ROOT } from "./tools.ts";
+import { parseArgs } from "node:util";
+import { cacheModule, messageOf, ROOT, runScript } from "./tools.ts";
 
 const FOLDER = `${ROOT}.cache/docs`;
 
@@ -29,22 +30,40 @@ async function build(): Promise<number> {
   });
 }
 
-/** Imports a package from JSR. A variable name, so that no check needs JSR. */
-function load(name: string): Promise<Record<string, unknown>> {
-  return import(name);
+/** What the command line asks for. */
+interface Settings {
+  readonly port: number;
+  readonly serve: boolean;
 }
 
-async function serve(args: string[]): Promise<void> {
-  const { parseArgs } = await load("@std/cli/parse-args") as {
-    parseArgs: (
-      args: string[],
-      options: { string: string[] },
-    ) => { port?: string };
-  };
-  const { serveDir } = await load("@std/http/file-server") as {
+/**
+ * Reads the flags; by `node:util`, since they are judged before it is known
+ * whether JSR answers.
+ *
+ * @throws {TypeError | RangeError} On an unknown flag or an impossible port.
+ */
+function readSettings(args: string[]): Settings {
+  const { values } = parseArgs({
+    args,
+    options: {
+      "port": { type: "string", default: "8000" },
+      "no-serve": { type: "boolean", default: false },
+    },
+  });
+  const port = Number(values.port);
+  if (!/^\d+$/.test(values.port) || port > 65_535) {
+    throw new RangeError(`Not a port: "${values.port}"; use 0 to 65535`);
+  }
+  return { port, serve: !values["no-serve"] };
+}
+
+const SERVER: string = "@std/http/file-server"; // not a literal: for the check
+
+async function serve(port: number): Promise<void> {
+  cacheModule(import.meta.resolve(SERVER));
+  const { serveDir }: {
     serveDir: (r: Request, o: { fsRoot: string }) => Promise<Response>;
-  };
-  const { port } = parseArgs(args, { string: ["port"] });
+  } = await import(SERVER);
   const { Deno } = globalThis as unknown as {
     Deno: {
       serve(
@@ -53,21 +72,21 @@ async function serve(args: string[]): Promise<void> {
       ): void;
     };
   };
-  const options = { hostname: "127.0.0.1", port: Number(port ?? 8000) };
+  const options = { hostname: "127.0.0.1", port };
   Deno.serve(options, (request) => serveDir(request, { fsRoot: FOLDER }));
 }
 
-async function main(args: string[]): Promise<number> {
+async function work(settings: Settings): Promise<number> {
   const code = await build();
-  if (code !== 0 || args.includes("--no-serve")) return code;
+  if (code !== 0 || !settings.serve) return code;
   try {
-    await serve(args);
+    await serve(settings.port);
     return 0;
   } catch (error) {
-    console.error(`Cannot serve the pages: ${(error as Error).message}`);
+    console.error(`Cannot serve the pages: ${messageOf(error)}`);
     console.error(`Open ${FOLDER}/index.html instead`);
     return 1;
   }
 }
 
-main(process.argv.slice(2)).then((code) => process.exitCode = code);
+process.exitCode = await runScript(process.argv.slice(2), readSettings, work);

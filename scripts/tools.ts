@@ -101,6 +101,36 @@ export function chooseNamed<T extends { readonly name: string }>(
 
 // === Processes
 
+const JSR_TIMEOUT_MS = 10_000;
+
+/**
+ * Loads a module into Deno's cache, in a process of its own: an import cannot
+ * be given up, and a host that accepts and stays silent would hold it for ever.
+ *
+ * @throws {Error} If it cannot be loaded in time.
+ */
+export function cacheModule(
+  specifier: string,
+  flags: readonly string[] = [],
+  timeout = JSR_TIMEOUT_MS,
+): void {
+  const { status, error, stderr } = spawnSync(
+    process.execPath,
+    ["cache", ...flags, specifier],
+    {
+      cwd: ROOT,
+      stdio: ["ignore", "ignore", "pipe"],
+      encoding: "utf8",
+      timeout,
+      killSignal: "SIGKILL",
+    },
+  );
+  if (status === 0) return;
+  const late = error && `no answer within ${timeout / 1000} s`;
+  const said = stderr?.split("\n").find((line) => /error/i.test(line));
+  throw new Error(`${specifier}: ${late ?? said ?? "it cannot be loaded"}`);
+}
+
 /** How a process ended and what it printed. */
 export interface Finished {
   /** The exit code; `null` if it was killed or could not be started. */

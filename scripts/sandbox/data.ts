@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { setMaxListeners } from "node:events";
 import type { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import { type Fault, happensAt, parseFault, parseFaults } from "./faults.ts";
@@ -143,6 +144,8 @@ export function createWorld(options: SandboxOptions): World {
     throw new RangeError("Cannot start the sandbox: it needs a seller");
   }
   const creators = sellers.some((one) => one.userType === CREATOR);
+  const stopping = new AbortController();
+  setMaxListeners(0, stopping.signal); // every delayed answer listens to it
   return {
     settings: settingsOf(options),
     accounts: creators ? sellers : [...sellers, DEFAULT_CREATOR],
@@ -152,7 +155,7 @@ export function createWorld(options: SandboxOptions): World {
     queues: { authorize: [], token: [], refresh: [], api: [] },
     requests: [],
     counts: new Map(),
-    stopping: new AbortController(),
+    stopping,
     origin: "",
     codesIssued: 0,
   };

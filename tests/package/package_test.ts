@@ -45,24 +45,37 @@ before(async () => {
 
 after(() => fs.rm(temporary, { recursive: true, force: true }));
 
+/**
+ * What is told to these tests: the compiler to build with, and the folder in
+ * which the tarball that was tested is left.
+ */
+const {
+  PACKAGE_COMPILER: COMPILER = "auto",
+  PACKAGE_DESTINATION: DESTINATION,
+} = process.env;
+
 async function build(): Promise<void> {
   const script = ["run", "-A", path.join("scripts", "build_npm.ts")];
+  script.push("--compiler", COMPILER);
   const built = ON_DENO
     ? await run(process.execPath, script)
     : await runNpm("npx", ["-y", "deno@2", ...script]);
   assert.ok(built.ok, built.output);
+  if (COMPILER === "dnt") assert.match(built.output, /Built npm\/ with dnt:/);
 }
 
 async function pack(): Promise<void> {
+  const destination = path.resolve(ROOT, DESTINATION ?? temporary);
+  await fs.mkdir(destination, { recursive: true });
   const { stdout } = await npm(
-    ["pack", "--json", "--pack-destination", temporary],
+    ["pack", "--json", "--pack-destination", destination],
     path.join(ROOT, "npm"),
   );
   const [packed] = Object.values<{ filename: string; files: unknown[] }>(
     JSON.parse(stdout),
   );
   assert.ok(packed);
-  tarball = path.join(temporary, packed.filename);
+  tarball = path.join(destination, packed.filename);
   packedFiles = (packed.files as { path: string }[]).map((file) => file.path);
 }
 
@@ -133,6 +146,7 @@ describe("the npm package", () => {
     await fs.writeFile(
       path.join(folder, "use.mts"),
       `import { main, VERSION } from "${PACKAGE_NAME}";
+       import type { AuthFlow, TokenLock } from "${PACKAGE_NAME}";
        import { startSandbox } from "${PACKAGE_NAME}/sandbox";
        import { testTokenStore } from "${PACKAGE_NAME}/testing";
        export const code: Promise<number> = main([VERSION]);
@@ -141,11 +155,18 @@ describe("the npm package", () => {
        // @ts-expect-error: nor is this
        startSandbox(1);
        // @ts-expect-error: nor is this
-       testTokenStore(1);`,
+       testTokenStore(1);
+       export async function use(flow: AuthFlow, lock: TokenLock) {
+         await using sandbox = await startSandbox();
+         await using login = flow;
+         await using held = lock;
+         return [sandbox.port, login.port, held.id];
+       }`,
     );
     const checked = await run("node", [
       await developmentTool("typescript", "tsc"),
       ...["--noEmit", "--strict", "--target", "es2023", "--module", "nodenext"],
+      ...["--lib", "es2023,esnext.disposable"],
       ...["--typeRoots", path.join(PACKAGES, "@types"), "--types", "node"],
       "use.mts",
     ], { cwd: folder });
@@ -229,6 +250,22 @@ for (const major of NODES) {
       const imported = `import('${PACKAGE_NAME}')
         .then((module) => console.log(module.VERSION))`;
       assertPrints(await run(node, ["-e", imported], on(node)), VERSION);
+    });
+
+    it("makes many calls under one signal without a warning", async () => {
+      const text = `
+        import { exchangeCode } from "${PACKAGE_NAME}";
+        import { startSandbox } from "${PACKAGE_NAME}/sandbox";
+        const sandbox = await startSandbox({ latency: 50 });
+        const { signal } = new AbortController();
+        const calls = Array.from({ length: 30 }, () =>
+          exchangeCode(sandbox, sandbox.issueCode(), { ...sandbox, signal }));
+        console.log((await Promise.all(calls)).length);
+        await sandbox.stop();`;
+      await fs.writeFile(path.join(folder, "many.mjs"), text);
+      const ended = await run(node, ["many.mjs"], on(node));
+      assertPrints(ended, "30");
+      assert.equal(ended.stderr, "");
     });
 
     for (

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
 import * as fs from "node:fs/promises";
+import { createServer } from "node:http";
 import * as path from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -13,6 +16,7 @@ import {
 } from "../../scripts/bench.ts";
 import {
   compilerFlag,
+  DNT_OPTIONS,
   importBuilt,
   packageJson,
 } from "../../scripts/build_npm.ts";
@@ -225,6 +229,149 @@ export * from './x/y.js';
 `,
   );
 });
+
+test("DNT_OPTIONS leave out every polyfill and know disposables", () => {
+  assert.equal(DNT_OPTIONS.polyfills, false);
+  const { lib } = DNT_OPTIONS.compilerOptions;
+  assert.deepEqual(lib, ["ES2023", "ESNext.Disposable"]);
+  assert.equal(DNT_OPTIONS.scriptModule, false);
+  assert.deepEqual(DNT_OPTIONS.shims, {});
+});
+
+/** Serves a JSR that has the small package, but not dnt; or that is silent. */
+async function withJsr(
+  kind: "without dnt" | "silent",
+  work: (env: Record<string, string>) => Promise<void>,
+): Promise<void> {
+  const source = "export const parseArgs = undefined;\n";
+  const checksum = createHash("sha256").update(source).digest("hex");
+  const file = { size: source.length, checksum: `sha256-${checksum}` };
+  const answers: Record<string, unknown> = {
+    "/@std/cli/meta.json": {
+      ...{ scope: "std", name: "cli", latest: "1.0.0" },
+      versions: { "1.0.0": {} },
+    },
+    "/@std/cli/1.0.0_meta.json": {
+      manifest: { "/parse_args.ts": file },
+      exports: { "./parse-args": "./parse_args.ts" },
+    },
+    "/@std/cli/1.0.0/parse_args.ts": source,
+  };
+  const server = createServer((request, response) => {
+    if (kind === "silent") return;
+    const found = answers[request.url ?? ""];
+    response.statusCode = found === undefined ? 404 : 200;
+    response.end(typeof found === "string" ? found : JSON.stringify(found));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  try {
+    await work({ JSR_URL: `http://127.0.0.1:${port}/` });
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+const ONLY_DENO = !ON_DENO && "these scripts run on Deno";
+const script = (name: string) =>
+  runtimeCommand(path.join(ROOT, "scripts", name));
+
+test("loadBuilder() falls back where dnt itself cannot be loaded", {
+  skip: ONLY_DENO,
+}, () =>
+  withJsr("without dnt", async (env) => {
+    const url = new URL("../scripts/build_npm.ts", import.meta.url);
+    const code = `const { loadBuilder } = await import("${url}");
+      console.log((await loadBuilder("auto")).name);
+      await loadBuilder("dnt");`;
+    const line = ["eval", "--no-check", code];
+    // With this process's registry of npm, which has the other compiler.
+    const ended = await run(process.execPath, line, { env });
+    const { code: status, stdout, stderr } = ended;
+    assert.match(stdout, /^the TypeScript compiler \(Cannot load dnt: .*dnt/);
+    assert.notEqual(status, 0);
+    assert.match(stderr, /Cannot load dnt: jsr:@deno\/dnt/);
+  }));
+
+test("build_npm.ts removes nothing before its compiler is loaded", {
+  skip: ONLY_DENO,
+}, () =>
+  withJsr("without dnt", async (env) => {
+    const file = path.join(ROOT, "npm", `last-build-${process.pid}`);
+    await fs.writeFile(file, "");
+    try {
+      const line = [...script("build_npm.ts"), "--compiler", "dnt"];
+      const { code, stderr } = await start(line, { env, cwd: ROOT }).ended;
+      assert.equal(code, 1);
+      assert.match(stderr, /^Cannot load dnt: /m);
+      await fs.access(file);
+    } finally {
+      await fs.rm(file, { force: true });
+    }
+  }));
+
+test("deno.json publishes what its exports need, and three texts", async () => {
+  const text = await fs.readFile(path.join(ROOT, "deno.json"), "utf8");
+  const { exports, publish } = JSON.parse(text);
+  const files = new Set<string>(
+    Object.values<string>(exports).map((name) => name.replace("./", "")),
+  );
+  for (const file of files) { // a set grows while it is walked
+    const source = await fs.readFile(path.join(ROOT, file), "utf8");
+    for (const [, name] of source.matchAll(/^[^*\n]*from "(\.[^"]+)";$/gm)) {
+      files.add(path.posix.join(path.posix.dirname(file), name!));
+    }
+  }
+  const texts = ["README.md", "CHANGELOG.md", "LICENSE"];
+  assert.deepEqual(publish.include.toSorted(), [...files, ...texts].toSorted());
+});
+
+test("the workflow pins its actions and publishes what was tested", async () => {
+  const file = path.join(ROOT, ".github", "workflows", "ci.yml");
+  const text = await fs.readFile(file, "utf8");
+  const actions = [...text.matchAll(/uses: (.*)/g)].map(([, name]) => name!);
+  assert.ok(actions.length > 5);
+  for (const action of actions) {
+    assert.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/);
+  }
+  const [, build, publish] = text.split(/^  (?:build|publish):$/m);
+  assert.match(build!, /PACKAGE_COMPILER: dnt/);
+  assert.match(publish!, /npm publish \.\/packed\/\*\.tgz/);
+  assert.doesNotMatch(publish!, /build_npm|build:npm|checkout@/);
+});
+
+// === scripts/docs.ts
+
+test("docs.ts refuses what it does not know, before it builds", {
+  skip: ONLY_DENO,
+}, async () => {
+  for (
+    const [flags, says] of [
+      [["--prot", "8000"], /--prot/],
+      [["--", "--port", "eight"], /"eight"; use 0 to 65535/],
+      [["--port", "70000"], /"70000"/],
+      [["here"], /here/],
+    ] as const
+  ) {
+    const { code, stderr } = await start([...script("docs.ts"), ...flags])
+      .ended;
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, says);
+  }
+});
+
+test("docs.ts gives up on a JSR that accepts and stays silent", {
+  skip: ONLY_DENO,
+}, () =>
+  withJsr("silent", async (env) => {
+    const line = [...script("docs.ts"), "--", "--port", "0"];
+    const { code, stderr } = await start(line, { env, cwd: ROOT }).ended;
+    assert.equal(code, 1);
+    assert.match(stderr, /Cannot serve the pages: .*no answer within 10 s/);
+    assert.match(stderr, /Open .*index\.html instead/);
+  }));
 
 test("the scripts of the proof import nothing that only JSR has", async () => {
   const folder = path.join(ROOT, "scripts");
