@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { setMaxListeners } from "node:events";
 import type { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { type Fault, happensAt, parseFault, parseFaults } from "./faults.ts";
 import type {
   SandboxOptions,
