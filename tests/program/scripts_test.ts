@@ -204,7 +204,7 @@ test("packageJson() points at the built files, declarations first", () => {
         types: "./esm/scripts/testing.d.ts",
         default: "./esm/scripts/testing.js",
       },
-      "../package.json": "../package.json",
+      "./package.json": "./package.json",
     }),
   );
 });
