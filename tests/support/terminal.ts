@@ -135,13 +135,13 @@ export class Terminal implements Shown {
 
   /** Waits for the prompt; the screen, and how the command ended. */
   async finish(): Promise<Shown & { code: number }> {
-    await this.until(/\ndesk\$$/);
+    await this.until(/\ncli\$$/);
     const { screen, lines } = this;
     this.enter(
       'echo "[$?]"; stty -a | tr " " "\\n" | grep -cx -e echo -e icanon',
     );
-    const after = await this.until(/^\[\d+\]\n\d\ndesk\$$/m);
-    assert.match(after, /\n2\ndesk\$$/, "the terminal is not as it was");
+    const after = await this.until(/^\[\d+\]\n\d\ncli\$$/m);
+    assert.match(after, /\n2\ncli\$$/, "the terminal is not as it was");
     return { code: Number(/^\[(\d+)\]$/m.exec(after)![1]), screen, lines };
   }
 
