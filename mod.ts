@@ -723,8 +723,7 @@ async function assertSavable(
     profile?: string;
   },
 ): Promise<void> {
-  const lock = await lockProfile(store, profile, { signal, onWarning });
-  try {
+  await withLock(store, profile, { signal, onWarning }, async (lock) => {
     const twin = await caseTwin(store, profile);
     if (twin !== undefined) {
       throw misuse(
@@ -736,9 +735,7 @@ async function assertSavable(
     }
     await store.load(profile); // what it cannot read is not overwritten
     await store.assertWritable?.(profile, lock, onWarning);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
+  });
 }
 
 /** Another profile that some disks keep in the same file as this one. */
@@ -786,8 +783,7 @@ async function saveAs(
   tokens: StoredTokens,
   { switch: overwrite, onWarning, saveSignal: signal }: SaveOptions,
 ): Promise<boolean> {
-  const lock = await lockProfile(store, profile, { onWarning, signal });
-  try {
+  return await withLock(store, profile, { onWarning, signal }, async (lock) => {
     const held = await store.load(profile);
     const same = held && sameSeller(held, tokens);
     if (held && !same && !overwrite) return false;
@@ -795,9 +791,7 @@ async function saveAs(
     const meta = { ...shops, ...tokens.meta };
     await store.save(profile, { ...tokens, meta }, lock);
     return true;
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
+  });
 }
 
 /** Carries the tokens that could not be saved, so that they are not lost. */
@@ -1964,11 +1958,9 @@ interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
   /** Seconds that a refresh should bring; none asks in any case. */
   least?: number;
   credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
-  /** Has a call wait until it may be made. */
-  inTurn?: Turns;
+  /** Limits how many token requests are made at a time. */
+  limited?: Limit;
 }
-
-type Turns = <T>(work: () => Promise<T>) => Promise<T>;
 
 function keepOptions(options: AccessTokenOptions): KeepOptions {
   const { appKey, appSecret } = options;
@@ -2174,9 +2166,8 @@ async function refreshLocked(
 ): Promise<StoredTokens> {
   // Before the lock: nobody is to wait until a person has found his password.
   const app = await credentialsOf(profile, seen, options);
-  const { onWarning } = options;
-  const lock = await lockProfile(store, profile, { signal, onWarning });
-  try {
+  const { onWarning, now } = options;
+  const refresh = async (lock: TokenLock) => {
     const held = await loadTokens(store, profile, signal);
     if (!sameTokens(held, seen) || isVain(held, options)) return held;
     await store.assertWritable?.(profile, lock, onWarning);
@@ -2184,13 +2175,16 @@ async function refreshLocked(
     if (signal.aborted) throw cancelledError(signal.reason);
     const fresh = await renewedTokens(profile, held, app, options)
       .catch(async (error) => {
-        await rememberRefusal(error, store, profile, held, lock, options.now);
+        await rememberRefusal(error, store, profile, held, lock, now);
         throw error;
       });
     return await saveRenewed(store, profile, held, fresh, lock)
       .catch((error) => {
         throw unsavedError(error, withoutMeta(fresh));
       });
+  };
+  try {
+    return await withLock(store, profile, { signal, onWarning }, refresh);
   } catch (error) {
     const { kind } = error as Partial<TikTokShopError>;
     // Lost before anything was asked for: begin again.
@@ -2199,11 +2193,9 @@ async function refreshLocked(
     }
     if (kind !== "login_required") throw error;
     // One whose lock was taken over may be alive, and have been faster.
-    const now = await store.load(profile).catch(() => undefined);
-    if (now && !sameTokens(now, seen)) return now;
+    const newer = await store.load(profile).catch(() => undefined);
+    if (newer && !sameTokens(newer, seen)) return newer;
     throw error;
-  } finally {
-    await lock[Symbol.asyncDispose]();
   }
 }
 
@@ -2246,7 +2238,7 @@ async function renewedTokens(
   }
   const url = refreshRequest(app, token, options);
   const obtain = () => obtainTokens(url, app, options);
-  const { reply, meta } = await (options.inTurn?.(obtain) ?? obtain());
+  const { reply, meta } = await (options.limited?.(obtain) ?? obtain());
   const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
   const { least, now = Date.now } = options;
   if (least !== undefined && secondsLeft(fresh, now) <= least) {
@@ -2294,14 +2286,11 @@ async function saveRenewed(
   } catch (error) {
     if ((error as Partial<TikTokShopError>).kind !== "lock_lost") throw error;
   }
-  const again = await store.lock(profile);
-  try {
+  return await withLock(store, profile, {}, async (again) => {
     const now = await loadTokens(store, profile);
     if (isOutdone(fresh, held, now)) return now;
     return await saveRenewed(store, profile, held, fresh, again);
-  } finally {
-    await again[Symbol.asyncDispose]();
-  }
+  });
 }
 
 /** Whether what is stored now is to be kept, and not what a refresh brought. */
@@ -2816,14 +2805,11 @@ async function rememberShops(
   options: CallOptions,
 ): Promise<void> {
   const { store = defaultStore(), profile = "default" } = options;
-  const lock = await lockProfile(store, profile, options);
-  try {
+  await withLock(store, profile, options, async (lock) => {
     const tokens = await loadTokens(store, profile, options.signal);
     const meta = { ...tokens.meta, shops };
     await store.save(profile, { ...tokens, meta }, lock);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
+  });
 }
 
 // === Webhooks
@@ -2997,19 +2983,24 @@ interface WaitOptions {
 
 const LOCK_NOTICE = 1500; // ms of waiting that a person is told of
 
-/** The lock of a profile in any store; a wait that takes long is told. */
-async function lockProfile(
+/** Works under a profile's lock; warns of a wait that takes long. */
+async function withLock<T>(
   store: TokenStore,
   profile: string,
-  { signal, onWarning }: WaitOptions = {},
-): Promise<TokenLock> {
+  { signal, onWarning }: WaitOptions,
+  work: (lock: TokenLock) => Promise<T>,
+): Promise<T> {
   const word = "Waiting for another process that holds the lock of profile " +
     `"${printable(profile)}"`;
   const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE);
+  let lock: TokenLock | undefined;
   try {
-    return await store.lock(profile, signal);
+    lock = await store.lock(profile, signal);
+    clearTimeout(timer);
+    return await work(lock);
   } finally {
     clearTimeout(timer);
+    await lock?.[Symbol.asyncDispose]();
   }
 }
 
@@ -5521,8 +5512,10 @@ async function abortable<T>(
   }
 }
 
-/** Lets some works be under way at once; the others wait for their turn. */
-function turns(width: number): Turns {
+/** Runs what it is given, at most so many at a time, in order. */
+type Limit = <T>(work: () => Promise<T>) => Promise<T>;
+
+function limit(width: number): Limit {
   const waiting: (() => void)[] = [];
   let free = width;
   return async (work) => {
@@ -5536,19 +5529,6 @@ function turns(width: number): Turns {
       else free++;
     }
   };
-}
-
-/** Works through a list, `width` at a time. */
-async function inParallel<T>(
-  list: readonly T[],
-  width: number,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  const rest = list.values();
-  const lane = async () => {
-    for (const item of rest) await work(item);
-  };
-  await Promise.all(Array.from({ length: width }, lane));
 }
 
 /** A span of time in its two largest units. */
@@ -6626,7 +6606,7 @@ function keepFor(
   cli: Cli,
   { input, signal }: Terminal,
 ): CallOptions & { store: TokenStore; profile: string } {
-  const inTurn = turns(1); // one question at a time
+  const limited = limit(1); // one question at a time
   return {
     ...tokenPlace(cli),
     minValid: cli.get("min-valid"),
@@ -6636,7 +6616,7 @@ function keepFor(
     ...requestOptions(cli),
     onWarning: warn,
     credentials: ({ meta }) =>
-      inTurn(() => readCredentials(cli, meta, input, signal)),
+      limited(() => readCredentials(cli, meta, input, signal)),
   };
 }
 
@@ -7582,14 +7562,16 @@ async function refreshAll(
   if (profiles.length === 0) tell("There are no profiles yet: log in first");
   const codes: number[] = [];
   let done = 0;
-  const inTurn = turns(CALLS_AT_ONCE);
+  const limited = limit(CALLS_AT_ONCE);
   // Some more, which read and write their files while the others wait.
-  await inParallel(profiles, CALLS_AT_ONCE * 1.5, async (profile) => {
-    const { line, code } = await refreshLine({ ...keep, inTurn }, profile);
+  const wider = limit(CALLS_AT_ONCE * 1.5);
+  const refresh = async (profile: string) => {
+    const { line, code } = await refreshLine({ ...keep, limited }, profile);
     cli.write(stringifyJson(line, 0));
     if (code) codes.push(code);
     showProgress(cli, `${++done} of ${profiles.length}`);
-  });
+  };
+  await Promise.all(profiles.map((profile) => wider(() => refresh(profile))));
   showProgress(cli, "");
   // A new login is what somebody has to do something about.
   cli.exitCode = codes.includes(5) ? 5 : codes[0] ?? 0;
@@ -7659,11 +7641,10 @@ async function statusCommand(cli: Cli): Promise<void> {
   const one = cli.get("file") ?? cli.get("profile");
   if (one) await loadTokens(store, profile); // what is asked for must be there
   const profiles = one ? [profile] : await store.list();
-  const found = new Map<string, ProfileStatus>();
-  await inParallel(profiles, 32, async (name) => {
-    found.set(name, await profileStatus(store, name));
-  });
-  const list = profiles.map((name) => found.get(name)!);
+  const limited = limit(32);
+  const list = await Promise.all(
+    profiles.map((name) => limited(() => profileStatus(store, name))),
+  );
   if (cli.has("json")) cli.print(list);
   else if (list.length) cli.write(statusTable(list));
   else tell(`There are no profiles yet, ${hintFor(LOGIN_AGAIN)}`);
@@ -7896,25 +7877,21 @@ function signalNumber(name: string | null): number | undefined {
 
 async function logoutCommand(cli: Cli): Promise<void> {
   const { store, profile } = tokenPlace(cli);
-  const removed = await forget(store, profile);
+  // Asked before the lock is taken, which would make the folder. Under the
+  // lock, no refresh that is under way brings the profile back.
+  const removed = await store.load(profile) &&
+    await withLock(
+      store,
+      profile,
+      { onWarning: warn },
+      () => store.remove(profile),
+    );
   const shown = printable(profile);
   cli.say(
     removed
       ? `Removed profile ${shown}; the app stays authorized at TikTok`
       : `There is no profile ${shown}: nothing to remove`,
   );
-}
-
-async function forget(store: TokenStore, profile: string): Promise<boolean> {
-  // Before the lock, which would make the folder.
-  if (!await store.load(profile)) return false;
-  // Not in the middle of a refresh, which would bring the profile back.
-  const lock = await lockProfile(store, profile, { onWarning: warn });
-  try {
-    return await store.remove(profile);
-  } finally {
-    await lock[Symbol.asyncDispose]();
-  }
 }
 
 // --- doctor
