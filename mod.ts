@@ -719,11 +719,10 @@ function unsavedReason(reason: unknown): TikTokShopError {
 /** Proves that a login under this profile can be saved. */
 async function assertSavable(
   store: TokenStore,
-  { profile = "default", signal, onWarning }: WaitOptions & {
-    profile?: string;
-  },
+  options: Pick<LoginOptions, "profile" | "signal" | "onWarning">,
 ): Promise<void> {
-  await withLock(store, profile, { signal, onWarning }, async (lock) => {
+  const { profile = "default", onWarning } = options;
+  await withLock(store, profile, options, async (lock) => {
     const twin = await caseTwin(store, profile);
     if (twin !== undefined) {
       throw misuse(
@@ -2975,24 +2974,18 @@ export interface TokenLock extends AsyncDisposable {
   readonly id: string;
 }
 
-/** How a wait is ended, and what it tells a person. */
-interface WaitOptions {
-  signal?: AbortSignal;
-  onWarning?: (message: string) => unknown;
-}
+const LOCK_NOTICE_MS = 1500;
 
-const LOCK_NOTICE = 1500; // ms of waiting that a person is told of
-
-/** Works under a profile's lock; warns of a wait that takes long. */
+/** Works under a profile's lock. A long wait becomes a warning. */
 async function withLock<T>(
   store: TokenStore,
   profile: string,
-  { signal, onWarning }: WaitOptions,
+  { signal, onWarning }: Pick<LoginOptions, "signal" | "onWarning">,
   work: (lock: TokenLock) => Promise<T>,
 ): Promise<T> {
   const word = "Waiting for another process that holds the lock of profile " +
     `"${printable(profile)}"`;
-  const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE);
+  const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE_MS);
   let lock: TokenLock | undefined;
   try {
     lock = await store.lock(profile, signal);
@@ -3004,19 +2997,18 @@ async function withLock<T>(
   }
 }
 
-/** How long a holder may be silent before others take its lock over, in ms. */
-const LEASE = 5000;
-const SHORTEST_LEASE = 1000; // ms; below it, a busy machine loses its locks
-const LONGEST_LEASE = 3_600_000; // ms
-/** How often a file's lock is renewed: four times in any lease at least. */
-const LOCK_RENEWAL = SHORTEST_LEASE / 4;
+/** How long a silent holder keeps its lock. */
+const LEASE_MS = 5000;
+/** A file's lock is renewed four times in the shortest lease. */
+const LOCK_RENEWAL_MS = 250;
 
-function checkLease(lease: number): number {
-  const fits = lease >= SHORTEST_LEASE && lease <= LONGEST_LEASE;
-  if (fits && Number.isInteger(lease)) return lease;
+/** Below a second, a busy machine loses its locks. */
+function assertLease(lease: number): number {
+  if (Number.isInteger(lease) && lease >= 1000 && lease <= 3_600_000) {
+    return lease;
+  }
   throw misuse(
-    `Cannot use the lease ${lease}: give whole milliseconds from ` +
-      `${SHORTEST_LEASE} to ${LONGEST_LEASE}`,
+    `Cannot use the lease ${lease}: give whole milliseconds from 1000 to 3600000`,
     RangeError,
   );
 }
@@ -3040,7 +3032,7 @@ export function memoryStore(): TokenStore {
   };
 }
 
-/** Locks within one process: whoever comes waits for those before it. */
+/** Locks within one process: each caller waits for those ahead. */
 class LocalLocks {
   readonly #tails = new Map<string, Promise<void>>();
   readonly #holders = new Map<string, string>();
@@ -3052,7 +3044,12 @@ class LocalLocks {
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
     const turn = deferred<void>();
     const before = Promise.resolve(this.#tails.get(profile));
-    this.#queue(profile, before.then(() => turn.promise));
+    const tail = before.then(() => turn.promise);
+    this.#tails.set(profile, tail);
+    // Only once settled: a waiter that gave up keeps the place of those ahead.
+    void tail.then(() => {
+      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
+    });
     try {
       await abortable(before, signal);
     } catch (error) {
@@ -3068,17 +3065,9 @@ class LocalLocks {
     };
     return { id, [Symbol.asyncDispose]: release };
   }
-
-  #queue(profile: string, tail: Promise<void>): void {
-    this.#tails.set(profile, tail);
-    // No sooner: one who has left the queue stands for those before him.
-    void tail.then(() => {
-      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
-    });
-  }
 }
 
-/** A copy, so that nobody changes what is stored by changing what he got. */
+/** A copy: a caller that changes what it got must not change the store. */
 function structuredCopy<T>(value: T): T {
   return value === undefined ? value : parseJson(stringifyJson(value, 0)) as T;
 }
@@ -3087,16 +3076,16 @@ function structuredCopy<T>(value: T): T {
 function heldLock(
   id: string,
   interval: number,
-  actions: { renew: () => Promise<unknown>; release: () => Promise<unknown> },
+  renew: () => Promise<unknown>,
+  release: () => Promise<unknown>,
 ): TokenLock {
-  const renew = () => void actions.renew().catch(() => {});
-  const renewal = node("node:timers").setInterval(renew, interval);
-  renewal.unref();
+  const renewal = node("node:timers")
+    .setInterval(() => void renew().catch(() => {}), interval).unref();
   return {
     id,
     async [Symbol.asyncDispose]() {
       clearInterval(renewal);
-      await actions.release().catch(() => {});
+      await release().catch(() => {});
     },
   };
 }
@@ -3117,17 +3106,15 @@ function judgeTokenFile(
 ): StoredTokens {
   const value = parseJson(text);
   if (!isRecord(value) || !hasTokens(value.data)) {
-    throw new TikTokShopError("store", `${place} is no ${kind}, or damaged`, {
-      hint: `move it away, then ${LOGIN_AGAIN}`,
-    });
+    const hint = "move it away, then log in again";
+    const message = `${place} is no ${kind}, or damaged`;
+    throw new TikTokShopError("store", message, { hint });
   }
   const meta = judgeMeta(value.meta);
   if ((integerOf(meta.version) ?? 1) > 1) {
-    throw new TikTokShopError(
-      "store",
-      `${place} was written by a newer version of ${PROGRAM}`,
-      { hint: `update ${PROGRAM}` },
-    );
+    const hint = `update ${PROGRAM}`;
+    const message = `${place} was written by a newer version of ${PROGRAM}`;
+    throw new TikTokShopError("store", message, { hint });
   }
   return Object.assign(value, { meta }) as unknown as StoredTokens;
 }
@@ -3149,7 +3136,7 @@ function isProfile(name: string): boolean {
     !/^(config|con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.$/i.test(name);
 }
 
-function checkProfile(name: string): void {
+function assertProfile(name: string): void {
   if (isProfile(name)) return;
   throw misuse(
     `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
@@ -3198,10 +3185,10 @@ export interface FileStoreOptions {
   lease?: number;
 }
 
-/** Those that nobody passed, by folder: one process has one of each. */
+/** The default stores by folder: a process has one of each. */
 const defaultStores = new Map<string, TokenStore>();
 
-/** The usual store, always the same: its callers share their refreshes. */
+/** Always the same store, so that its callers share their refreshes. */
 function defaultStore(): TokenStore {
   const { env, platform } = RUNTIME.process;
   const folder = storeFolder(env, platform);
@@ -3215,21 +3202,18 @@ function storeFolder(
   env: Readonly<Record<string, string | undefined>>,
   platform: string,
 ): string {
-  const { join } = node("node:path");
-  if (env.TIKTOK_SHOP_HOME) {
-    return expandHome(env.TIKTOK_SHOP_HOME, { env, platform });
-  }
-  const { isAbsolute } = node("node:path");
-  const home = platform === "win32" ? env.USERPROFILE : env.HOME;
-  // A relative one is to be ignored (XDG Base Directory Specification).
-  const config = env.XDG_CONFIG_HOME ?? "";
-  const base = platform === "win32"
-    ? env.APPDATA || (home && join(home, "AppData", "Roaming"))
-    : isAbsolute(config)
-    ? config
-    : home && join(home, ".config");
+  const { isAbsolute, join } = node("node:path");
+  const own = env.TIKTOK_SHOP_HOME;
+  if (own) return expandHome(own, { env, platform });
+  const onWindows = platform === "win32";
+  const home = onWindows ? env.USERPROFILE : env.HOME;
+  const set = onWindows ? env.APPDATA : env.XDG_CONFIG_HOME;
+  // A relative one is ignored (XDG Base Directory Specification).
+  const given = set && (onWindows || isAbsolute(set)) ? set : undefined;
+  const usual = onWindows ? ["AppData", "Roaming"] : [".config"];
+  const base = given ?? (home && join(home, ...usual));
   if (base) return join(base, PROGRAM);
-  const name = platform === "win32" ? "APPDATA" : "HOME";
+  const name = onWindows ? "APPDATA" : "HOME";
   throw new TikTokShopError(
     "store",
     `Cannot tell where to keep tokens: ${name} is not set`,
@@ -3245,22 +3229,22 @@ class FileStore implements TokenStore {
   readonly #warned = new Set<string>();
 
   /** `own`: the folder is ours alone, and so is each file in it. */
-  constructor(folder: string, suffix: string, own: boolean, lease = LEASE) {
+  constructor(folder: string, suffix: string, own: boolean, lease = LEASE_MS) {
     this.#folder = folder;
     this.#suffix = suffix;
     this.#own = own;
-    this.#lease = checkLease(lease);
+    this.#lease = assertLease(lease);
   }
 
   path(profile: string): string {
-    if (this.#own) checkProfile(profile);
+    if (this.#own) assertProfile(profile);
     return node("node:path").join(this.#folder, `${profile}${this.#suffix}`);
   }
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const path = this.path(profile);
-    for (const end = performance.now() + WRITING_LIMIT;;) {
-      const text = await this.#read(path);
+    for (const end = performance.now() + WRITING_MS;; await sleep(50)) {
+      const text = await onDisk(`Cannot read ${path}`, () => readText(path));
       if (text === undefined) return undefined;
       try {
         return judgeTokenFile(text, path);
@@ -3269,16 +3253,6 @@ class FileStore implements TokenStore {
         const isWhole = parseJson(text) !== undefined;
         if (isWhole || performance.now() > end) throw error;
       }
-      await sleep(50);
-    }
-  }
-
-  async #read(path: string): Promise<string | undefined> {
-    try {
-      return await readText(path);
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return undefined;
-      throw storeError(`Cannot read ${path}`, error);
     }
   }
 
@@ -3289,8 +3263,7 @@ class FileStore implements TokenStore {
   ): Promise<void> {
     const path = this.path(profile);
     const text = `${stringifyJson(tokens)}\n`;
-    const save = () => replaceFile(path, text, { holder: lock?.id });
-    if (await this.#saving(path, save) === "lost") throw lockLost(profile);
+    await this.#save(profile, () => replaceFile(path, text, lock?.id));
   }
 
   async assertWritable(
@@ -3299,8 +3272,7 @@ class FileStore implements TokenStore {
     onWarning?: (message: string) => unknown,
   ): Promise<void> {
     const path = this.path(profile);
-    const way = await this.#saving(path, () => rehearse(path, lock.id));
-    if (way === "lost") throw lockLost(profile);
+    const way = await this.#save(profile, () => rehearse(path, lock.id));
     if (way === "replaced" || this.#warned.has(path)) return;
     this.#warned.add(path);
     await notify(
@@ -3310,19 +3282,20 @@ class FileStore implements TokenStore {
     );
   }
 
-  async #saving(path: string, save: () => Promise<Saved>): Promise<Saved> {
-    try {
-      await this.#makeFolder();
-      return await save();
-    } catch (error) {
-      throw storeError(`Cannot save the tokens to ${path}`, error);
-    }
+  async #save(profile: string, save: () => Promise<Saved>): Promise<Saved> {
+    const tried = `Cannot save the tokens to ${this.path(profile)}`;
+    await onDisk(tried, () => this.makeFolder());
+    const way = await save().catch((error) => {
+      throw storeError(tried, error);
+    });
+    if (way === "lost") throw lockLost(profile);
+    return way;
   }
 
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
     const path = this.path(profile);
     try {
-      await this.#makeFolder();
+      await this.makeFolder();
       return await lockFile(await realPath(path), this.#lease, signal);
     } catch (error) {
       if (error instanceof TikTokShopError) throw error;
@@ -3334,35 +3307,28 @@ class FileStore implements TokenStore {
     const path = this.path(profile);
     // Only a token file is ever removed: the path may be a mistake.
     if (!await this.load(profile)) return false;
-    try {
-      await node("node:fs/promises").unlink(path);
-      return true;
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return false;
-      throw storeError(`Cannot remove ${path}`, error);
-    }
+    const { unlink } = node("node:fs/promises");
+    const remove = () => unlink(path).then(() => true);
+    return await onDisk(`Cannot remove ${path}`, remove) ?? false;
   }
 
   async list(): Promise<string[]> {
-    try {
-      // The files around one that stands alone are not ours.
-      if (!this.#own) return [];
-      const names = await node("node:fs/promises").readdir(this.#folder);
-      return names.filter((name) => name.endsWith(this.#suffix))
-        .map((name) => name.slice(0, -this.#suffix.length))
-        .filter(isProfile)
-        .sort();
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return [];
-      throw storeError(`Cannot read the folder ${this.#folder}`, error);
-    }
+    // The files around one that stands alone are not ours.
+    if (!this.#own) return [];
+    const { readdir } = node("node:fs/promises");
+    const tried = `Cannot read the folder ${this.#folder}`;
+    const names = await onDisk(tried, () => readdir(this.#folder)) ?? [];
+    return names.filter((name) => name.endsWith(this.#suffix))
+      .map((name) => name.slice(0, -this.#suffix.length))
+      .filter(isProfile)
+      .sort();
   }
 
   /** Keeps a login that is under way in two steps. */
   async keepPending(profile: string, pending: PendingLogin): Promise<void> {
     const path = this.#pendingPath(profile);
     try {
-      await this.#makeFolder();
+      await this.makeFolder();
       await replaceFile(path, `${stringifyJson(pending)}\n`);
     } catch (error) {
       throw storeError(`Cannot save ${path}`, error);
@@ -3370,8 +3336,8 @@ class FileStore implements TokenStore {
   }
 
   async loadPending(profile: string): Promise<PendingLogin> {
-    const text = await fileText(this.#pendingPath(profile));
-    const pending = parseJson(text ?? "");
+    const text = await readText(this.#pendingPath(profile)).catch(() => "");
+    const pending = parseJson(text);
     const { state, expires_at } = isRecord(pending) ? pending : {};
     if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
       return pending as unknown as PendingLogin;
@@ -3393,7 +3359,7 @@ class FileStore implements TokenStore {
   }
 
   /** A folder that was there keeps its mode: it may be shared by design. */
-  async #makeFolder(): Promise<void> {
+  async makeFolder(): Promise<void> {
     const { mkdir } = node("node:fs/promises");
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
   }
@@ -3408,48 +3374,42 @@ function singleFile(file: string): { store: FileStore; profile: string } {
   return { store, profile: basename(path, suffix) };
 }
 
-const WRITING_LIMIT = 1000; // ms until a file written in place is whole
-const SPARE = 4096; // bytes that new tokens may need more than the old
+const WRITING_MS = 1000; // until a file that is written in place is whole
+const SPARE_BYTES = 4096; // that new tokens may need more than the old
 
-/** How a file was saved; `lost`: not at all, for the lock is another's. */
+/** How a file was saved; `lost`: not at all, the lock is another process's. */
 type Saved = "replaced" | "in place" | "lost";
 
 /**
  * Replaces a file atomically: at any moment it is the old one or the new.
  * Only where nothing can take its place, as a bind mount, it is written over.
  *
- * Given the id of a lock's holder, the new one lies in the lock until it takes
- * the old one's place. Who takes the lock away takes it away too, so a holder
- * who was stopped for too long, at whatever point, replaces nothing any more.
+ * Given the id of a lock's holder, the new file lies in the lock until it
+ * takes the old one's place. A process that takes the lock over removes it
+ * too, so a holder that was stopped for too long replaces nothing any more.
  */
 async function replaceFile(
   path: string,
   content: string | Uint8Array,
-  { holder, spare = 0 }: { holder?: string; spare?: number } = {},
+  holder?: string,
+  spare = 0,
 ): Promise<Saved> {
   const { rename, stat, unlink } = node("node:fs/promises");
   const { dirname, join } = node("node:path");
   const target = await realPath(path);
-  const temporary = holder === undefined
-    ? await temporaryPath(target)
-    : savingPath(target, holder);
+  const temporary = await temporaryPath(target, holder);
   try {
-    await writeSynced(temporary, content, { spare });
+    await writeSynced(temporary, content, "wx", spare);
     // The lock may have been another's already when this came into it.
     if (holder !== undefined) await stat(join(lockPath(target), holder));
-    const replaced = await rename(temporary, target).then(
-      () => true,
-      (error) => {
-        // What the target is, or whose, may forbid it.
-        if (/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(error))) return false;
-        throw error;
-      },
-    );
-    if (replaced) {
+    const refusal = await rename(temporary, target).catch((error) => error);
+    if (!refusal) {
       await syncFolder(dirname(target));
       return "replaced";
     }
-    await writeSynced(target, content, { flag: "r+", spare });
+    // What the target is, or whose, may forbid that it is replaced.
+    if (!/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(refusal))) throw refusal;
+    await writeSynced(target, content, "r+", spare);
     await unlink(temporary);
     return "in place";
   } catch (error) {
@@ -3459,18 +3419,14 @@ async function replaceFile(
   }
 }
 
-/** Proves that a file can be replaced: by itself, with room to spare. */
+/** Proves that a file can be saved: writes it as it is, with room to spare. */
 async function rehearse(path: string, holder: string): Promise<Saved> {
   const { readFile, unlink } = node("node:fs/promises");
-  const content = await readFile(path).catch((error) => {
-    if (codeOf(error) !== "ENOENT") throw error;
-  });
-  if (content) {
-    return await replaceFile(path, content, { holder, spare: SPARE });
-  }
-  const temporary = savingPath(await realPath(path), holder);
+  const content = await onDisk(`Cannot read ${path}`, () => readFile(path));
+  if (content) return await replaceFile(path, content, holder, SPARE_BYTES);
+  const temporary = await temporaryPath(await realPath(path), holder);
   try {
-    await writeSynced(temporary, "", { spare: SPARE });
+    await writeSynced(temporary, "", "wx", SPARE_BYTES);
     return "replaced";
   } catch (error) {
     if (isNoFile(error)) return "lost";
@@ -3478,12 +3434,6 @@ async function rehearse(path: string, holder: string): Promise<Saved> {
   } finally {
     await unlink(temporary).catch(() => {});
   }
-}
-
-/** Where a lock's holder writes what is to take a file's place. */
-function savingPath(file: string, holder: string): string {
-  const name = `${holder}.${randomText(6)}`;
-  return node("node:path").join(lockPath(file), name);
 }
 
 /** Through a symbolic link, so that it is not replaced by a file. */
@@ -3503,46 +3453,60 @@ function lockPath(file: string): string {
   return `${file}.lock`;
 }
 
-/** Where a file may be written before it takes another's place. */
-async function temporaryPath(file: string): Promise<string> {
+/** Where a file is written before it takes another's place. */
+async function temporaryPath(file: string, holder?: string): Promise<string> {
   const { basename, dirname, join } = node("node:path");
+  const random = randomText(6);
+  if (holder !== undefined) return join(lockPath(file), `${holder}.${random}`);
   const [folder, start] = [dirname(file), `.${basename(file)}.`];
   await sweep(folder, start);
-  return join(folder, `${start}${randomText(6)}.tmp`);
+  return join(folder, `${start}${random}.tmp`);
 }
 
 /** How the name of a temporary file ends. */
 const TEMPORARY = /^[\w-]{8}\.tmp$/;
-const SWEPT_AFTER = 3_600_000; // ms
+const SWEPT_AFTER_MS = 3_600_000;
 
-/** Removes what processes left that were killed an hour ago or earlier. */
+/** Removes what a process left that was killed over an hour ago. */
 async function sweep(folder: string, start: string): Promise<void> {
   const { lstat, readdir, unlink } = node("node:fs/promises");
   for (const name of await readdir(folder).catch(() => [])) {
-    const end = name.startsWith(start) && name.slice(start.length);
-    if (!end || !TEMPORARY.test(end)) continue;
+    if (!name.startsWith(start)) continue;
+    if (!TEMPORARY.test(name.slice(start.length))) continue;
     const path = node("node:path").join(folder, name);
-    const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Infinity }));
-    if (Date.now() - mtimeMs > SWEPT_AFTER) await unlink(path).catch(() => {});
+    const info = await lstat(path).catch(() => undefined);
+    const isOld = info && Date.now() - info.mtimeMs > SWEPT_AFTER_MS;
+    if (isOld) await unlink(path).catch(() => {});
   }
 }
 
-/** Writes a new file of the owner's, and waits until it is on the disk. */
+/** Writes a file of the owner's, and waits until it is on the disk. */
 async function writeSynced(
   path: string,
   content: string | Uint8Array,
-  { flag = "wx", spare = 0 }: { flag?: "wx" | "r+"; spare?: number } = {},
+  flag: "wx" | "r+",
+  spare: number,
 ): Promise<void> {
-  const bytes = typeof content === "string"
-    ? new TextEncoder().encode(content)
-    : content;
-  const handle = await node("node:fs/promises").open(path, flag, 0o600);
+  const bytes = new Uint8Array(
+    typeof content === "string" ? new TextEncoder().encode(content) : content,
+  );
+  const { appendFile, open } = node("node:fs/promises");
+  const handle = await open(path, flag, 0o600);
   try {
     const { size } = await handle.stat();
     // In one go and with blanks over the old end: it is JSON at any moment.
     const padded = new Uint8Array(Math.max(size, bytes.length + spare));
     padded.fill(0x20, bytes.length).set(bytes);
-    if (flag === "r+") await makeRoom(handle, size, padded.length);
+    if (flag === "r+") {
+      // A full disk is noticed before anything is written over.
+      const blanks = padded.slice(size).fill(0x20);
+      await appendFile(path, blanks).then(() => handle.sync()).catch(
+        async (error) => {
+          await handle.truncate(size);
+          throw error;
+        },
+      );
+    }
     await handle.writeFile(padded);
     await handle.sync();
     if (padded.length === bytes.length) return;
@@ -3550,26 +3514,6 @@ async function writeSynced(
     await handle.sync();
   } finally {
     await handle.close();
-  }
-}
-
-type FileHandle = Awaited<ReturnType<Builtins["node:fs/promises"]["open"]>>;
-
-/** Adds blanks to a file; a full disk leaves it as it was. */
-async function makeRoom(
-  handle: FileHandle,
-  size: number,
-  wanted: number,
-): Promise<void> {
-  const blanks = new Uint8Array(Math.max(0, wanted - size)).fill(0x20);
-  try {
-    for (let at = size; at < wanted;) {
-      at += (await handle.write(blanks, 0, wanted - at, at)).bytesWritten;
-    }
-    await handle.sync();
-  } catch (error) {
-    await handle.truncate(size);
-    throw error;
   }
 }
 
@@ -3614,12 +3558,14 @@ async function lockFile(
     const began = performance.now();
     await sleep(15 + 20 * Math.random(), signal);
     // After a longer gap it was us who were stopped, and maybe the holder too.
-    patience -= Math.min(performance.now() - began, LOCK_RENEWAL);
+    patience -= Math.min(performance.now() - began, LOCK_RENEWAL_MS);
   }
-  return heldLock(id, LOCK_RENEWAL, {
-    renew: () => renewEntry(node("node:path").join(path, id)),
-    release: () => takeAway(path, [id]),
-  });
+  const renew = async () => {
+    const now = new Date();
+    const entry = node("node:path").join(path, id);
+    await node("node:fs/promises").utimes(entry, now, now);
+  };
+  return heldLock(id, LOCK_RENEWAL_MS, renew, () => takeAway(path, [id]));
 }
 
 /** The entries of a lock: a holder's id, and what that holder is saving. */
@@ -3627,19 +3573,9 @@ const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
 
 /** What stands in a lock's place may be anybody's, so it is left alone. */
 function foreignLock(file: string, foreign: string): TikTokShopError {
-  return new TikTokShopError(
-    "store",
-    `Cannot lock ${file}: ${foreign}, which is not a lock of ${PROGRAM}`,
-    {
-      hint: "delete it if nobody needs it, or keep the tokens in a file of " +
-        "another name",
-    },
-  );
-}
-
-async function renewEntry(path: string): Promise<void> {
-  const now = new Date();
-  await node("node:fs/promises").utimes(path, now, now);
+  const message = `Cannot lock ${file}: ${foreign}, which is no lock of ours`;
+  const hint = "delete it if nobody needs it, or name the token file otherwise";
+  return new TikTokShopError("store", message, { hint });
 }
 
 /** Makes the lock's folder and the holder's entry; false if it is taken. */
@@ -3666,12 +3602,10 @@ async function makeLock(path: string, id: string): Promise<boolean> {
 
 /** Whether an error tells of another's lock, and of nothing worse. */
 function isLocked(error: unknown): boolean {
-  // Windows refuses so as long as somebody has open what is being removed.
-  const busy = RUNTIME.process.platform === "win32"
-    ? ["EPERM", "EACCES", "EBUSY"]
-    : [];
-  return isNoFile(error) ||
-    ["EEXIST", "ENOTEMPTY", ...busy].includes(codeOf(error));
+  // Windows refuses so while a process has open what is being removed.
+  const busy = RUNTIME.process.platform === "win32" &&
+    /^(EPERM|EACCES|EBUSY)$/.test(codeOf(error));
+  return busy || /^(ENOENT|ENOTDIR|EEXIST|ENOTEMPTY)$/.test(codeOf(error));
 }
 
 /**
@@ -3689,45 +3623,42 @@ async function lockTrace(
     const what = place.isSymbolicLink() ? "a link" : "a file";
     return { names: [], trace: "", foreign: `there is ${what} ${path}` };
   }
-  const names = await readdir(path).catch((error) => {
-    if (isLocked(error)) return [];
-    throw error;
-  });
+  const names = (await readdir(path).catch(() => [])).sort();
   const { join } = node("node:path");
   const entries = await Promise.all(
-    names.sort().map((name) => look(join(path, name))),
+    names.map((name) => look(join(path, name))),
   );
   const other = names.find((name, i) =>
     !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
   );
-  if (other !== undefined) {
-    const foreign = `the folder ${path} holds "${printable(other)}"`;
-    return { names, trace: "", foreign };
-  }
+  const foreign = other && `the folder ${path} holds "${printable(other)}"`;
   const times = [place, ...entries].map((each) => each?.mtimeMs);
-  return { names, trace: [...names, ...times].join("/") };
+  return { names, foreign, trace: foreign ? "" : `${[...names, ...times]}` };
 }
 
 /** Removes entries of a lock by name, and its folder if nothing else is in. */
-async function takeAway(
-  path: string,
-  names: readonly string[],
-): Promise<void> {
+async function takeAway(path: string, names: string[]): Promise<void> {
   const { rmdir, unlink } = node("node:fs/promises");
-  try {
-    for (const name of names) {
-      await unlink(node("node:path").join(path, name)).catch((error) => {
-        if (!isNoFile(error)) throw error;
-      });
-    }
-    await rmdir(path);
-  } catch (error) {
+  const unlessLocked = (error: unknown) => {
     if (!isLocked(error)) throw error;
+  };
+  for (const name of names) {
+    await unlink(node("node:path").join(path, name)).catch(unlessLocked);
   }
+  await rmdir(path).catch(unlessLocked);
 }
 
-async function fileText(path: string): Promise<string | undefined> {
-  return await readText(path).catch(() => undefined);
+/** The outcome of work on a file; undefined if there is no such file. */
+async function onDisk<T>(
+  tried: string,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return undefined;
+    throw storeError(tried, error);
+  }
 }
 
 function storeError(message: string, error: unknown): TikTokShopError {
@@ -3843,7 +3774,7 @@ class RedisStore implements TokenStore {
   readonly #lease: number;
 
   constructor(command: RedisCommand, options: RedisStoreOptions) {
-    const { prefix = `${PROGRAM}:`, lease = LEASE } = options;
+    const { prefix = `${PROGRAM}:`, lease = LEASE_MS } = options;
     if (/[{}]/.test(prefix)) {
       throw misuse(
         `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
@@ -3853,7 +3784,7 @@ class RedisStore implements TokenStore {
     this.#command = command;
     this.#nodes = options.nodes ?? (() => [command]);
     this.#prefix = prefix;
-    this.#lease = checkLease(lease);
+    this.#lease = assertLease(lease);
   }
 
   async load(profile: string): Promise<StoredTokens | undefined> {
@@ -3921,15 +3852,13 @@ class RedisStore implements TokenStore {
     }
     const act = (script: string) =>
       this.#send(["EVAL", script, "1", key, id, lease], `Cannot hold ${key}`);
-    return heldLock(id, this.#lease / 4, {
-      renew: () => act(REDIS_RENEW),
-      // After the lease nobody needs to be told.
-      release: () => within(act(REDIS_RELEASE), this.#lease),
-    });
+    // After the lease, Redis has released it by itself.
+    const release = () => within(act(REDIS_RELEASE), this.#lease);
+    return heldLock(id, this.#lease / 4, () => act(REDIS_RENEW), release);
   }
 
   #key(profile: string): string {
-    checkProfile(profile);
+    assertProfile(profile);
     return `${this.#prefix}{${profile}}`;
   }
 
@@ -6413,7 +6342,7 @@ function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
   const file = cli.get("file");
   if (file) return singleFile(file);
   const profile = cli.get("profile") ?? "default";
-  checkProfile(profile);
+  assertProfile(profile);
   return { store: new FileStore(homeFolder(cli), ".json", true), profile };
 }
 
