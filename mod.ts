@@ -3692,7 +3692,7 @@ export interface RedisStoreOptions {
   nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
 }
 
-/** Sends one command to Redis, given as its words, and resolves to the reply. */
+/** Sends one command, given as its words, to Redis; resolves to the reply. */
 export type RedisCommand = (...words: string[]) => Promise<unknown>;
 
 /**
