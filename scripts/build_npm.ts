@@ -1,7 +1,7 @@
 /**
- * Builds the npm package into `npm/`, with dnt where JSR answers, otherwise
- * with the TypeScript compiler from npm; the layout and the package.json are
- * the same. It says on stderr which of the two it was.
+ * Builds the npm package into `npm/`: with dnt where JSR answers, otherwise
+ * with the TypeScript compiler from npm. Layout and package.json are the same.
+ * It says on stderr which compiler it used.
  *
  * ```sh
  * deno task build:npm
@@ -112,10 +112,9 @@ export type Compiler = "auto" | "dnt" | "tsc";
 const COMPILERS: readonly string[] = ["auto", "dnt", "tsc"];
 
 /**
- * Reads the flags of this script. `parseArgs` of `node:util` does it, not that
- * of `@std/cli`: a flag must be read before it is known whether JSR answers.
+ * Reads the flags. It uses `node:util`, since JSR may not answer.
  *
- * @throws {TypeError} On an unknown flag or an unknown compiler.
+ * @throws {TypeError} for an unknown flag or an unknown compiler
  */
 export function compilerFlag(args: string[]): Compiler {
   const { values } = parseArgs({
@@ -130,7 +129,7 @@ export function compilerFlag(args: string[]): Compiler {
   return values.compiler as Compiler;
 }
 
-/** A compiler that is loaded, so that nothing is lost where it cannot be. */
+/** A compiler that is loaded, before the last build is removed. */
 export interface Builder {
   /** For people: which one it is, and why. */
   readonly name: string;
@@ -141,7 +140,7 @@ export interface Builder {
  * Loads a compiler. `auto` is dnt, or the TypeScript compiler where dnt cannot
  * be loaded.
  *
- * @throws {Error} If a compiler that is asked for by name cannot be loaded.
+ * @throws {Error} if a compiler that is asked for by name cannot be loaded
  */
 export async function loadBuilder(wanted: Compiler): Promise<Builder> {
   let why = "";
@@ -174,8 +173,8 @@ interface Dnt {
 const DNT: string = "@deno/dnt"; // not a literal, so checking needs no JSR
 
 /**
- * Loads dnt if JSR answers. What Deno has in its cache would answer for JSR,
- * hence the small package that is loaded anew.
+ * Loads dnt if JSR answers. A small package is loaded anew first, since Deno's
+ * cache would answer in place of JSR.
  */
 async function loadDnt(): Promise<Dnt> {
   const small = import.meta.resolve("@std/cli/parse-args");
@@ -311,7 +310,7 @@ async function writeOutput(file: string, text: string): Promise<void> {
 
 // === The build
 
-/** Removes the last build; the README is a source and stays. */
+/** Removes the last build. The README stays: it is a source. */
 async function emptyOutput(): Promise<void> {
   await fs.mkdir(OUTPUT, { recursive: true });
   const names = await fs.readdir(OUTPUT);
@@ -325,7 +324,7 @@ async function removeOutput(names: readonly string[]): Promise<void> {
   }
 }
 
-/** What both compilers' packages have in common. */
+/** Does what is the same for both compilers. */
 async function finishPackage(version: string): Promise<void> {
   await removeOutput(LEFTOVERS);
   const text = JSON.stringify(packageJson(version), null, 2) + "\n";

@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { cacheModule, messageOf, ROOT, runScript } from "./tools.ts";
+import { cacheModule, messageOf, PUBLISHED, ROOT, runScript } from "./tools.ts";
 
 const FOLDER = `${ROOT}.cache/docs`;
 
@@ -18,10 +18,9 @@ const FOLDER = `${ROOT}.cache/docs`;
 async function build(): Promise<number> {
   await mkdir(FOLDER, { recursive: true });
   const args = ["doc", "--html", "--name=tiktok-shop-oauth2"];
-  const files = ["mod.ts", "scripts/sandbox.ts", "scripts/testing.ts"];
   const child = spawn(
     process.execPath,
-    [...args, `--output=${FOLDER}`, ...files],
+    [...args, `--output=${FOLDER}`, ...PUBLISHED],
     { cwd: ROOT, stdio: "inherit" },
   );
   return await new Promise((resolve, reject) => {
@@ -37,10 +36,9 @@ interface Settings {
 }
 
 /**
- * Reads the flags; by `node:util`, since they are judged before it is known
- * whether JSR answers.
+ * Reads the flags. It uses `node:util`, since JSR may not answer.
  *
- * @throws {TypeError | RangeError} On an unknown flag or an impossible port.
+ * @throws {TypeError | RangeError} for an unknown flag or an impossible port
  */
 function readSettings(args: string[]): Settings {
   const { values } = parseArgs({

@@ -25,6 +25,7 @@ import {
   nodeBinary,
   NODES,
   PACKAGES,
+  PUBLISHED,
   ROOT,
   run,
   runScript,
@@ -71,8 +72,6 @@ export interface Step {
 
 const STEP_TIMEOUT_MS = 600_000;
 
-/** The modules that are exported to others. */
-const PUBLISHED = ["mod.ts", "scripts/sandbox.ts", "scripts/testing.ts"];
 /** The documents whose examples run. */
 const DOCUMENTS = [...PUBLISHED, "README.md", "npm/README.md"];
 

@@ -21,6 +21,13 @@ export const ROOT: string = fileURLToPath(new URL("../", import.meta.url));
 /** The name of the npm package and of its command. */
 export const PACKAGE_NAME = "tiktok-shop-oauth2";
 
+/** The modules that others import, by their path in the sources. */
+export const PUBLISHED: readonly string[] = [
+  "mod.ts",
+  "scripts/sandbox.ts",
+  "scripts/testing.ts",
+];
+
 /** Whether this process is Deno. */
 export const ON_DENO: boolean = "Deno" in globalThis;
 
