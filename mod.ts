@@ -3008,7 +3008,7 @@ function assertLease(lease: number): number {
     return lease;
   }
   throw misuse(
-    `Cannot use the lease ${lease}: give whole milliseconds from 1000 to 3600000`,
+    `Cannot use the lease ${lease}: give 1000 to 3600000 whole milliseconds`,
     RangeError,
   );
 }
@@ -5733,196 +5733,121 @@ function exitCodeOf(error: unknown): number {
 
 // --- flags
 
-/** A flag: how it is written, where else it may be set, what it does. */
 interface Flag {
   /** Placeholder of the value; none for a switch. */
-  value?: string;
+  value: string;
   /** Environment variable that sets it too. */
-  env?: string;
-  /** May be given more than once. */
-  many?: boolean;
-  /** Checks a value, wherever it is set, and takes what is meant out of it. */
-  read?: (text: string) => string;
+  env: string;
+  initial: string;
+  many: boolean;
   help: string;
 }
 
-const COMMON_FLAGS: Record<string, Flag> = {
-  "app-key": {
-    value: "KEY",
-    env: "TIKTOK_SHOP_APP_KEY",
-    read: checkAppKey,
-    help: "the app key from Partner Center",
-  },
-  "app-secret-file": {
-    value: "FILE",
-    help: "file with the app secret, - for stdin",
-  },
-  "service-id": {
-    value: "ID|LINK",
-    env: "TIKTOK_SHOP_SERVICE_ID",
-    read: readServiceId,
-    help: "the app's authorization link, or the number at its end",
-  },
-  "region": {
-    value: "row|us",
-    env: "TIKTOK_SHOP_REGION",
-    help: "market of the app (row: everywhere but the US)",
-  },
-  "user-type": {
-    value: "TYPE",
-    env: "TIKTOK_SHOP_USER_TYPE",
-    help: "seller, partner or creator (seller)",
-  },
-  "profile": {
-    value: "NAME",
-    env: "TIKTOK_SHOP_PROFILE",
-    help: "name to keep the tokens under (default)",
-  },
-  "file": {
-    value: "FILE",
-    env: "TIKTOK_SHOP_TOKEN_FILE",
-    help: "file to keep the tokens in, instead of a profile",
-  },
-  "authorization-endpoint": {
-    value: "URL",
-    env: "TIKTOK_SHOP_AUTHORIZATION_ENDPOINT",
-    help: "authorize at another page",
-  },
-  "token-endpoint": {
-    value: "URL",
-    env: "TIKTOK_SHOP_TOKEN_ENDPOINT",
-    help: "get tokens from another host",
-  },
-  "refresh-endpoint": {
-    value: "URL",
-    env: "TIKTOK_SHOP_REFRESH_ENDPOINT",
-    help: "refresh tokens at another host",
-  },
-  "api-endpoint": {
-    value: "URL",
-    env: "TIKTOK_SHOP_API_ENDPOINT",
-    help: "call the API of another host",
-  },
-  "env-file": {
-    value: "FILE",
-    help: "read environment variables from FILE (./.env)",
-  },
-  "json": { help: "print JSON on one line, for programs" },
-  "quiet": { help: "print only the link, questions and errors on stderr" },
-  "verbose": { help: "print each request on stderr, without secrets" },
-  "help": { help: "print this help" },
-  "version": { help: "print the version" },
-};
+/**
+ * Every flag: the parser, the help and the tables of the README are made of
+ * these rows. They say how it is written (`...`: may be repeated), in which
+ * variable it stands behind TIKTOK_SHOP_, its default, and what it does.
+ */
+const FLAGS: Record<string, Flag> = flagTable(`
+--app-key KEY | APP_KEY | asked for | the app key from Partner Center
+--app-secret-file FILE | | asked for | file with the app secret, - for stdin
+--service-id ID|LINK | SERVICE_ID | asked for |
+  the app's authorization link, or the number at its end
+--region row|us | REGION | the link's, else row |
+  market of the app (row: everywhere but the US)
+--user-type TYPE | USER_TYPE | seller | seller, partner or creator
+--profile NAME | PROFILE | default | name to keep the tokens under
+--file FILE | TOKEN_FILE | the profile's | file to keep the tokens in
+--authorization-endpoint URL | AUTHORIZATION_ENDPOINT | TikTok's |
+  authorize at another page
+--token-endpoint URL | TOKEN_ENDPOINT | TikTok's | get tokens from another host
+--refresh-endpoint URL | REFRESH_ENDPOINT | TikTok's |
+  refresh tokens at another host
+--api-endpoint URL | API_ENDPOINT | TikTok's | call the API of another host
+--env-file FILE | | ./.env | take variables from FILE, which may set all of them
+--json | | | print JSON on one line, for programs
+--quiet | | | print only the link, questions and errors on stderr
+--verbose | | | print each request on stderr, without secrets
+--help | | | print this help
+--version | | | print the version
+--port N[-M] | | ${DEFAULT_PORT} |
+  port of the callback, or a range whose first free one is taken
+--host HOST | | localhost | the redirect URL's host, or 127.0.0.1
+--path PATH | | / | path of the redirect URL
+--redirect-url URL | | |
+  the registered URL when it is a relay's or a tunnel's
+--tls-cert FILE | | | certificate (PEM) to serve the callback over https
+--tls-key FILE | | | private key (PEM) of the certificate
+--timeout TIME | | ${DEFAULT_TIMEOUT} | how long to wait, such as 90 or 5m
+--param k=v ... | | | extra parameter of the link
+--no-browser | | | open no browser, only print the link
+--browser CMD | | $BROWSER, else the system's |
+  command to open the link with, %s for the URL
+--paste | | on a terminal | take the redirect from stdin
+--start | | | print the link as JSON and end; go on with --complete
+--complete URL|CODE | | | finish what --start began, - for stdin
+--allow-missing-state | | | accept a redirect that carries no state
+--switch | | | replace the tokens of another seller
+--require-scope A,B | | | fail, after saving, if a scope was not granted
+--all | | | refresh every profile, 16 at a time
+--min-valid TIME | | | time the access token must have left, as in 5m or 2h
+--query k=v ... | | | parameter of the call
+--body JSON | | | the body: JSON, @FILE, or - for stdin
+--shop SHOP | | | shop to act for: id, name, code or cipher, or none
+--paginate | | | follow next_page_token, one JSON line a page
+--request-timeout TIME | | |
+  time a request may take (30s for tokens, 2m for calls)
+--reply-limit BYTES | | | size of a reply, as in 64M (tokens 1M, calls 32M)
+`);
+
+function flagTable(text: string): Record<string, Flag> {
+  const rows = text.trim().replace(/\n +/g, " ").split("\n");
+  return Object.fromEntries(rows.map((row) => {
+    const [usage = "", env, initial = "", help = ""] = row.split(/ \|(?= )/)
+      .map((cell) => cell.trim());
+    const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage)!;
+    const variable = env && `TIKTOK_SHOP_${env}`;
+    return [name, { value, env: variable, initial, many: Boolean(many), help }];
+  }));
+}
+
+const COMMON_FLAGS = "app-key app-secret-file service-id region user-type " +
+  "profile file authorization-endpoint token-endpoint refresh-endpoint " +
+  "api-endpoint env-file json quiet verbose help version";
+/** Those that say where the redirect comes in. */
+const CALLBACK_FLAGS = "port host path redirect-url tls-cert tls-key";
+/** Those that bound each request. */
+const REQUEST_FLAGS = "request-timeout reply-limit";
 
 interface Command {
   help: string;
+  /** The names of its own flags. */
+  flags: string;
   /** What follows the flags, as it is shown in the help. */
   operands?: string[];
-  flags: Record<string, Flag>;
   run: (cli: Cli) => Promise<void>;
 }
-
-const MIN_VALID: Flag = {
-  value: "TIME",
-  help: "time the access token must have left, as in 5m or 2h",
-};
-
-const SHOP: Flag = {
-  value: "SHOP",
-  help: "shop to act for: id, name, code or cipher, or none",
-};
-
-/** What bounds each request of a command. */
-const REQUEST_FLAGS: Record<string, Flag> = {
-  "request-timeout": {
-    value: "TIME",
-    help: "time a request may take (30s for tokens, 2m for calls)",
-  },
-  "reply-limit": {
-    value: "BYTES",
-    help: "size of a reply, as in 64M (tokens 1M, calls 32M)",
-  },
-};
-
-/** The flags that say where the redirect comes in. */
-const LOGIN_FLAGS: Record<string, Flag> = {
-  "port": {
-    value: "N[-M]",
-    help: `port of the callback, or a range to try (${DEFAULT_PORT})`,
-  },
-  "host": {
-    value: "HOST",
-    help: "the redirect URL's host, or 127.0.0.1 (localhost)",
-  },
-  "path": { value: "PATH", help: "path of the redirect URL (/)" },
-  "redirect-url": {
-    value: "URL",
-    help: "the registered URL when it is a relay's or a tunnel's",
-  },
-  "tls-cert": {
-    value: "FILE",
-    help: "certificate (PEM) to serve the callback over https",
-  },
-  "tls-key": { value: "FILE", help: "private key (PEM) of --tls-cert" },
-};
 
 const COMMANDS: Record<string, Command> = {
   login: {
     help: "get a token: link, browser, wait, exchange, save",
-    flags: {
-      ...LOGIN_FLAGS,
-      ...REQUEST_FLAGS,
-      "timeout": {
-        value: "S",
-        help: `how long to wait, such as 90 or 5m (${DEFAULT_TIMEOUT})`,
-      },
-      "param": {
-        value: "k=v",
-        many: true,
-        help: "extra parameter of the link, repeatable",
-      },
-      "no-browser": { help: "open no browser, only print the link" },
-      "browser": {
-        value: "CMD",
-        help: "command to open the link with, %s for the URL",
-      },
-      "paste": {
-        help: "take the redirect from stdin, as on a terminal",
-      },
-      "start": {
-        help: "print the link as JSON and end; go on with --complete",
-      },
-      "complete": {
-        value: "URL|CODE",
-        help: "finish what --start began, - for stdin",
-      },
-      "allow-missing-state": {
-        help: "accept a redirect that carries no state",
-      },
-      "switch": { help: "replace the tokens of another seller" },
-      "require-scope": {
-        value: "A,B",
-        help: "fail, after saving, if a scope was not granted",
-      },
-    },
+    flags: `${CALLBACK_FLAGS} timeout param no-browser browser paste start ` +
+      `complete allow-missing-state switch require-scope ${REQUEST_FLAGS}`,
     run: loginCommand,
   },
   refresh: {
     help: "refresh the tokens now, and save them",
-    flags: {
-      "all": { help: "those of every profile, 16 at a time" },
-      ...REQUEST_FLAGS,
-    },
+    flags: `all ${REQUEST_FLAGS}`,
     run: refreshCommand,
   },
   token: {
     help: "print a valid access token, refreshed if need be",
-    flags: { "min-valid": MIN_VALID, ...REQUEST_FLAGS },
+    flags: `min-valid ${REQUEST_FLAGS}`,
     run: tokenCommand,
   },
   status: {
     help: "show every profile and the time it has left",
-    flags: { "min-valid": MIN_VALID },
+    flags: "min-valid",
     run: statusCommand,
   },
   shops: {
@@ -5932,38 +5857,37 @@ const COMMANDS: Record<string, Command> = {
   },
   api: {
     help: "make a signed call of the API",
+    flags: `query body shop paginate ${REQUEST_FLAGS}`,
     operands: ["METHOD", "PATH"],
-    flags: {
-      "query": { value: "k=v", many: true, help: "parameter, repeatable" },
-      "body": { value: "JSON", help: "the body: JSON, @FILE, or - for stdin" },
-      "shop": SHOP,
-      "paginate": { help: "follow next_page_token, one JSON line a page" },
-      ...REQUEST_FLAGS,
-    },
     run: apiCommand,
   },
   exec: {
     help: "run a command with TIKTOK_SHOP_ACCESS_TOKEN set",
+    flags: `min-valid shop ${REQUEST_FLAGS}`,
     operands: ["--", "CMD", "..."],
-    flags: { "min-valid": MIN_VALID, "shop": SHOP, ...REQUEST_FLAGS },
     run: execCommand,
   },
   logout: {
     help: "forget the tokens of a profile",
-    flags: {},
+    flags: "",
     run: logoutCommand,
   },
   doctor: {
     help: "check what a login needs, without spending a code",
-    flags: LOGIN_FLAGS,
+    flags: CALLBACK_FLAGS,
     run: doctorCommand,
   },
   relay: {
     help: "print a web page that moves redirects on to localhost",
-    flags: {},
+    flags: "",
     run: relayCommand,
   },
 };
+
+/** The names of the flags that a command takes. */
+function flagNames(command: string): string[] {
+  return `${COMMON_FLAGS} ${COMMANDS[command]!.flags}`.trim().split(" ");
+}
 
 /** What was given on the command line, in the environment and in its file. */
 class Cli {
@@ -6005,12 +5929,10 @@ class Cli {
 
   /** A flag's value, else the environment's, else the file's. */
   get(flag: string): string | undefined {
-    const { read, value } = flagOf(this.commandName, flag) ?? {};
     const text = this.text(flag);
-    if (!text || !read) {
-      return text && value === "FILE" ? expandHome(text) : text;
-    }
-    return read(text);
+    if (!text) return text;
+    const isFile = FLAGS[flag]!.value === "FILE";
+    return isFile ? expandHome(text) : QUESTIONS[flag]?.[2](text) ?? text;
   }
 
   /** The same, as it was written. */
@@ -6018,7 +5940,7 @@ class Cli {
     const given = this.#flags.get(flag)?.[0];
     // The flag --profile beats a file that the environment names.
     if (flag === "file" && given === undefined && this.has("profile")) return;
-    const { env } = flagOf(this.commandName, flag) ?? {};
+    const { env } = FLAGS[flag]!;
     if (!env) return given;
     return given ?? this.env(env) ?? this.#linked(flag) ?? this.#kept(flag);
   }
@@ -6069,15 +5991,6 @@ class Cli {
   }
 }
 
-function flagOf(command: string, flag: string): Flag | undefined {
-  const own = COMMANDS[command]?.flags ?? {};
-  return Object.hasOwn(own, flag)
-    ? own[flag]
-    : Object.hasOwn(COMMON_FLAGS, flag)
-    ? COMMON_FLAGS[flag]
-    : undefined;
-}
-
 function readCommandLine(args: string[]): { command: Command; cli: Cli } {
   const named = args[0] !== undefined && !args[0].startsWith("-");
   const name = named ? args[0]! : "login";
@@ -6104,11 +6017,10 @@ interface GivenFlags {
 }
 
 function readFlags(command: string, args: string[]): GivenFlags {
-  const known = { ...COMMON_FLAGS, ...COMMANDS[command]!.flags };
   const options = Object.fromEntries(
-    Object.entries(known).map(([name, { value }]) => [
+    flagNames(command).map((name) => [
       name,
-      { type: value ? "string" as const : "boolean" as const },
+      { type: FLAGS[name]!.value ? "string" as const : "boolean" as const },
     ]),
   );
   const { tokens } = node("node:util")
@@ -6150,8 +6062,11 @@ function addFlag(
   command: string,
   { name, rawName, value, inlineValue }: FlagToken,
 ): void {
-  const flag = flagOf(command, name);
-  if (!flag || !rawName.startsWith("--")) throw unknownFlag(command, rawName);
+  const isKnown = flagNames(command).includes(name);
+  if (!isKnown || !rawName.startsWith("--")) {
+    throw unknownFlag(command, rawName);
+  }
+  const flag = FLAGS[name]!;
   const missing = value === undefined || value === "" ||
     (!inlineValue && /^-./.test(value));
   if (flag.value && missing) {
@@ -6175,7 +6090,7 @@ function unknownFlag(command: string, rawName: string): TypeError {
     );
   }
   const owner = Object.keys(COMMANDS)
-    .find((name) => Object.hasOwn(COMMANDS[name]!.flags, rawName.slice(2)));
+    .find((name) => flagNames(name).includes(rawName.slice(2)));
   return misuse(
     owner
       ? `${rawName} belongs to ${owner}, not to ${command}`
@@ -6197,12 +6112,10 @@ function byteCount(text: string | undefined): number | undefined {
 
 function helpText(command: string): string {
   const { help, flags, operands = [] } = COMMANDS[command]!;
-  const lines = (table: Record<string, Flag>) =>
-    Object.entries(table).map(([name, flag]) =>
-      helpEntry(`--${name}${flag.value ? ` ${flag.value}` : ""}`, flag.help)
-    ).join("\n");
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help)).join("\n");
+  const lines = (names: string) =>
+    names.split(" ").filter(Boolean).map(flagEntry).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
 
 Usage: ${PROGRAM} [command] [options]
@@ -6216,10 +6129,16 @@ ${lines(flags)}
 All commands:
 ${lines(COMMON_FLAGS)}
 
-Flags beat the environment, which beats the env file. The environment
-variables are TIKTOK_SHOP_ and the flag's name, such as TIKTOK_SHOP_APP_KEY;
-TIKTOK_SHOP_APP_SECRET is the app secret, TIKTOK_SHOP_TOKEN_FILE means --file,
-and TIKTOK_SHOP_HOME is the folder of the profiles.`;
+Flags beat the environment, which beats the env file.
+TIKTOK_SHOP_APP_SECRET is the app secret, and TIKTOK_SHOP_HOME the folder of the
+profiles.`;
+}
+
+function flagEntry(name: string): string {
+  const { value, env, initial, many, help } = FLAGS[name]!;
+  const facts = [initial && `default: ${initial}`, env, many && "repeatable"];
+  const shown = facts.filter(Boolean).map((fact) => ` [${fact}]`);
+  return helpEntry(`--${name}${value && ` ${value}`}`, help + shown.join(""));
 }
 
 /** A name and its text, wrapped at 80 columns. */
@@ -6466,11 +6385,9 @@ function missingSettings(flags: string[]): TypeError {
   const names = flags.map((flag) =>
     flag === "app-secret-file"
       ? "TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE"
-      : `${COMMON_FLAGS[flag]!.env} or --${flag} ${COMMON_FLAGS[flag]!.value}`
+      : `${FLAGS[flag]!.env} or --${flag} ${FLAGS[flag]!.value}`
   );
-  return misuse(
-    `The app is not known yet: set ${names.join(", and ")}`,
-  );
+  return misuse(`Missing settings: ${names.join("; ")}`);
 }
 
 /** `-` at a terminal: the secret is asked for, so that it is not shown. */
@@ -7295,7 +7212,7 @@ const CODE_LIFE = 1800; // seconds
 /** What only a login that waits can use. */
 const WAIT_FLAGS = ["timeout", "no-browser", "browser", "paste"];
 /** What the link was made of, when there is one. */
-const LINK_FLAGS = [...Object.keys(LOGIN_FLAGS), "param"];
+const LINK_FLAGS = [...CALLBACK_FLAGS.split(" "), "param"];
 /** What the second step must be told again. */
 const STEP_FLAGS = [
   ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],

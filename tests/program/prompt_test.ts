@@ -251,7 +251,7 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       assert.equal(code, 2);
       assert.equal(screen, "");
       const errors = await readFile(cli.path("errors.txt"), "utf8");
-      assert.match(errors, /^error: The app is not known yet: /);
+      assert.match(errors, /^error: Missing settings: /);
     }));
 
   const ends: [name: string, key: string, reason: string][] = [
