@@ -7218,7 +7218,7 @@ const STEP_FLAGS = [
   ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
   ...["user-type", "token-endpoint", "switch", "require-scope"],
   "allow-missing-state",
-  ...Object.keys(REQUEST_FLAGS),
+  ...REQUEST_FLAGS.split(" "),
 ];
 
 /** Refuses what a step would ignore. */
