@@ -4383,7 +4383,7 @@ function limitsOf(options: HttpOptions, usual: Limits): Limits {
   return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
 }
 
-const LOGIN_AGAIN = `log in again: ${PROGRAM} login`;
+const LOGIN_AGAIN = "log in again";
 
 /** What TikTok means by a code. */
 interface Meaning {
@@ -4440,7 +4440,7 @@ const TIKTOK_CODES: readonly Meaning[] = [
   },
   {
     codes: [105002],
-    hint: `the access token has expired, refresh it: ${PROGRAM} refresh`,
+    hint: "the access token has expired, refresh it",
     cure: "refresh",
   },
   {
@@ -5680,15 +5680,17 @@ function report(error: unknown, verbose: boolean, cli?: Cli): number {
   const bug = isBug(error);
   const text = (of: unknown) => messageOf(of, cli?.secrets);
   const what = bug ? "a fault of this program: " : "";
-  tell(`${paint("31;1", "error:")} ${what}${hintFor(text(error))}`);
+  tell(`${paint("31;1", "error:")} ${what}${text(error)}`);
+  const help = [...cli ? [cli.commandName] : [], "--help"];
   const next = bug
     ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
     : isMisuse(error)
-    ? `see ${PROGRAM} --help`
+    ? `see ${commandLineOf(help)}`
     : hint;
-  const flags = { profile: cli?.all("profile")[0], file: cli?.all("file")[0] };
-  const shown = hintFor(next, flags);
-  if (shown) tell(`${paint("36", "hint:")} ${printable(shown)}`);
+  const lines = { hint: next, ...nextStep(error, cli) };
+  for (const [name, line] of Object.entries(lines)) {
+    if (line) tell(`${paint("36", `${name}:`)} ${printable(line)}`);
+  }
   if (!verbose) return exitCodeOf(error);
   const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
   for (const call of calls) tell(text(call));
@@ -5707,23 +5709,54 @@ function isBug(error: unknown): boolean {
   return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
 }
 
-/**
- * A text whose commands are those that work here; a login in it is for the
- * profile or file that an error is about.
- */
-function hintFor<T extends string | undefined>(
-  hint: T,
-  flags: Record<string, string | undefined> = {},
-): T {
-  const words = Object.entries(flags).flatMap(([flag, value]) =>
-    value === undefined ? [] : [`--${flag}`, value]
-  );
-  const spoken = new RegExp(`(?<![/\\w])${PROGRAM} (--help|[a-z]+)`, "g");
-  return hint?.replace(
-    spoken,
-    (_, name: string) =>
-      commandLineOf([name, ...name === "login" ? words : []]),
-  ) as T;
+/** What does as a hint says, by TikTok's code or kind: a command or a flag. */
+const NEXT_STEPS: Record<string, string> = {
+  36004004: "login",
+  105002: "refresh",
+  105005: "login",
+  106013: "--shop ID",
+  access_denied: "login",
+  cancelled: "login",
+  login_required: "login",
+  missing_scope: "login",
+  missing_state: "--allow-missing-state",
+  port_in_use: "--port PORT",
+  state_mismatch: "login",
+  store: "--file FILE",
+  timeout: "login",
+};
+
+/** The command to run next, as it works here, or the flag to add. */
+function nextStep(
+  error: unknown,
+  cli?: Cli,
+  profile?: string,
+): { run?: string; flag?: string } {
+  const { kind, code, cause } = (error ?? {}) as Partial<TikTokShopError>;
+  if (!kind || (kind === "store" && !cause)) return {};
+  // Only of a login that was cancelled does the hint say to log in.
+  if (kind === "cancelled" && cli?.commandName !== "login") return {};
+  const step = NEXT_STEPS[code ?? ""] ?? NEXT_STEPS[kind];
+  if (!step || step.startsWith("--")) return { flag: step };
+  return { run: commandLineOf([step, ...wordsAgain(cli, profile)]) };
+}
+
+/** The flags that the next command needs too. */
+function wordsAgain(cli?: Cli, profile?: string): string[] {
+  if (profile !== undefined && !cli?.get("file")) return ["--profile", profile];
+  if (cli?.commandName !== "login") {
+    return cli?.words(["profile", "file", "env-file"]) ?? [];
+  }
+  const names = flagNames("login").filter((name) => name !== "complete");
+  const words = cli.words(names);
+  return cli.has("complete") ? [...words, "--start"] : words;
+}
+
+/** An error's hint, with the flag that it speaks of. */
+function hintOf(error: unknown): string | undefined {
+  const { hint } = (error ?? {}) as Partial<TikTokShopError>;
+  const { flag } = nextStep(error);
+  return flag ? `${hint}: ${flag}` : hint;
 }
 
 function exitCodeOf(error: unknown): number {
@@ -5921,6 +5954,15 @@ class Cli {
     return this.#flags.get(flag) ?? [];
   }
 
+  /** The flags of these names, as they were given. */
+  words(names: readonly string[]): string[] {
+    return names.flatMap((name) =>
+      this.all(name).flatMap((value) =>
+        value === "" ? [`--${name}`] : [`--${name}`, value]
+      )
+    );
+  }
+
   /** What a command reads or asks once, however often it needs it. */
   once<T>(what: string, learn: () => T): T {
     if (!this.#learnt.has(what)) this.#learnt.set(what, learn());
@@ -6005,7 +6047,7 @@ function readCommandLine(args: string[]): { command: Command; cli: Cli } {
   const { operands: wanted = [] } = command;
   if (operands.length < Math.min(wanted.length, 2) && !flags.has("help")) {
     throw misuse(
-      `Missing arguments: write ${PROGRAM} ${name} ${wanted.join(" ")}`,
+      `Missing arguments: write ${commandLineOf([name, ...wanted])}`,
     );
   }
   return { command, cli: new Cli(name, flags, operands) };
@@ -6046,7 +6088,7 @@ function checkOperand(command: string, operands: string[]): void {
   if (!misplaced && (endless || operands.length <= wanted.length)) return;
   throw misuse(
     `Unexpected argument "${printable(last!)}" for ${command}: write ` +
-      [PROGRAM, command, ...wanted].join(" "),
+      commandLineOf([command, ...wanted]),
   );
 }
 
@@ -6989,8 +7031,8 @@ function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
   });
 }
 
-function explain({ message, hint }: TikTokShopError, progress: Progress): void {
-  progress.interrupt(`${message}: ${hintFor(hint)}`);
+function explain(error: TikTokShopError, progress: Progress): void {
+  progress.interrupt(`${error.message}: ${hintOf(error)}`);
 }
 
 /** Asks about a code without proof; a redirect that is pasted is submitted. */
@@ -7377,7 +7419,7 @@ function noPending(profile: string): TikTokShopError {
       printable(profile)
     }" is under way, or it is older ` +
       "than 30 minutes",
-    { hint: `begin with ${PROGRAM} login --start` },
+    { hint: `begin with ${commandLineOf(["login", "--start"])}` },
   );
 }
 
@@ -7412,7 +7454,11 @@ async function refreshAll(
   // Some more, which read and write their files while the others wait.
   const wider = limit(CALLS_AT_ONCE * 1.5);
   const refresh = async (profile: string) => {
-    const { line, code } = await refreshLine({ ...keep, limited }, profile);
+    const { line, code } = await refreshLine(
+      cli,
+      { ...keep, limited },
+      profile,
+    );
     cli.write(stringifyJson(line, 0));
     if (code) codes.push(code);
     showProgress(cli, `${++done} of ${profiles.length}`);
@@ -7425,6 +7471,7 @@ async function refreshAll(
 
 /** What `refresh --all` tells of one profile; no tokens, if they are saved. */
 async function refreshLine(
+  cli: Cli,
   keep: CallOptions & { store: TokenStore },
   profile: string,
 ): Promise<{ line: unknown; code: number }> {
@@ -7444,9 +7491,9 @@ async function refreshLine(
   } catch (error) {
     const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
     const message = messageOf(error);
-    const next = hintFor(hint, { profile });
+    const next = { hint, ...nextStep(error, cli, profile) };
     return {
-      line: { profile, ok: false, kind, code, message, hint: next, reply },
+      line: { profile, ok: false, kind, code, message, ...next, reply },
       code: exitCodeOf(error),
     };
   }
@@ -7493,8 +7540,8 @@ async function statusCommand(cli: Cli): Promise<void> {
   );
   if (cli.has("json")) cli.print(list);
   else if (list.length) cli.write(statusTable(list));
-  else tell(`There are no profiles yet, ${hintFor(LOGIN_AGAIN)}`);
-  for (const each of list) warnOfEnd(each);
+  else tell(`There are no profiles yet, log in: ${commandLineOf(["login"])}`);
+  for (const each of list) warnOfEnd(cli, each);
   const lacking = list.some((each) =>
     each.error !== undefined || (each.access_token_left ?? 0) < least
   );
@@ -7565,14 +7612,16 @@ function statusTable(list: readonly ProfileStatus[]): string {
 }
 
 /** Tells what a person has to do something about. */
-function warnOfEnd(status: ProfileStatus): void {
+function warnOfEnd(cli: Cli, status: ProfileStatus): void {
   const { error, refresh_token_left: left } = status;
   const profile = printable(status.profile);
   if (error) return warn(error);
   if (left === undefined || left > 30 * 86400) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
-  const hint = hintFor(LOGIN_AGAIN, { profile });
-  warn(`the seller's grant of profile ${profile} ${when}, ${hint}`);
+  const run = commandLineOf(["login", ...wordsAgain(cli, profile)]);
+  warn(
+    `the seller's grant of profile ${profile} ${when}, log in again: ${run}`,
+  );
 }
 
 // --- shops
@@ -7797,8 +7846,8 @@ async function finding(
 }
 
 function problem(check: string, error: unknown): Finding {
-  const hint = hintFor((error as Partial<TikTokShopError>).hint);
-  return { check, status: "problem", message: messageOf(error), hint };
+  const message = messageOf(error);
+  return { check, status: "problem", message, hint: hintOf(error) };
 }
 
 /** App key, secret and service id, which are easily mixed up. */

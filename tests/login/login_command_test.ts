@@ -1096,7 +1096,10 @@ describe("login's exit code", TOGETHER, () => {
           const { code, stderr } = await cli.login(args);
           assert.equal(code, 5);
           assert.match(stderr, /code 36004001, "rt has expired"/);
-          assert.match(stderr, /hint: .*log in again: .*mod\.m?[jt]s login/);
+          assert.match(
+            stderr,
+            /hint: .*log in again\nrun: .*mod\.m?[jt]s login /,
+          );
         },
       )
     ));
@@ -1121,7 +1124,7 @@ describe("login's exit code", TOGETHER, () => {
         ended.stderr,
         `error: Cannot listen on 127.0.0.1:${cli.port}: in use or reserved
 hint: end the program that uses it, or register another redirect URL and ` +
-          "pass its port with --port\n",
+          "pass its port with --port\nflag: --port PORT\n",
       );
     }));
 
@@ -1339,7 +1342,7 @@ describe("login's tokens", TOGETHER, () => {
             ended.stderr,
             /^error: Cannot (lock|read|save) .*tokens/,
           );
-          assert.match(ended.stderr, /\nhint: .*--file FILE\n$/);
+          assert.match(ended.stderr, /\nhint: .*\nflag: --file FILE\n$/);
         }),
     );
   }

@@ -181,11 +181,11 @@ async function listen(server: Server): Promise<string> {
 
 /** A fault of the token host, the exit code, and what is said. */
 const HOST_FAULTS: [SandboxFault, number, RegExp][] = [
-  ["deauthorized", 5, /code 36004005, .*\nhint: .* log in again: .* login\n/],
+  ["deauthorized", 5, /code 36004005, .*\nhint: .* log in .*\nrun: .* login\n/],
   [
     "expired-refresh",
     5,
-    /code 36004001, .*\nhint: .* log in again: .* login\n/,
+    /code 36004001, .*\nhint: .* log in again\nrun: .* login\n/,
   ],
   ["ip-not-allowed", 6, /code 36009033, .*\nhint: add this machine's IP/],
   ["echo-secret", 6, /code 36009004, "cannot handle .*\*\*\*/],
@@ -222,7 +222,7 @@ describe("a command that needs tokens", TOGETHER, () => {
     it(`names the profile of the login that is needed: ${name}`, () =>
       withCli(async (cli) => {
         const [command, ...rest] = args;
-        const says = /under profile "eu"\n.* login --profile eu\n$/;
+        const says = /under profile "eu"\n.*\nrun: .* login --profile eu\n$/;
         const named = [command!, "--profile", "eu", ...rest];
         assertFailed(await run(cli, named), 5, says);
       }));
@@ -231,7 +231,7 @@ describe("a command that needs tokens", TOGETHER, () => {
       withCli(async (cli) => {
         const [command, ...rest] = args;
         const named = [command!, "--file", "a shop.json", ...rest];
-        const says = /\n.* login --file 'a shop\.json'\n$/;
+        const says = /\nrun: .* login --file 'a shop\.json'\n$/;
         assertFailed(await run(cli, named), 5, says);
       }));
 
@@ -240,7 +240,8 @@ describe("a command that needs tokens", TOGETHER, () => {
         const { data } = await seed(cli, "default", { left: -1 });
         cli.sandbox.deauthorize(data.open_id);
         const before = await cli.saved();
-        const says = /36004005.*\(request id \w+\)\nhint: .* log in again: /;
+        const says =
+          /36004005.*\(request id \w+\)\nhint: .* log in again\nrun: /;
         assertFailed(await run(cli, args), 5, says);
         assertTokensKept(await cli.saved(), before);
       }));
@@ -488,10 +489,7 @@ function assertMixedLines(stdout: string): void {
     assert.deepEqual(types, ok ? good : failed);
   }
   assert.equal(lines[1]!.code, 36004005);
-  for (const i of [0, 1]) {
-    const { hint, profile } = lines[i]!;
-    assert.match(String(hint), new RegExp(` login --profile ${profile}$`));
-  }
+  assert.match(String(lines[1]!.run), / login --profile gone$/);
 }
 
 // === token
@@ -757,7 +755,10 @@ shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
     withCli(async (cli) => {
       const none = await run(cli, ["status"]);
       assert.deepEqual([none.stdout, none.code], ["", 0]);
-      assert.match(none.stderr, /^There are no profiles yet, log in again: /);
+      assert.match(
+        none.stderr,
+        /^There are no profiles yet, log in: .* login\n$/,
+      );
       const json = await run(cli, ["status", "--json"]);
       assert.deepEqual([json.stdout, json.code], ["[]\n", 0]);
       const late = await run(cli, ["status", "--min-valid", "1h"]);
@@ -1094,7 +1095,7 @@ describe("api", TOGETHER, () => {
       const says = new RegExp(
         `^error: Cannot call POST ${SEARCH}: TikTok answered with code ` +
           '106013, "shop_cipher is missing" \\(request id \\w{34}\\)\n' +
-          "hint: say for which shop with --shop ID .*\n$",
+          "hint: say for which shop.*\nflag: --shop ID\n$",
       );
       const args = ["api", "POST", SEARCH];
       const body =
@@ -1529,7 +1530,7 @@ describe("a command in a hint", POSIX, () => {
     withCli(async (cli) => {
       for (const [flag, value] of [["--profile", "b"], ["--file", "it's b"]]) {
         const { stderr } = await run(cli, ["token", flag!, value!]);
-        const [, line] = /(?:again|first): (.+ login --.+)\n$/.exec(stderr)!;
+        const [, line] = /\nrun: (.+ login --.+)\n$/.exec(stderr)!;
         const script = await cli.write("hint.sh", `${line} --start\n`);
         const { code, stdout } = await cli.startCommand(["sh", script]).ended;
         assert.equal(code, 0);

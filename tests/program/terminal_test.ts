@@ -162,8 +162,9 @@ describe("login on a terminal", AT_TERMINAL, () => {
         ended,
         afterWait(
           'error: The seller denied the app access: "auth_denied"',
-          "hint: ask the shop's owner to approve the app, then log in again:",
-          "\\S+( run -A)?( \\S+)? ?\n?\\S+mod\\.m?[jt]s login",
+          "hint: ask the shop's owner to approve the app, then log in again",
+          "run:(\\s\\S+)?( run -A)?\\s\\S+mod\\.m?[jt]s\\slogin\\s(.|\n)*" +
+            "--port\\s\\d+\\s--no-browser",
           "cli\\$$",
         ),
       );
