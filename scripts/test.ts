@@ -238,6 +238,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
     notQuick: "a browser, tmux, random input",
     oneNode: "a browser and a terminal show texts",
   },
+  help: { oneNode: "it judges texts" },
   never_lose: { notQuick: "hundreds of processes" },
   pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
   redis_store: { notQuick: "Redis", oneNode: "the sockets are the client's" },
@@ -246,6 +247,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   conformance: { oneNode: "it judges stores that are made for it" },
   terminal: { notQuick: "tmux" },
   two_steps: { notQuick: "hundreds of processes" },
+  usage: { notQuick: "hundreds of processes", oneNode: "it judges texts" },
 };
 
 function limitsOf(file: string): Limits {

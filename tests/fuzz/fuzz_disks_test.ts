@@ -18,7 +18,12 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { accessToken, fileStore, TikTokShopError } from "../../mod.ts";
-import { type Ended, programCommand, start } from "../support/helpers.ts";
+import {
+  type Ended,
+  ON_WINDOWS,
+  programCommand,
+  start,
+} from "../support/helpers.ts";
 import { howOften, note, Random, SEED, SOAKING } from "../support/fuzz.ts";
 import {
   ALWAYS,
@@ -41,7 +46,6 @@ import {
 } from "../support/child_processes.ts";
 
 const COUNT = howOften(40);
-const ON_WINDOWS = process.platform === "win32";
 const IS_ROOT = process.getuid?.() === 0;
 
 /** What a refresh that could not clean up may leave; others sweep it up. */

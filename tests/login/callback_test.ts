@@ -3,8 +3,6 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
-import { connect as connectHttp2 } from "node:http2";
-import { request as requestTls } from "node:https";
 import { Buffer } from "node:buffer";
 import { connect, createServer, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -27,6 +25,8 @@ import {
 import { type Sandbox, startSandbox } from "../../scripts/sandbox.ts";
 import {
   appOf,
+  assertDropped,
+  assertSafe,
   assertWaits,
   dropSockets,
   exchangeRaw,
@@ -40,7 +40,10 @@ import {
   type RawAnswer,
   type RawRequest,
   rawRequest,
+  type Shown,
   startLogin,
+  targetOf,
+  until,
 } from "../support/callback_helpers.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import {
@@ -68,12 +71,6 @@ async function failure(promise: Promise<unknown>): Promise<TikTokShopError> {
   throw new Error("It should have failed");
 }
 
-interface Shown {
-  status: number;
-  headers: Headers;
-  page: string;
-}
-
 /** Opens a URL like a browser does. */
 async function show(
   url: URL | string,
@@ -82,14 +79,6 @@ async function show(
   const response = await fetch(url, { headers });
   const { status } = response;
   return { status, headers: response.headers, page: await response.text() };
-}
-
-/** Waits, without time to lose, until something holds. */
-async function until(holds: () => boolean, ms = 5000): Promise<void> {
-  for (const limit = performance.now() + ms; !holds();) {
-    if (performance.now() > limit) throw new Error(`Not within ${ms} ms`);
-    await delay(5);
-  }
 }
 
 /** A login whose exchange waits until the test lets it go. */
@@ -116,10 +105,6 @@ function deferred(): { promise: Promise<void>; resolve: () => void } {
   let resolve = () => {};
   const promise = new Promise<void>((done) => resolve = done);
   return { promise, resolve };
-}
-
-function targetOf(url: URL): string {
-  return url.pathname + url.search;
 }
 
 /** Listens on an address like another program would. */
@@ -705,22 +690,6 @@ const REFUSALS: Refusal[] = [
     status: 204,
   },
 ];
-
-/** The headers that every answer must carry. */
-function assertSafe(headers: Headers, what: string): void {
-  const expected: Record<string, RegExp> = {
-    "connection": /^close$/,
-    "cache-control": /^no-store$/,
-    "referrer-policy": /^no-referrer$/,
-    "x-content-type-options": /^nosniff$/,
-    "content-security-policy": /^default-src 'none'; style-src 'sha256-/,
-  };
-  for (const [name, pattern] of Object.entries(expected)) {
-    // Deno's parser adds a second "close" where a body was left unread.
-    const [value = ""] = (headers.get(name) ?? "").split(", ");
-    assert.match(value, pattern, `${name} of the answer to ${what}`);
-  }
-}
 
 function assertRefused(answer: RawAnswer, refusal: Refusal): void {
   const { what, status, denoRefuses } = refusal;
@@ -1495,14 +1464,6 @@ for (const [what, end] of Object.entries(ENDINGS)) {
 }
 
 /** That the login let go of every socket that the browser still holds. */
-async function assertDropped(held: HeldSocket[], ms: number): Promise<void> {
-  const open = new Set(held.map(({ name }) => name));
-  for (const { name, closed } of held) {
-    closed.then(() => open.delete(name));
-  }
-  await until(() => open.size === 0, ms).catch(() => {});
-  assert.deepEqual([...open], []);
-}
 
 test("AuthFlow[asyncDispose] cancels and closes the port", async () => {
   const login = await startLogin();
@@ -1825,6 +1786,13 @@ for (const [what, ending] of Object.entries(PROCESS_ENDINGS)) {
     assert.ok(ended.took < 1000, `${ended.took} ms`);
   });
 }
+
+test("startAuth() lets its process end within 1 s over https too", async () => {
+  const ended = await endLibrary(PROCESS_ENDINGS.timeout!, {
+    tls: makeCertificate(),
+  });
+  assert.ok(ended.took < 1000, `${ended.took} ms`);
+});
 
 // === Too many open files
 
@@ -2293,126 +2261,6 @@ loginTest(
     const state = new URL(flow.url).searchParams.get("state")!;
     assert.equal(Buffer.from(state, "base64url").length, 32);
     return Promise.resolve();
-  },
-);
-
-// === TLS
-
-/** Opens an https URL at an address, like a browser that trusts `ca`. */
-function showTls(url: URL, host: string, ca: string): Promise<Shown> {
-  return new Promise((resolve, reject) => {
-    const request = requestTls({
-      host,
-      port: url.port,
-      path: targetOf(url),
-      headers: { Host: url.host },
-      ca,
-    }, (response) => {
-      let page = "";
-      response.setEncoding("utf8");
-      response.on("data", (data) => page += data);
-      response.on("end", () => {
-        const headers = new Headers(response.headers as HeadersInit);
-        resolve({ status: response.statusCode!, headers, page });
-      });
-    });
-    request.once("error", reject);
-    request.end();
-  });
-}
-
-test("startAuth() serves https on both families", async () => {
-  const tls = makeCertificate();
-  for (const host of LOOPBACKS) {
-    const port = await freePort();
-    const redirectUrl = `https://localhost:${port}/`;
-    const login = await startLogin({ port, tls, sandbox: { redirectUrl } });
-    let held: HeldSocket[] = [];
-    try {
-      held = await holdSockets(port);
-      assert.equal(login.flow.redirectUrl, redirectUrl);
-      const redirect = await login.redirect();
-      const shown = await showTls(redirect, host, tls.cert);
-      assert.equal(shown.status, 200);
-      assert.match(shown.page, /<main class="success">/);
-      assertSafe(shown.headers, "https");
-      await login.flow.reply;
-      assert.ok(await portClosed(port) < 1000);
-      // Deno keeps a socket that never began its handshake. The process ends.
-      const known = (one: HeldSocket) => ON_DENO && /^idle/.test(one.name);
-      await assertDropped(held.filter((one) => !known(one)), 1000);
-    } finally {
-      dropSockets(held);
-      await login.end();
-    }
-  }
-});
-
-/** The status of an answer by HTTP/2, which browsers speak over TLS. */
-function showHttp2(url: URL, authority: string, ca: string): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const client = connectHttp2(`https://127.0.0.1:${url.port}`, {
-      ca,
-      servername: "localhost",
-    });
-    client.once("error", reject);
-    const request = client.request({
-      ":path": targetOf(url),
-      ":authority": authority,
-    });
-    request.once("error", reject);
-    request.once("response", (headers) => {
-      resolve(headers[":status"]);
-      client.destroy();
-    });
-    request.end();
-  });
-}
-
-test("startAuth() judges the host of HTTP/2 too", {
-  skip: !ON_DENO && "Node's https server speaks HTTP/1.1 only",
-}, async () => {
-  const [port, tls] = [await freePort(), makeCertificate()];
-  const redirectUrl = `https://localhost:${port}/`;
-  const login = await startLogin({ port, tls, sandbox: { redirectUrl } });
-  try {
-    const redirect = await login.redirect();
-    const answer = (host: string) => showHttp2(redirect, host, tls.cert);
-    assert.equal(await answer(`evil.example:${port}`), 421);
-    assert.equal(login.flow.state, 1);
-    assert.equal(await answer(redirect.host), 200);
-    await login.flow.reply;
-  } finally {
-    await login.end();
-  }
-});
-
-test("startAuth() lets its process end within 1 s over https too", async () => {
-  const ended = await endLibrary(PROCESS_ENDINGS.timeout!, {
-    tls: makeCertificate(),
-  });
-  assert.ok(ended.took < 1000, `${ended.took} ms`);
-});
-
-test("startAuth() fails on a broken certificate", async () => {
-  const port = await freePort();
-  const tls = { cert: "no certificate", key: "no key" };
-  await assert.rejects(startLogin({ port, tls }));
-  assert.equal(await isListening(port), false);
-});
-
-loginTest(
-  "startAuth() warns once of https to its plain port",
-  {},
-  async (login) => {
-    const url = new URL(login.flow.redirectUrl);
-    for (const host of [...LOOPBACKS, ...LOOPBACKS]) {
-      await assert.rejects(showTls(url, host, ""));
-    }
-    // Deno's server does not tell of what is no HTTP.
-    const warned = login.warnings.filter((text) => /spoke https/.test(text));
-    assert.equal(warned.length, ON_DENO ? 0 : 1);
-    await assertWaits(login);
   },
 );
 

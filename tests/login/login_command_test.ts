@@ -9,18 +9,16 @@ import {
   mkdir,
   readdir,
   readFile,
-  rm,
   stat,
   writeFile,
 } from "node:fs/promises";
-import { get } from "node:https";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
-import type { SandboxFault, SandboxSeller } from "../../scripts/sandbox.ts";
-import { makeCertificate } from "../support/certificate.ts";
+import type { SandboxFault } from "../../scripts/sandbox.ts";
 import {
+  assertUsageError,
   cliCommand,
   type CliFixture,
   NOTHING_SET,
@@ -33,68 +31,21 @@ import {
   type Ended,
   freePort,
   isListening,
+  NO_WINDOWS,
   ON_DENO,
+  ON_LINUX,
   programCommand,
   ROOT,
-  type Running,
   runtimeCommand,
+  skipIf,
+  TOGETHER,
 } from "../support/helpers.ts";
-import { fileStore, type TokenLock } from "../../mod.ts";
+import { PRETTY, WIRE } from "../support/replies.ts";
 import { answer, refusal, withHost } from "../support/token_host.ts";
-import { eventually } from "../support/child_processes.ts";
-
-const ON_WINDOWS = process.platform === "win32";
-const ON_LINUX = process.platform === "linux";
-
-/** Node runs this many tests of a group at once; Deno one after the other. */
-const TOGETHER = { concurrency: 4 };
-
-/** A skip with its reason, where one is due. */
-function skipIf(condition: boolean, reason: string) {
-  return condition ? { skip: reason } : {};
-}
 
 const ONLY_DENO = skipIf(!ON_DENO, "Node has no such permissions");
-const NO_WINDOWS = skipIf(ON_WINDOWS, "Windows has no such thing");
 
 // === What login prints and saves
-
-/** A reply with all that is hard to repeat: digits, escapes, odd members. */
-const WIRE = `{"code":0,"message":"success","data":{` +
-  `"access_token":"GCP_a+b/c==","access_token_expire_in":1722342011,` +
-  `"refresh_token":"GCP_r%2F1","refresh_token_expire_in":4841467787,` +
-  `"open_id":"7010","seller_name":"Łódź \\"&\\" \u202eShop",` +
-  `"seller_base_region":"GB","user_type":0,"granted_scopes":[],` +
-  `"auth_record_id":7495540735365777507,"minus":-9007199254740993,` +
-  `"nothing":null,"nested":{"ids":[12345678901234567890]}},` +
-  `"request_id":"2024","later":true}`;
-
-const PRETTY = `{
-  "code": 0,
-  "message": "success",
-  "data": {
-    "access_token": "GCP_a+b/c==",
-    "access_token_expire_in": 1722342011,
-    "refresh_token": "GCP_r%2F1",
-    "refresh_token_expire_in": 4841467787,
-    "open_id": "7010",
-    "seller_name": "Łódź \\"&\\" \\u202eShop",
-    "seller_base_region": "GB",
-    "user_type": 0,
-    "granted_scopes": [],
-    "auth_record_id": 7495540735365777507,
-    "minus": -9007199254740993,
-    "nothing": null,
-    "nested": {
-      "ids": [
-        12345678901234567890
-      ]
-    }
-  },
-  "request_id": "2024",
-  "later": true
-}
-`;
 
 describe("the program's login", TOGETHER, () => {
   it("prints TikTok's reply on stdout, digit for digit", () =>
@@ -107,35 +58,6 @@ describe("the program's login", TOGETHER, () => {
         assert.equal(code, 0);
       })
     ));
-
-  it("saves the reply as it came, and what is known beside it", () =>
-    withCli((cli) =>
-      withHost(() => answer(WIRE), async ({ tokenEndpoint }) => {
-        await cli.login(["--token-endpoint", tokenEndpoint, "--region", "us"]);
-        const saved = await cli.saved();
-        const at = saved.indexOf(',\n  "meta"');
-        assert.equal(`${saved.slice(0, at)}\n}\n`, PRETTY);
-        const { meta } = JSON.parse(saved);
-        const age = Date.now() / 1000 - meta.obtained_at;
-        assert.ok(age >= 0 && age < 30, `${age}`);
-        delete meta.obtained_at;
-        assert.deepEqual(meta, {
-          version: 1,
-          app_key: cli.sandbox.appKey,
-          region: "us",
-          user_type: "seller",
-        });
-      })
-    ));
-
-  it("saves for its owner alone", NO_WINDOWS, () =>
-    withCli(async (cli) => {
-      await cli.login();
-      const mode = async (path: string) => (await stat(path)).mode & 0o777;
-      assert.equal(await mode(join(cli.store, "default.json")), 0o600);
-      assert.equal(await mode(cli.store), 0o700);
-      assert.deepEqual(await readdir(cli.store), ["default.json"]);
-    }));
 
   it("is what runs when no command is named", () =>
     withCli(async (cli) => {
@@ -177,17 +99,6 @@ Authorized by Harbour & Finch
       assert.ok(took < 1000, `${took} ms`);
       assert.equal(await isListening(cli.port), false);
     }));
-
-  it(
-    "keeps tokens in ~/.config unless told otherwise",
-    NO_WINDOWS,
-    () =>
-      withCli(async (cli) => {
-        await cli.login([], { env: { TIKTOK_SHOP_HOME: undefined } });
-        const path = ".config/tiktok-shop-oauth2/default.json";
-        assert.match(await readFile(cli.path(path), "utf8"), /"success"/);
-      }),
-  );
 });
 
 // === Flags
@@ -285,26 +196,6 @@ describe("a flag of login", TOGETHER, () => {
         assert.equal(code, 0);
       }, { redirectUrl: `http://127.0.0.1:${port}/tts/callback` })
     ));
-
-  it(
-    "--tls-cert and --tls-key serve the callback over https",
-    NO_WINDOWS,
-    () =>
-      freePort().then((port) =>
-        withCli(async (cli) => {
-          const { cert, key } = makeCertificate();
-          const { link, ended } = await cli.open([
-            ...["--tls-cert", await cli.write("cert.pem", cert)],
-            ...["--tls-key", await cli.write("key.pem", key)],
-          ]);
-          const redirect = await cli.decide(link);
-          assert.equal(await statusOverTls(redirect, cert), 200);
-          const { code, stderr } = await ended;
-          assert.equal(code, 0);
-          assert.ok(stderr.includes(`redirect to https://localhost:${port}/`));
-        }, { redirectUrl: `https://localhost:${port}/` })
-      ),
-  );
 
   for (const [timeout, waited] of [["1", "1 s"], ["1s", "1 s"]]) {
     it(`--timeout ${timeout} ends the wait, and says what to check`, () =>
@@ -415,14 +306,6 @@ describe("a flag of login", TOGETHER, () => {
       assert.notEqual(stdout, "");
     }));
 });
-
-function statusOverTls(url: string, ca: string): Promise<number | undefined> {
-  return new Promise((resolve, reject) => {
-    get(url, { ca, family: 4 }, (reply) => {
-      reply.resume().once("end", () => resolve(reply.statusCode));
-    }).once("error", reject);
-  });
-}
 
 /** Two free ports, one after the other. */
 async function twoPorts(): Promise<[number, number]> {
@@ -871,190 +754,6 @@ describe("login and a redirect without state", TOGETHER, () => {
     }));
 });
 
-// === Help and version
-
-describe("the program's help", TOGETHER, () => {
-  for (const args of [["--help"], ["login", "--help"]]) {
-    it(`is shown by ${args.join(" ")}, within 80 columns`, () =>
-      withCli(async (cli) => {
-        const { code, stdout, stderr } = await cli.run(args);
-        assert.equal(code, 0);
-        assert.equal(stderr, "");
-        const wide = stdout.split("\n").filter((line) => line.length > 80);
-        assert.deepEqual(wide, []);
-        assert.match(stdout, /^Usage: tiktok-shop-oauth2 \[command\] /m);
-      }));
-  }
-
-  it("names every flag that login takes", () =>
-    withCli(async (cli) => {
-      const { stdout } = await cli.run(["login", "--help"]);
-      const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
-        .map(([, name]) => name!);
-      const flags = [...LOGIN_FLAGS, ...COMMON_FLAGS];
-      assert.deepEqual(flags.filter((flag) => !named.includes(flag)), []);
-    }));
-
-  it("is there without any setting, whatever else is wrong", () =>
-    withCli(async (cli) => {
-      const args = ["login", "--region", "mars", "--help"];
-      const { code, stdout } = await cli.run(args, { env: NOTHING_SET });
-      assert.equal(code, 0);
-      assert.match(stdout, /^Usage: /m);
-    }));
-
-  for (const args of [["--version"], ["login", "--version"]]) {
-    it(`leaves the version to ${args.join(" ")}: deno.json's`, () =>
-      withCli(async (cli) => {
-        const { code, stdout, stderr } = await cli.run(args);
-        const text = await readFile(`${ROOT}deno.json`, "utf8");
-        assert.equal(stdout, `${JSON.parse(text).version}\n`);
-        assert.equal(stderr, "");
-        assert.equal(code, 0);
-      }));
-  }
-});
-
-const LOGIN_FLAGS = ["port", "host", "path", "timeout", "param", "no-browser"]
-  .concat("redirect-url", "tls-cert", "tls-key", "start", "complete")
-  .concat("browser", "paste", "allow-missing-state", "switch")
-  .concat("require-scope");
-const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
-  .concat("user-type", "profile", "file", "env-file", "json", "quiet")
-  .concat("verbose", "help", "version", "api-endpoint", "refresh-endpoint")
-  .concat("token-endpoint", "authorization-endpoint");
-
-// === Usage errors
-
-/** Exit 2, nothing on stdout, one sentence that says what is wrong. */
-function assertUsageError(ended: Ended, message: RegExp): void {
-  assert.equal(ended.code, 2, ended.stderr);
-  assert.equal(ended.stdout, "");
-  assert.match(ended.stderr, /^error: [^\n]+\nhint: see [^\n]+ --help\n$/);
-  assert.match(ended.stderr, message);
-}
-
-/** What is wrong, told by a name, arguments and the start of the message. */
-const USAGE_ERRORS: [name: string, args: string[], message: RegExp][] = [
-  ["an unknown command", ["logn"], /Unknown command "logn": use one of log/],
-  [
-    "an unknown flag",
-    ["login", "--prot", "1"],
-    /Unknown flag --prot for login/,
-  ],
-  ["an unknown short flag", ["-p", "1"], /Unknown flag -p for login/],
-  ["an argument", ["login", "now"], /Unexpected argument "now" for login/],
-  ["an argument after --", ["login", "--", "x"], /Unexpected argument "--"/],
-  ["no value at the end", ["--port"], /Missing the value of --port: give N/],
-  ["no value before a flag", ["--port", "--json"], /Missing the value of --po/],
-  ["an empty value", ["--profile="], /Missing the value of --profile/],
-  ["an empty argument", ["--file", ""], /Missing the value of --file/],
-  [
-    "a flag twice",
-    ["--profile", "a", "--profile=a"],
-    /--profile is given twice: give it once/,
-  ],
-  ["a switch twice", ["--json", "--json"], /--json is given twice/],
-  ["a switch's value", ["--paste=yes"], /--paste takes no value/],
-  ["a switch's argument", ["--switch", "yes"], /Unexpected argument "yes"/],
-  ["a key as service id", ["--service-id", "6f3k9d2m1x8q"], /is not a number/],
-  ["a key with a space", ["--app-key", "a b"], /The app key .* white space/],
-  ["port 0", ["--port", "0"], /Cannot listen on port "0": give a port from 1/],
-  ["a port too high", ["--port", "65536"], /Cannot listen on port "65536"/],
-  ["a port's name", ["--port", "http"], /Cannot listen on port "http"/],
-  ["a range backwards", ["--port", "20-10"], /Cannot listen on port "20-10"/],
-  [
-    "a port that browsers refuse",
-    ["--port", "6000"],
-    /Cannot use port 6000: b/,
-  ],
-  ["a range with one", ["--port", "5055-5065"], /Cannot use port 5060: brow/],
-  [
-    "a port that browsers refuse in --start",
-    ["login", "--start", "--port", "10080"],
-    /Cannot use port 10080: browsers refuse/,
-  ],
-  [
-    "a redirect URL that browsers refuse",
-    ["--redirect-url", "http://127.0.0.1:2049/"],
-    /Cannot use port 2049: browsers refuse/,
-  ],
-  ["a foreign host", ["--host", "0.0.0.0"], /Cannot use the host "0.0.0.0"/],
-  ["a path's name", ["--path", "back"], /Cannot use the path "back": it star/],
-  ["a path's query", ["--path", "/?a"], /Cannot use the path "\/\?a"/],
-  ["no time", ["--timeout", "0"], /Cannot read the duration "0": give secon/],
-  ["a unit of time", ["--timeout", "1w"], /Cannot read the duration "1w"/],
-  ["time below zero", ["--timeout=-1"], /Cannot read the duration "-1"/],
-  ["too much time", ["--timeout", "25d"], /Cannot wait longer than 24 days/],
-  ["a region", ["--region", "eu"], /Cannot use --region "eu": use row or us/],
-  ["a user type", ["--user-type", "shop"], /Cannot use --user-type "shop"/],
-  ["a profile's path", ["--profile", "../x"], /Cannot use the profile name/],
-  ["a profile's name", ["--profile", "config"], /Cannot use the profile name/],
-  ["a parameter", ["--param", "lang"], /Cannot read --param "lang": write na/],
-  ["a nameless one", ["--param", "=en"], /Cannot read --param "=en"/],
-  ["a parameter of ours", ["--param", "state=1"], /Cannot set "state": the l/],
-  ["half a certificate", ["--tls-key", "k"], /--tls-cert and --tls-key go to/],
-  [
-    "a certificate that is not there",
-    ["--tls-key", "k", "--tls-cert", "c"],
-    /Cannot read (the certificate: .*)?\bc\b/,
-  ],
-  ...["authorization", "token"].flatMap((name) => endpointErrors(name)),
-];
-
-function endpointErrors(name: string): typeof USAGE_ERRORS {
-  const cannot = new RegExp(`Cannot use the ${name} endpoint "`);
-  return [
-    ["http://shop.example/", "over http"],
-    ["shop.example", "without a scheme"],
-    ["file:///etc/passwd", "that is a file"],
-    ["https://me:hunter2@shop.example/", "with a password"],
-    ["https://shop.example/#here", "with a fragment"],
-  ].map(([url, what]) => [
-    `an ${name} endpoint ${what}`,
-    [`--${name}-endpoint`, url!],
-    cannot,
-  ]);
-}
-
-describe("the program exits 2 on", TOGETHER, () => {
-  for (const [name, args, message] of USAGE_ERRORS) {
-    it(name, () =>
-      withCli(async (cli) => {
-        const ended = await cli.run(args);
-        assertUsageError(ended, message);
-        assert.ok(!ended.stderr.includes("hunter2"), ended.stderr);
-        assert.deepEqual(cli.sandbox.requests, []);
-      }));
-  }
-
-  for (const flag of ["--app-secret", "--secret", "--app_secret"]) {
-    it(`the secret after ${flag}, and does not repeat it`, () =>
-      withCli(async (cli) => {
-        const { appSecret } = cli.sandbox;
-        for (const args of [[flag, appSecret], [`${flag}=${appSecret}`]]) {
-          const ended = await cli.run(["login", ...args]);
-          assertUsageError(ended, /Cannot take the app secret as a flag, .*: /);
-        }
-      }));
-  }
-
-  const variables: [name: string, value: string][] = [
-    ["REGION", "eu"],
-    ["USER_TYPE", "shop"],
-    ["PROFILE", "a/b"],
-    ["SERVICE_ID", "6f3k9d2m1x8q"],
-    ["TOKEN_ENDPOINT", "http://shop.example/"],
-  ];
-  for (const [name, value] of variables) {
-    it(`a wrong TIKTOK_SHOP_${name}`, () =>
-      withCli(async (cli) => {
-        const env = { [`TIKTOK_SHOP_${name}`]: value };
-        assertUsageError(await cli.run(["login"], { env }), /error: /);
-      }));
-  }
-});
-
 // === Exit codes
 
 /** A fault, the exit code it leads to, what is said, the browser's status. */
@@ -1197,237 +896,6 @@ async function assertInterrupted(
   assert.match(stderr, /error: The login was cancelled: interrupted\nhint: /);
   assert.equal(await isListening(cli.port), false);
 }
-
-// === Ctrl-C while saving
-
-/** Begins a login; what brings it its redirect. */
-type Begin = (cli: CliFixture) => Promise<() => Running>;
-
-const BEGINNINGS: Record<string, Begin> = {
-  "login": async (cli) => {
-    const running = await cli.open();
-    const redirect = await cli.decide(running.link);
-    return () => {
-      fetch(redirect).catch(() => {}); // no page, if it is ended
-      return running;
-    };
-  },
-  "login --complete": async (cli) => {
-    const flags = cli.portFlag([]);
-    const { stdout } = await cli.run(["login", "--start", ...flags]);
-    const link: string = JSON.parse(stdout).authorize_url;
-    cli.knowStateOf(link);
-    const redirect = await cli.decide(link);
-    return () => cli.start(["login", "--complete", redirect]);
-  },
-};
-
-/** Presses Ctrl-C while a reply waits for a lock that we hold. */
-async function interruptSaving(
-  cli: CliFixture,
-  begin: Begin,
-): Promise<{ running: Running; lock: TokenLock }> {
-  const arrive = await begin(cli);
-  const running = arrive();
-  // Once the code is spent: before that, the wait is one for the proof.
-  const { sandbox, store } = cli;
-  const isSpent = () => sandbox.count("/api/v2/token/get") === 1;
-  await eventually(isSpent, "the code is spent");
-  const lock = await fileStore(store).lock("default");
-  await running.until(/Waiting for another process .* profile "default"/);
-  cli.signal(running, "SIGINT");
-  await running.until(/reply is here and waits .* Press Ctrl-C again/);
-  return { running, lock };
-}
-
-describe("Ctrl-C while the tokens wait to be saved", {
-  ...TOGETHER,
-  ...NO_WINDOWS,
-}, () => {
-  for (const [what, begin] of Object.entries(BEGINNINGS)) {
-    it(`does not keep ${what} from saving them`, () =>
-      withCli(async (cli) => {
-        const { running, lock } = await interruptSaving(cli, begin);
-        await lock[Symbol.asyncDispose]();
-        const { code, stdout, stderr } = await running.ended;
-        assert.equal(code, 0, stderr);
-        const { data } = JSON.parse(stdout);
-        const saved = JSON.parse(await cli.saved());
-        assert.equal(saved.data.access_token, data.access_token);
-      }, { latency: 1500 }));
-
-    it(`pressed twice has ${what} print them`, () =>
-      withCli(async (cli) => {
-        const { running, lock } = await interruptSaving(cli, begin);
-        cli.signal(running, "SIGINT");
-        const { code, stdout, stderr } = await running.ended;
-        assert.equal(code, 1, stderr);
-        assert.equal(JSON.parse(stdout).message, "success");
-        assert.match(stderr, /error: The tokens were not saved: interrupted\n/);
-        await lock[Symbol.asyncDispose]();
-        await assert.rejects(cli.saved());
-      }, { latency: 1500 }));
-  }
-});
-
-// === Saving
-
-/** Two sellers of one app. */
-const SELLERS: SandboxSeller[] = ["First Shop", "Łódź & Söhne"]
-  .map((name, i) => ({
-    openId: `open-id-${i}`,
-    name,
-    region: "GB",
-    userType: 0,
-    scopes: [],
-    shops: [],
-  }));
-const SECOND = { decision: { seller: 1 } };
-
-/** Files that cannot be written, and why not. */
-const BAD_FILES: [
-  name: string,
-  (cli: CliFixture) => Promise<string>,
-  object?,
-][] = [
-  [
-    "in a folder that is a file",
-    async (cli) => join(await cli.write("file", ""), "tokens.json"),
-  ],
-  [
-    "in a folder that is a device",
-    () => Promise.resolve("/dev/full/tokens.json"),
-    skipIf(!ON_LINUX, "only Linux has /dev/full"),
-  ],
-  [
-    "in a folder that nobody may write to",
-    () => Promise.resolve("/sys/tokens/tokens.json"),
-    skipIf(!ON_LINUX, "only Linux has /sys"),
-  ],
-  [
-    "in a folder that is read-only",
-    async (cli) => {
-      await mkdir(cli.path("locked"), { mode: 0o500 });
-      return cli.path("locked", "tokens.json");
-    },
-    skipIf(ON_WINDOWS || process.getuid?.() === 0, "root may write anywhere"),
-  ],
-  [
-    "that is a folder",
-    async (cli) => {
-      await mkdir(cli.path("tokens.json"));
-      return cli.path("tokens.json");
-    },
-  ],
-];
-
-/** A login that ends before it shows a link. */
-async function refusedLogin(cli: CliFixture, args: string[]): Promise<Ended> {
-  const usual = ["login", "--no-browser", ...cli.portFlag(args)];
-  const ended = await cli.run([...usual, ...args]);
-  assert.deepEqual([ended.code, ended.stdout], [1, ""], ended.stderr);
-  return ended;
-}
-
-describe("login's tokens", TOGETHER, () => {
-  for (const [name, fileAt, skip] of BAD_FILES) {
-    it(
-      `are proven to be savable before the link is shown, to a file ${name}`,
-      skip ?? {},
-      () =>
-        withCli(async (cli) => {
-          const file = await fileAt(cli);
-          const ended = await refusedLogin(cli, ["--file", file]);
-          assert.match(
-            ended.stderr,
-            /^error: Cannot (lock|read|save) .*tokens/,
-          );
-          assert.match(ended.stderr, /\nhint: .*\nflag: --file FILE\n$/);
-        }),
-    );
-  }
-
-  for (const text of ["", "{", "[]", `{"data":{}}`, "\u0000\u0001"]) {
-    const shown = JSON.stringify(text);
-    it(`are asked for at no file that has ${shown}, which is left as it is`, () =>
-      withCli(async (cli) => {
-        const file = await cli.write("tokens.json", text);
-        const { stderr } = await refusedLogin(cli, ["--file", file]);
-        assert.match(stderr, /^error: .*tokens\.json is no token file, or dam/);
-        assert.match(stderr, /\nhint: move it away, then log in again/);
-        assert.equal(await readFile(file, "utf8"), text);
-      }));
-  }
-
-  it("are printed if they can no longer be saved once they are here", () =>
-    withCli(async (cli) => {
-      const { link, ended } = await cli.open(["--json"]);
-      await rm(cli.store, { recursive: true });
-      await writeFile(cli.store, "");
-      const shown = await fetch(await cli.decide(link));
-      const { code, stdout, stderr } = await ended;
-      assert.deepEqual([code, shown.status], [1, 502]);
-      assert.match(stdout, /^{"code":0,.*}\n$/);
-      assert.match(stderr, /error: Cannot (lock|read|save) .*default\.json/);
-    }));
-
-  it("never replace those of another seller, and it is said", () =>
-    withCli(async (cli) => {
-      await cli.login();
-      const before = await cli.saved();
-      const { code, stdout, stderr } = await cli.login([], SECOND);
-      assert.equal(code, 0);
-      assert.equal(await cli.saved(), before);
-      const saved = JSON.parse(await cli.saved("łódź-söhne"));
-      assert.deepEqual(saved.data, JSON.parse(stdout).data);
-      assert.match(
-        stderr,
-        /^"default" holds another seller's tokens .* under "łódź-söhne"\n/m,
-      );
-    }, { sellers: SELLERS }));
-
-  it("never replace those of another app", () =>
-    withCli(async (cli) => {
-      await cli.login();
-      const other = (await cli.saved()).replace(/"app_key": "/, "$&x");
-      await writeFile(join(cli.store, "default.json"), other);
-      await cli.login();
-      assert.equal(await cli.saved(), other);
-      assert.match(await cli.saved("first-shop"), /"open-id-0"/);
-    }, { sellers: SELLERS }));
-
-  it("replace those of another seller with --switch", () =>
-    withCli(async (cli) => {
-      await cli.login();
-      const { stderr } = await cli.login(["--switch"], SECOND);
-      assert.match(await cli.saved(), /"open-id-1"/);
-      assert.deepEqual(await readdir(cli.store), ["default.json"]);
-      assert.doesNotMatch(stderr, /another seller/);
-    }, { sellers: SELLERS }));
-
-  it("replace those of the same seller", () =>
-    withCli(async (cli) => {
-      await cli.login();
-      const before = await cli.saved();
-      const { stdout } = await cli.login();
-      assert.notEqual(await cli.saved(), before);
-      const saved = JSON.parse(await cli.saved());
-      assert.deepEqual(saved.data, JSON.parse(stdout).data);
-      assert.deepEqual(await readdir(cli.store), ["default.json"]);
-    }));
-
-  it("go beside the file that holds another seller's", () =>
-    withCli(async (cli) => {
-      const args = ["--file", cli.path("shop.json")];
-      await cli.login(args);
-      const { code, stderr } = await cli.login(args, SECOND);
-      assert.equal(code, 0);
-      const path = cli.path("łódź-söhne.json");
-      assert.match(await readFile(path, "utf8"), /"open-id-1"/);
-      assert.ok(stderr.includes(`Use --file '${path}' from now on`), stderr);
-      assert.doesNotMatch(stderr, /--profile/);
-    }, { sellers: SELLERS }));
-});
 
 // === Closed streams
 

@@ -65,12 +65,6 @@ test("relay's page has a policy that allows its own source, and no other", async
   assert.match(page, /<meta name="referrer" content="no-referrer">/);
 });
 
-test("relay takes no argument", async () => {
-  const { code, stdout } = await runProgram(["relay", "3017"]);
-  assert.equal(code, 2);
-  assert.equal(stdout, "");
-});
-
 // === In Chromium
 
 /** A web server that has the page, and nothing else. */

@@ -5,9 +5,10 @@
  */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
+import { connect as connectHttp2 } from "node:http2";
 import { request } from "node:https";
 import { connect } from "node:tls";
-import { describe, it } from "node:test";
+import { describe, it, test } from "node:test";
 import { type Certificate, makeCertificate } from "../support/certificate.ts";
 import { type CliFixture, withCli } from "../support/cli_fixture.ts";
 import {
@@ -15,9 +16,22 @@ import {
   freePort,
   isListening,
   ON_DENO,
+  TOGETHER,
 } from "../support/helpers.ts";
-
-const TOGETHER = { concurrency: 4 };
+import {
+  assertDropped,
+  assertSafe,
+  assertWaits,
+  dropSockets,
+  type HeldSocket,
+  holdSockets,
+  loginTest,
+  LOOPBACKS,
+  portClosed,
+  type Shown,
+  startLogin,
+  targetOf,
+} from "../support/callback_helpers.ts";
 
 let made: Certificate | undefined;
 
@@ -64,6 +78,8 @@ async function withTlsDesk(
     redirectUrl: `https://localhost:${await freePort()}/`,
   });
 }
+
+// === The program
 
 describe("login with --tls-cert and --tls-key", TOGETHER, () => {
   for (const address of ["127.0.0.1", "::1"]) {
@@ -218,3 +234,116 @@ describe("login explains https at its plain port", TOGETHER, () => {
       assert.equal((await ended).code, 0);
     }));
 });
+
+// === The library
+
+/** Opens an https URL at an address, like a browser that trusts `ca`. */
+function showTls(url: URL, host: string, ca: string): Promise<Shown> {
+  return new Promise((resolve, reject) => {
+    const asking = request({
+      host,
+      port: url.port,
+      path: targetOf(url),
+      headers: { Host: url.host },
+      ca,
+    }, (response) => {
+      let page = "";
+      response.setEncoding("utf8");
+      response.on("data", (data) => page += data);
+      response.on("end", () => {
+        const headers = new Headers(response.headers as HeadersInit);
+        resolve({ status: response.statusCode!, headers, page });
+      });
+    });
+    asking.once("error", reject);
+    asking.end();
+  });
+}
+
+test("startAuth() serves https on both families", async () => {
+  const tls = makeCertificate();
+  for (const host of LOOPBACKS) {
+    const port = await freePort();
+    const redirectUrl = `https://localhost:${port}/`;
+    const login = await startLogin({ port, tls, sandbox: { redirectUrl } });
+    let held: HeldSocket[] = [];
+    try {
+      held = await holdSockets(port);
+      assert.equal(login.flow.redirectUrl, redirectUrl);
+      const redirect = await login.redirect();
+      const shown = await showTls(redirect, host, tls.cert);
+      assert.equal(shown.status, 200);
+      assert.match(shown.page, /<main class="success">/);
+      assertSafe(shown.headers, "https");
+      await login.flow.reply;
+      assert.ok(await portClosed(port) < 1000);
+      // Deno keeps a socket that never began its handshake. The process ends.
+      const known = (one: HeldSocket) => ON_DENO && /^idle/.test(one.name);
+      await assertDropped(held.filter((one) => !known(one)), 1000);
+    } finally {
+      dropSockets(held);
+      await login.end();
+    }
+  }
+});
+
+/** The status of an answer by HTTP/2, which browsers speak over TLS. */
+function showHttp2(url: URL, authority: string, ca: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const client = connectHttp2(`https://127.0.0.1:${url.port}`, {
+      ca,
+      servername: "localhost",
+    });
+    client.once("error", reject);
+    const request = client.request({
+      ":path": targetOf(url),
+      ":authority": authority,
+    });
+    request.once("error", reject);
+    request.once("response", (headers) => {
+      resolve(headers[":status"]);
+      client.destroy();
+    });
+    request.end();
+  });
+}
+
+test("startAuth() judges the host of HTTP/2 too", {
+  skip: !ON_DENO && "Node's https server speaks HTTP/1.1 only",
+}, async () => {
+  const [port, tls] = [await freePort(), makeCertificate()];
+  const redirectUrl = `https://localhost:${port}/`;
+  const login = await startLogin({ port, tls, sandbox: { redirectUrl } });
+  try {
+    const redirect = await login.redirect();
+    const answer = (host: string) => showHttp2(redirect, host, tls.cert);
+    assert.equal(await answer(`evil.example:${port}`), 421);
+    assert.equal(login.flow.state, 1);
+    assert.equal(await answer(redirect.host), 200);
+    await login.flow.reply;
+  } finally {
+    await login.end();
+  }
+});
+
+test("startAuth() fails on a broken certificate", async () => {
+  const port = await freePort();
+  const tls = { cert: "no certificate", key: "no key" };
+  await assert.rejects(startLogin({ port, tls }));
+  assert.equal(await isListening(port), false);
+});
+
+loginTest(
+  "startAuth() warns once of https to its plain port",
+  {},
+  async (login) => {
+    const url = new URL(login.flow.redirectUrl);
+    for (const host of [...LOOPBACKS, ...LOOPBACKS]) {
+      await assert.rejects(showTls(url, host, ""));
+    }
+    // Deno's server does not tell of what is no HTTP.
+    const warned = login.warnings.filter((text) => /spoke https/.test(text));
+    assert.equal(warned.length, ON_DENO ? 0 : 1);
+    await assertWaits(login);
+  },
+);

@@ -12,10 +12,10 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import process from "node:process";
 import { describe, it } from "node:test";
 import type { SandboxDecision } from "../../scripts/sandbox.ts";
 import {
+  assertFailed,
   cliCommand,
   type CliFixture,
   NOTHING_SET,
@@ -26,13 +26,10 @@ import {
   type Ended,
   freePort,
   isListening,
+  ON_WINDOWS,
   start,
+  TOGETHER,
 } from "../support/helpers.ts";
-import { sharedCli } from "../support/shared_cli.ts";
-
-/** Node runs this many tests of a group at once; Deno one after the other. */
-const TOGETHER = { concurrency: 4 };
-const ON_WINDOWS = process.platform === "win32";
 
 /** What `--start` prints. */
 interface Started {
@@ -77,12 +74,6 @@ function assertDone({ code, stdout, stderr }: Ended): void {
   assert.equal(code, 0, stderr);
   assert.equal(JSON.parse(stdout).message, "success");
   assert.match(stderr, /^Saved to .*\nAuthorized by Harbour & Finch\n$/);
-}
-
-function assertFailed(ended: Ended, code: number, message: RegExp): void {
-  assert.equal(ended.code, code, ended.stderr);
-  assert.equal(ended.stdout, "");
-  assert.match(ended.stderr, message);
 }
 
 function exchanges(cli: CliFixture): number {
@@ -173,6 +164,14 @@ describe("login --start", TOGETHER, () => {
       await begin(cli);
       await cli.close();
       await ended;
+    }));
+
+  it("says so if the state cannot be kept", () =>
+    withCli(async (cli) => {
+      const file = await cli.write("no folder", "");
+      const env = { TIKTOK_SHOP_HOME: join(dirname(file), "no folder", "x") };
+      const ended = await cli.run(["login", "--start"], { env });
+      assertFailed(ended, 1, /Cannot lock .*\nhint: check the folder's/);
     }));
 
   it("replaces a login that was begun before", () =>
@@ -617,64 +616,5 @@ describe("the line `complete` of login --start", {
       const redirect = await cli.decide(authorize_url);
       const ended = await runLine(cli, complete, redirect, {});
       assert.equal(ended.code, 0, ended.stderr);
-    }));
-});
-
-// === Wrong use
-
-const USAGE_ERRORS: [args: string[], message: RegExp][] = [
-  [["--start", "--complete", "?code=a"], /--start and --complete are two ste/],
-  ...["--paste", "--no-browser"].flatMap((flag) =>
-    [["--start", flag], ["--complete", "?code=a", flag]].map((
-      args,
-    ) => [
-      args,
-      new RegExp(`${flag} does nothing with ${args[0]}: leave it out`),
-    ]) as [string[], RegExp][]
-  ),
-  ...Object.entries({
-    "--port": "3017",
-    "--host": "localhost",
-    "--path": "/",
-    "--redirect-url": "https://relay.example/",
-    "--tls-cert": "cert.pem",
-    "--tls-key": "key.pem",
-    "--param": "a=b",
-    "--timeout": "60",
-    "--browser": "firefox",
-  }).map(([flag, value]): [string[], RegExp] => [
-    ["--complete", "?code=a", flag, value],
-    new RegExp(`${flag} does nothing with --complete: leave it out`),
-  ]),
-  [["--start", "--timeout", "60"], /--timeout does nothing with --start/],
-  [["--start", "--browser", "x"], /--browser does nothing with --start/],
-  [["--start", "--host", "evil.example"], /Cannot use the host/],
-  [["--start", "--path", "cb"], /Cannot use the path/],
-  [["--start", "--port", "0"], /Cannot listen on port/],
-  [["--start", "--redirect-url", "http://a.b/"], /Cannot use the redirect URL/],
-  [["--start", "--service-id", "6f3k9d2m1x8q"], /is not a number/],
-  [["--start", "--profile", "../x"], /Cannot use the profile name/],
-  [["--start", "--tls-cert", "cert.pem"], /go together: give both/],
-  [["--start=yes"], /--start takes no value/],
-  [["--complete"], /Missing the value of --complete/],
-  [["--complete", "a", "--complete", "b"], /--complete is given twice/],
-];
-
-describe("login in two steps", TOGETHER, () => {
-  const cli = sharedCli();
-
-  for (const [args, message] of USAGE_ERRORS) {
-    it(`refuses ${args.join(" ")}`, async () => {
-      assertFailed(await cli().run(["login", ...args]), 2, message);
-      assert.deepEqual(await readdir(cli().store).catch(() => []), []);
-    });
-  }
-
-  it("says so if the state cannot be kept", () =>
-    withCli(async (cli) => {
-      const file = await cli.write("no folder", "");
-      const env = { TIKTOK_SHOP_HOME: join(dirname(file), "no folder", "x") };
-      const ended = await cli.run(["login", "--start"], { env });
-      assertFailed(ended, 1, /Cannot lock .*\nhint: check the folder's/);
     }));
 });

@@ -10,7 +10,7 @@ import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import process from "node:process";
 import { describe, it } from "node:test";
-import { exchangeCode, fileStore, type StoredTokens } from "../../mod.ts";
+import { fileStore, type StoredTokens } from "../../mod.ts";
 import type {
   SandboxFault,
   SandboxOptions,
@@ -18,6 +18,7 @@ import type {
 } from "../../scripts/sandbox.ts";
 import {
   assertAbsent,
+  assertFailed,
   cliCommand,
   type CliFixture,
   NOTHING_SET,
@@ -28,7 +29,9 @@ import {
   type Ended,
   programCommand,
   runtimeCommand,
+  TOGETHER,
 } from "../support/helpers.ts";
+import { type Change, seed, unixTime } from "../support/profiles.ts";
 import { REPLY } from "../support/token_host.ts";
 
 // === Helpers
@@ -40,9 +43,6 @@ const ECHO = "/echo/202309/x";
 const HOUR = 3600;
 const DAY = 86_400;
 
-/** Node runs this many tests of a group at once; Deno one after the other. */
-const TOGETHER = { concurrency: 4 };
-
 const FULL = existsSync("/dev/full")
   ? {}
   : { skip: "this system has no /dev/full" };
@@ -50,17 +50,6 @@ const FULL = existsSync("/dev/full")
 const POSIX = process.platform === "win32"
   ? { skip: "Windows has no sh and no signals" }
   : {};
-
-/** What a profile of a test differs in. */
-interface Change {
-  /** Members in place of the reply's. */
-  data?: Record<string, unknown>;
-  meta?: Record<string, unknown>;
-  /** Seconds that the access token has left. */
-  left?: number;
-  /** Index of the sandbox's seller. */
-  seller?: number;
-}
 
 /** The only shop that a profile remembers. */
 const KNOWN_SHOP = {
@@ -71,28 +60,6 @@ const KNOWN_SHOP = {
   region: "GB",
   seller_type: "LOCAL",
 };
-
-/** Gives a profile tokens of the sandbox. */
-async function seed(
-  { sandbox, store }: CliFixture,
-  profile = "default",
-  { data, meta, left, seller }: Change = {},
-): Promise<StoredTokens> {
-  const code = sandbox.issueCode(seller);
-  const reply = await exchangeCode(sandbox, code, sandbox);
-  const now = unixTime();
-  const access = left === undefined ? {} : {
-    access_token_expire_in: now + left,
-  };
-  const own = { version: 1, app_key: sandbox.appKey, obtained_at: now };
-  const tokens = {
-    ...reply,
-    data: { ...reply.data, ...access, ...data },
-    meta: { ...own, ...meta },
-  };
-  await fileStore(store).save(profile, tokens);
-  return tokens;
-}
 
 /** Gives a profile tokens that nothing knows, for who only looks at them. */
 async function invent(
@@ -107,10 +74,6 @@ async function invent(
 
 function load(cli: CliFixture, profile = "default"): Promise<StoredTokens> {
   return fileStore(cli.store).load(profile) as Promise<StoredTokens>;
-}
-
-function unixTime(): number {
-  return Math.floor(Date.now() / 1000);
 }
 
 /** What only the command that is asked for it may print. */
@@ -151,18 +114,6 @@ async function secretsOf(cli: CliFixture): Promise<Record<Asked, string[]>> {
 
 function jsonLines(text: string): Record<string, unknown>[] {
   return text.trimEnd().split("\n").map((line) => JSON.parse(line));
-}
-
-/** A command that fails: its exit code, nothing on stdout, and why. */
-function assertFailed(
-  ended: Ended,
-  code: number,
-  says: RegExp,
-  stdout = /^$/,
-): void {
-  assert.match(ended.stderr, says);
-  assert.equal(ended.code, code, ended.stderr);
-  assert.match(ended.stdout, stdout);
 }
 
 /** Ends a server that a test has started. */
@@ -1700,109 +1651,4 @@ describe("a fault of the program", () => {
       assert.equal(code, 1);
       assert.match(stderr, /^error: Cannot write to stdout: .*\n$/);
     }));
-});
-
-// === Usage errors
-
-/** Arguments that cannot be meant, and the start of what is said. */
-const USAGE_ERRORS: [args: string[], message: RegExp][] = [
-  [["refresh", "now"], /Unexpected argument "now" for refresh: write .* refr/],
-  [["refresh", "--min-valid", "5m"], /--min-valid belongs to token, not to re/],
-  [["refresh", "--all", "--all"], /--all is given twice/],
-  [["refresh", "--all=yes"], /--all takes no value/],
-  [["token", "default"], /Unexpected argument "default" for token/],
-  [["token", "--min-valid"], /Missing the value of --min-valid: give TIME/],
-  [["token", "--min-valid", "soon"], /Cannot read the duration "soon": give/],
-  [["token", "--min-valid", "1w"], /Cannot read the duration "1w"/],
-  [["token", "--min-valid=-1"], /Cannot read the duration "-1"/],
-  [["token", "--profile", "../x"], /Cannot use the profile name "\.\.\/x"/],
-  [
-    ["token", "--min-valid=8d", "--refresh-endpoint=http://evil.example"],
-    /Cannot use the refresh endpoint "http:\/\/evil.example"/,
-  ],
-  [["status", "--min-valid", "soon"], /Cannot read the duration "soon"/],
-  [["status", "all"], /Unexpected argument "all" for status/],
-  [["status", "--all"], /--all belongs to refresh, not to status/],
-  [["shops", "GB"], /Unexpected argument "GB" for shops/],
-  [["shops", "--shop", "1"], /--shop belongs to api, not to shops/],
-  [
-    ["shops", "--api-endpoint", "http://evil.example"],
-    /Cannot use the API endpoint "http:\/\/evil.example"/,
-  ],
-  [["api"], /Missing arguments: write .*mod\.m?[jt]s api METHOD PATH/],
-  [["api", "GET"], /Missing arguments: write .*mod\.m?[jt]s api METHOD PATH/],
-  [["api", "GET", ECHO, "x"], /Unexpected argument "x" for api: write .* api /],
-  [["api", ECHO, "GET"], /Cannot call with the method "\/ECHO\/202309\/X"/],
-  [["api", "PSOT", ECHO], /Cannot call with the method "PSOT": use GET, POST/],
-  [["api", "GET", "echo"], /Cannot call the path "echo": it starts with "\/"/],
-  [["api", "GET", "https://evil.example/x"], /Cannot call the path "https:/],
-  [["api", "GET", ECHO, "--body", "{}"], /Cannot send a body with GET: use t/],
-  [["api", "POST", ECHO, "--body", "@gone"], /Cannot read the body from gone/],
-  [["api", "GET", ECHO, "--query", "a"], /Cannot read --query "a": write nam/],
-  [["api", "GET", ECHO, "--query", "=a"], /Cannot read --query "=a"/],
-  [["api", "GET", ECHO, "--query=a=1", "--query=a=2"], /--query a is given tw/],
-  [["api", "GET", SEARCH, "--shop", "nowhere"], /There is no shop "nowhere"/],
-  [["exec"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD \.\.\./],
-  [["exec", "--"], /Missing arguments: write .*mod\.m?[jt]s exec -- CMD/],
-  [["exec", "env"], /Unexpected argument "env" for exec: write .* exec -- CMD/],
-  [["exec", "env", "--", "x"], /Unexpected argument "env" for exec/],
-  [["exec", "--all", "--", "env"], /--all belongs to refresh, not to exec/],
-  [["logout", "default"], /Unexpected argument "default" for logout/],
-  [["logout", "--all"], /--all belongs to refresh, not to logout/],
-  [["logout", "--profile", "a", "--profile", "b"], /--profile is given twice/],
-];
-
-describe("the program exits 2 on", TOGETHER, () => {
-  for (const [args, message] of USAGE_ERRORS) {
-    it(args.join(" "), () =>
-      withCli(async (cli) => {
-        await seed(cli);
-        const ended = await run(cli, args);
-        assertFailed(ended, 2, message);
-        assert.match(
-          ended.stderr,
-          /^error: [^\n]+\nhint: see [^\n]+ --help\n$/,
-        );
-        assert.equal(cli.sandbox.count(REFRESH), 0);
-        assert.equal(cli.sandbox.count(ECHO), 0);
-      }));
-  }
-});
-
-// === Help
-
-/** Those of each command that makes requests. */
-const REQUEST = ["request-timeout", "reply-limit"];
-/** Each command's own flags. */
-const OWN_FLAGS: Record<string, string[]> = {
-  refresh: ["all", ...REQUEST],
-  token: ["min-valid", ...REQUEST],
-  status: ["min-valid"],
-  shops: REQUEST,
-  api: ["query", "body", "shop", "paginate", ...REQUEST],
-  exec: ["min-valid", "shop", ...REQUEST],
-  logout: [],
-};
-const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
-  .concat("user-type", "profile", "file", "authorization-endpoint")
-  .concat("token-endpoint", "refresh-endpoint", "api-endpoint", "env-file")
-  .concat("json", "quiet", "verbose", "help", "version");
-
-describe("the help of", TOGETHER, () => {
-  for (const [command, own] of Object.entries(OWN_FLAGS)) {
-    it(`${command} lists its flags within 80 columns`, () =>
-      withCli(async (cli) => {
-        const args = [command, "--help"];
-        const { stdout, stderr, code } = await run(cli, args, {
-          env: NOTHING_SET,
-        });
-        assert.deepEqual([stderr, code], ["", 0]);
-        const wide = stdout.split("\n").filter((line) => line.length > 80);
-        assert.deepEqual(wide, []);
-        const named = [...stdout.matchAll(/^ +--([a-z-]+)/gm)]
-          .map(([, name]) => name!);
-        assert.deepEqual(named.sort(), [...own, ...COMMON_FLAGS].sort());
-        assert.match(stdout, new RegExp(`^${command}[ .A-Z-]*: \\w`, "m"));
-      }));
-  }
 });

@@ -15,12 +15,16 @@ import {
   NOTHING_SET,
   withCli,
 } from "../support/cli_fixture.ts";
-import { freePort, isListening, ON_DENO } from "../support/helpers.ts";
+import {
+  freePort,
+  isListening,
+  ON_DENO,
+  ON_WINDOWS,
+} from "../support/helpers.ts";
 import { sharedCli } from "../support/shared_cli.ts";
 
 /** Node runs this many tests of a group at once; Deno one after the other. */
 const TOGETHER = { concurrency: 3 };
-const ON_WINDOWS = process.platform === "win32";
 
 interface Finding {
   check: string;
@@ -621,12 +625,6 @@ describe("doctor", TOGETHER, () => {
         .map(({ method, path, query }) => [method, path, query]);
       assert.deepEqual(asked, [["GET", "/", {}], ["GET", "/", {}]]);
     }));
-
-  it("needs the right options", async () => {
-    const { code, stderr } = await cli().run(["doctor", "--timeout", "5"]);
-    assert.equal(code, 2);
-    assert.match(stderr, /--timeout belongs to login, not to doctor/);
-  });
 
   it("says so if config.json is damaged", async () => {
     const { env } = await storeWith(cli(), TOKENS);

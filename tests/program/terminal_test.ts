@@ -15,7 +15,6 @@ import {
   withCli,
 } from "../support/cli_fixture.ts";
 import { ROOT } from "../support/helpers.ts";
-import { sharedCli } from "../support/shared_cli.ts";
 import {
   NO_TERMINAL,
   type Shown,
@@ -373,17 +372,3 @@ const STATUS = new RegExp([
   "default  Harbour & Finch  GB      seller  2       6d 23h  99y 364d",
   "cli\\$$",
 ].join("\n"));
-
-describe("--help", { concurrency: 2 }, () => {
-  const cli = sharedCli();
-
-  const commands = ["login", "refresh", "token", "status", "shops", "api"];
-  for (const command of [...commands, "exec", "logout", "doctor", "relay"]) {
-    it(`of ${command} has lines of 80 columns, three for a flag at most`, async () => {
-      const { stdout } = await cli().run([command, "--help"]);
-      const lines = stdout.split("\n");
-      for (const line of lines) assert.ok(line.length <= 80, line);
-      assert.doesNotMatch(stdout, /(\n {26}.*){3}/);
-    });
-  }
-});

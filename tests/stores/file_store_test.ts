@@ -1,34 +1,22 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { rmSync, writeFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
-import process from "node:process";
 import { test } from "node:test";
 import {
   fileStore,
-  login,
   memoryStore,
   type StoredTokens,
-  type TikTokShopError,
   type TokenStore,
 } from "../../mod.ts";
 import {
   ENCODINGS,
-  freePort,
+  ON_WINDOWS,
   ROOT,
   runtimeCommand,
   start,
 } from "../support/helpers.ts";
-import {
-  answer,
-  APP,
-  failure,
-  REPLY,
-  SERVICE_ID,
-  withFolder,
-  withHost,
-} from "../support/token_host.ts";
+import { APP, failure, REPLY, withFolder } from "../support/token_host.ts";
 
 // === Helpers
 
@@ -41,7 +29,6 @@ function tokensWith(access_token: string): StoredTokens {
   return { ...TOKENS, data: { ...TOKENS.data, access_token } };
 }
 
-const ON_WINDOWS = process.platform === "win32";
 const NO_MODES = ON_WINDOWS && "Windows has no such modes";
 
 async function modeOf(path: string): Promise<string> {
@@ -673,161 +660,6 @@ test("fileStore() keeps the old tokens when the disk is full", {
   });
 });
 
-// === Logins
-
-/** Logs in, with tokens that a store is to keep. */
-async function loginTo(
-  store: TokenStore,
-  options: Partial<Parameters<typeof login>[0]> = {},
-): Promise<void> {
-  const port = await freePort();
-  await withHost(() => answer(), ({ tokenEndpoint }) =>
-    login({
-      ...APP,
-      serviceId: SERVICE_ID,
-      port,
-      tokenEndpoint,
-      store,
-      open: async (url) => {
-        const state = new URL(url).searchParams.get("state");
-        const target = `http://127.0.0.1:${port}/?code=c&state=${state}`;
-        await (await fetch(target)).text();
-      },
-      ...options,
-    }));
-}
-
-test("login() saves the tokens without being asked where", () =>
-  withFolder(async (folder) => {
-    for (const store of [memoryStore(), fileStore(folder)]) {
-      await loginTo(store);
-      const { meta, ...reply } = (await store.load("default"))!;
-      assert.deepEqual(reply, REPLY);
-      assert.equal(meta.app_key, APP.appKey);
-    }
-  }));
-
-test("login() leaves a file alone that it cannot read, and spends no code", () =>
-  withFolder(async (folder) => {
-    const newer = JSON_OF({ ...TOKENS, meta: { version: 2 } });
-    for (const text of ["{ damaged", newer]) {
-      const path = join(folder, "default.json");
-      await fs.writeFile(path, text);
-      const error = await refusedLogin(fileStore(folder));
-      assert.ok(error.message.startsWith(path));
-      assert.equal(await fs.readFile(path, "utf8"), text);
-      assert.deepEqual(await fs.readdir(folder), ["default.json"]);
-    }
-  }));
-
-/** The error of a login that fails before a person has seen the link. */
-async function refusedLogin(
-  store: TokenStore,
-  options: Parameters<typeof loginTo>[1] = {},
-): Promise<TikTokShopError> {
-  const refuse = () => assert.fail("the link was shown");
-  const shown = { open: refuse, onStart: refuse };
-  return await failure(loginTo(store, { ...shown, ...options }), "store");
-}
-
-test("login() proves that its tokens can be saved before it shows the link", () =>
-  withFolder(async (folder) => {
-    const file = join(folder, "file");
-    await fs.writeFile(file, "");
-    const error = await refusedLogin(fileStore(file));
-    assert.match(error.message, /^Cannot /);
-    assert.ok(error.hint);
-    assert.equal(error.reply, undefined);
-    const full = new Error("the table is full");
-    const assertWritable = () => Promise.reject(full);
-    const store = { ...memoryStore(), assertWritable };
-    await assert.rejects(() => loginTo(store), full);
-  }));
-
-test("login() takes a store that proves nothing, as of version 1.0.0", async () => {
-  const { load, save, remove, list, lock } = memoryStore();
-  await loginTo({ load, save, remove, list, lock });
-  assert.deepEqual((await load("default"))!.data, REPLY.data);
-});
-
-test("login() never loses tokens that could not be saved", () =>
-  withFolder(async (folder) => {
-    const path = join(folder, "store");
-    const error = await failure(
-      loginTo(fileStore(path), {
-        onState: (state) => {
-          if (state !== 2) return;
-          rmSync(path, { recursive: true });
-          writeFileSync(path, "");
-        },
-      }),
-      "store",
-    );
-    assert.deepEqual(error.reply, REPLY);
-    assert.match(error.message, /^Cannot (lock|save)/);
-    assert.ok(error.hint);
-  }));
-
-test("login() warns under which name it kept the tokens beside another seller's", async () => {
-  const store = memoryStore();
-  const data = { ...TOKENS.data, open_id: "another" };
-  await store.save("default", { ...TOKENS, data });
-  const told: string[] = [];
-  await loginTo(store, { onWarning: (message) => told.push(message) });
-  assert.deepEqual(told, [
-    '"default" holds another seller\'s tokens and was left alone: the new ' +
-    'ones are under "harbour-finch"',
-  ]);
-});
-
-// === Names that differ by case
-
-for (
-  const [kept, wanted] of [
-    ["Shop", "shop"],
-    ["shop", "SHOP"],
-    ["Éire", "éire"],
-    ["straße", "STRASSE"],
-    ["가", "\u1100\u1161"],
-  ] as const
-) {
-  test(`login() refuses the new name ${wanted} beside ${kept}, before the link`, () =>
-    withFolder(async (folder) => {
-      const refuse = () => assert.fail("the link was shown");
-      const shown = { open: refuse, onStart: refuse };
-      for (const store of [fileStore(folder), memoryStore()]) {
-        await store.save(kept, TOKENS);
-        await assert.rejects(
-          () => loginTo(store, { profile: wanted, ...shown }),
-          {
-            name: "TypeError",
-            message: /^Cannot use the profile name ".*disks/,
-          },
-        );
-        assert.deepEqual(await store.list(), [kept]);
-        await loginTo(store, { profile: kept });
-      }
-    }));
-}
-
-test("login() goes on with profiles that differ only by case already", async () => {
-  const store = memoryStore();
-  for (const name of ["Shop", "shop"]) await store.save(name, TOKENS);
-  for (const profile of ["Shop", "shop"]) await loginTo(store, { profile });
-  assert.deepEqual(await store.list(), ["Shop", "shop"]);
-});
-
-test("login() gives no automatic name that differs only by case from another", async () => {
-  const store = memoryStore();
-  const data = { ...TOKENS.data, open_id: "another" };
-  for (const name of ["default", "Harbour-Finch"]) {
-    await store.save(name, { ...TOKENS, data });
-  }
-  await loginTo(store, { onWarning: () => {} });
-  const names = ["Harbour-Finch", "default", "harbour-finch-2"];
-  assert.deepEqual(await store.list(), names);
-});
-
 // === Files that are written in place
 
 test("fileStore() waits for a file that is being written in place", () =>
@@ -841,132 +673,4 @@ test("fileStore() waits for a file that is being written in place", () =>
       await fs.writeFile(path, text);
       assert.deepEqual(await loading, TOKENS);
     }
-  }));
-
-// === A login that is given nothing but the app
-
-/** Lines that log in at a token host, approve by themselves and print. */
-async function scriptedLogin(
-  folder: string,
-  options: string,
-  env: Record<string, string | undefined>,
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const port = await freePort();
-  const file = join(folder, "script.ts");
-  const app = JSON_OF({ ...APP, serviceId: SERVICE_ID, port });
-  await fs.writeFile(
-    file,
-    `import { accessToken, login } from ${JSON_OF(join(ROOT, "mod.ts"))};
-    const port = ${port};
-    const approve = async (url) => {
-      const state = new URL(url).searchParams.get("state");
-      await (await fetch(\`http://127.0.0.1:\${port}/?code=c&state=\${state}\`))
-        .text();
-    };
-    const app = { ...${app}, tokenEndpoint: process.env.TOKEN_HOST };
-    try {
-      const reply = await login({ ...app, ${options} });
-      const kept = await accessToken(app)
-        .catch((error) => error.kind);
-      console.log(reply.data.access_token, kept);
-    } catch (error) {
-      console.log(error.name, error.kind, error.message, "|", error.hint);
-    }`,
-  );
-  const access_token_expire_in = Math.floor(Date.now() / 1000) + 7 * 86_400;
-  const data = { ...REPLY.data, access_token_expire_in };
-  const reply = () => answer({ ...REPLY, data });
-  return await withHost(
-    reply,
-    ({ tokenEndpoint: TOKEN_HOST }) =>
-      start(runtimeCommand(file), { env: { ...env, TOKEN_HOST } }).ended,
-  );
-}
-
-const LINK = /^Open this link to authorize the app:\n\n(https:\S+)\n\n/;
-
-test("login() keeps tokens where accessToken() finds them, and prints the link once", () =>
-  withFolder(async (folder) => {
-    const HOME = join(folder, "home");
-    const options = "open: (url) => approve(url)";
-    const ended = await scriptedLogin(folder, options, { HOME });
-    assert.deepEqual([ended.code, ended.stdout], [
-      0,
-      "GCP_access GCP_access\n",
-    ]);
-    assert.match(ended.stderr, LINK);
-    assert.equal(ended.stderr.split("https:").length, 2);
-    assert.equal(ended.stderr.replace(LINK, ""), "");
-    await fs.access(
-      join(HOME, ".config", "tiktok-shop-oauth2", "default.json"),
-    );
-  }));
-
-test("login() with store: false keeps nothing, and needs no HOME", () =>
-  withFolder(async (folder) => {
-    const options = "store: false, open: (url) => approve(url)";
-    const HOME = join(folder, "home");
-    const ended = await scriptedLogin(folder, options, { HOME });
-    assert.equal(ended.stdout, "GCP_access login_required\n", ended.stderr);
-    assert.ok(!(await fs.readdir(folder)).includes("home"));
-    const bare = await scriptedLogin(folder, options, { HOME: undefined });
-    assert.equal(bare.stdout, "GCP_access store\n", bare.stderr);
-  }));
-
-test(
-  "login() without a place for its tokens names store: false, before the link",
-  {
-    skip: ON_WINDOWS && "the folders are those of Unix",
-  },
-  () =>
-    withFolder(async (folder) => {
-      const file = join(folder, "file");
-      await fs.writeFile(file, "");
-      for (const env of [{ HOME: undefined }, { TIKTOK_SHOP_HOME: file }]) {
-        const { code, stdout, stderr } = await scriptedLogin(folder, "", env);
-        assert.deepEqual([code, stderr], [0, ""]);
-        assert.match(
-          stdout,
-          /^TikTokShopError store Cannot .*\(store: false\)\n$/,
-        );
-      }
-    }),
-);
-
-for (
-  const [what, open, says] of [
-    ["throws", "() => { throw new Error('no browser') }", /^no browser: open /],
-    [
-      "rejects",
-      "() => Promise.reject(new Error('no browser'))",
-      /^no browser: open /,
-    ],
-    ["finds none", "() => false", /^No browser could be opened: open the link/],
-    [
-      "finds none after a while",
-      "() => Promise.resolve(false)",
-      /^No browser could be opened: open the link yourself\n$/,
-    ],
-  ] as const
-) {
-  test(`login() without listeners prints that its opener ${what}`, () =>
-    withFolder(async (folder) => {
-      const options =
-        `open: (url) => (setTimeout(approve, 300, url), (${open})())`;
-      const env = { HOME: join(folder, "home") };
-      const ended = await scriptedLogin(folder, options, env);
-      assert.equal(ended.stdout, "GCP_access GCP_access\n", ended.stderr);
-      assert.match(ended.stderr, LINK);
-      assert.match(ended.stderr.replace(LINK, ""), says);
-    }));
-}
-
-test("login() with listeners prints nothing", () =>
-  withFolder(async (folder) => {
-    const options = "open: () => false, " +
-      "onStart: ({ url }) => void setTimeout(approve, 100, url), " +
-      "onWarning: () => { throw new Error('a listener that fails') }";
-    const env = { HOME: join(folder, "home") };
-    const { stdout, stderr } = await scriptedLogin(folder, options, env);
-    assert.deepEqual([stdout, stderr], ["GCP_access GCP_access\n", ""]);
   }));

@@ -290,3 +290,54 @@ export async function portClosed(port: number): Promise<number> {
   }
   throw new Error(`Port ${port} is still open after 5 s`);
 }
+
+/** Waits, without time to lose, until something holds. */
+export async function until(holds: () => boolean, ms = 5000): Promise<void> {
+  for (const limit = performance.now() + ms; !holds();) {
+    if (performance.now() > limit) throw new Error(`Not within ${ms} ms`);
+    await delay(5);
+  }
+}
+
+/** Waits until all of these sockets are closed. */
+export async function assertDropped(
+  held: HeldSocket[],
+  ms: number,
+): Promise<void> {
+  const open = new Set(held.map(({ name }) => name));
+  for (const { name, closed } of held) {
+    closed.then(() => open.delete(name));
+  }
+  await until(() => open.size === 0, ms).catch(() => {});
+  assert.deepEqual([...open], []);
+}
+
+// === Answers
+
+/** What a browser is shown. */
+export interface Shown {
+  status: number;
+  headers: Headers;
+  page: string;
+}
+
+/** The headers that every answer must carry. */
+export function assertSafe(headers: Headers, what: string): void {
+  const expected: Record<string, RegExp> = {
+    "connection": /^close$/,
+    "cache-control": /^no-store$/,
+    "referrer-policy": /^no-referrer$/,
+    "x-content-type-options": /^nosniff$/,
+    "content-security-policy": /^default-src 'none'; style-src 'sha256-/,
+  };
+  for (const [name, pattern] of Object.entries(expected)) {
+    // Deno's parser adds a second "close" where a body was left unread.
+    const [value = ""] = (headers.get(name) ?? "").split(", ");
+    assert.match(value, pattern, `${name} of the answer to ${what}`);
+  }
+}
+
+/** Path and query of a URL, as a request line has them. */
+export function targetOf(url: URL): string {
+  return url.pathname + url.search;
+}

@@ -261,6 +261,26 @@ export function assertAbsent(
   }
 }
 
+/** A command that fails: its exit code, nothing on stdout, and why. */
+export function assertFailed(
+  ended: Ended,
+  code: number,
+  says: RegExp,
+  stdout = /^$/,
+): void {
+  assert.match(ended.stderr, says);
+  assert.equal(ended.code, code, ended.stderr);
+  assert.match(ended.stdout, stdout);
+}
+
+/** Exit 2, nothing on stdout, one sentence that says what is wrong. */
+export function assertUsageError(ended: Ended, message: RegExp): void {
+  assert.equal(ended.code, 2, ended.stderr);
+  assert.equal(ended.stdout, "");
+  assert.match(ended.stderr, /^error: [^\n]+\nhint: see [^\n]+ --help\n$/);
+  assert.match(ended.stderr, message);
+}
+
 /** The tokens in the JSON that a text has in it. */
 export function tokensIn(text: string): string[] {
   const tokens = /"(?:access|refresh)_token":\s*"([^"]+)"/g;

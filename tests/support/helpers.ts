@@ -11,6 +11,22 @@ import { ON_DENO, ROOT } from "../../scripts/tools.ts";
 
 export { freePort, ON_DENO, ROOT } from "../../scripts/tools.ts";
 
+export const ON_WINDOWS: boolean = process.platform === "win32";
+export const ON_LINUX: boolean = process.platform === "linux";
+
+/** Node runs this many tests of a group at once; Deno one after the other. */
+export const TOGETHER = { concurrency: 4 };
+
+/** A skip with its reason, where one is due. */
+export function skipIf(condition: boolean, reason: string): { skip?: string } {
+  return condition ? { skip: reason } : {};
+}
+
+export const NO_WINDOWS: { skip?: string } = skipIf(
+  ON_WINDOWS,
+  "Windows has no such thing",
+);
+
 /** The command that runs a TypeScript file on the runtime of this test. */
 export function runtimeCommand(file: string): string[] {
   // Processes that are killed leave Deno's cache of code locked or damaged.

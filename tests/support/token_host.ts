@@ -169,6 +169,11 @@ export function answer(
   return Buffer.concat([Buffer.from(head), bytes]);
 }
 
+/** A time in milliseconds as the header `Date` has it. */
+export function httpDate(time: number): string {
+  return new Date(time).toUTCString();
+}
+
 /** An answer with a `code` that is not 0. */
 export function refusal(
   code: number,

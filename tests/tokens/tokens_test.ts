@@ -10,15 +10,10 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import {
-  type AuthFlow,
   type ErrorKind,
   exchangeCode,
-  fileStore,
-  login,
   memoryStore,
   refreshTokens,
-  startAuth,
-  type TokenMeta,
   type TokenOptions,
   type TokenReply,
 } from "../../mod.ts";
@@ -43,13 +38,14 @@ import {
   type Host,
   type HostHandler,
   type HostRequest,
+  httpDate,
   refusal,
   REPLY,
-  SERVICE_ID,
   withFolder,
   withHost,
   withSandbox,
 } from "../support/token_host.ts";
+import { NUMBER_REPLY, NUMBERS, replyWith } from "../support/replies.ts";
 
 // === Helpers
 
@@ -72,11 +68,6 @@ function exchangeFor(bytes: ReturnType<HostHandler>): Promise<TokenReply> {
   return withHost(() => bytes, (host) => exchange(host));
 }
 
-/** A good reply with some text in place of its `data`. */
-function replyWith(data: string): string {
-  return `{"code":0,"message":"success","data":${data},"request_id":"1"}`;
-}
-
 /** Has every answer ask for an hour's wait, so that no failure is retried. */
 const oneTry: typeof fetch = async (url, init) => {
   const { status, headers, body } = await fetch(url, init);
@@ -85,55 +76,9 @@ const oneTry: typeof fetch = async (url, init) => {
   return new Response(body, { status, headers: copy });
 };
 
-/** A login whose person approves at once. */
-async function loginAt(
-  tokenEndpoint: string,
-  options: Partial<Parameters<typeof login>[0]> = {},
-): Promise<TokenReply> {
-  const port = await freePort();
-  return await login({
-    ...APP,
-    serviceId: SERVICE_ID,
-    port,
-    tokenEndpoint,
-    store: false,
-    onStart: () => {},
-    open: async (url) => {
-      const state = new URL(url).searchParams.get("state");
-      const query = `?code=${CODE}&state=${state}`;
-      await (await fetch(`http://127.0.0.1:${port}/${query}`)).text();
-    },
-    ...options,
-  });
-}
-
-/** What a login at a token host keeps beside the reply. */
-async function metaFrom(
-  tokenEndpoint: string,
-  options: TokenOptions = {},
-): Promise<TokenMeta> {
-  let kept: TokenMeta = {};
-  const flow = await startAuth({
-    ...APP,
-    ...options,
-    serviceId: SERVICE_ID,
-    port: await freePort(),
-    tokenEndpoint,
-    onReply: (_, meta) => void (kept = meta),
-  });
-  const state = new URL(flow.url).searchParams.get("state");
-  await flow.submit(`?code=${CODE}&state=${state}`);
-  await flow.reply.finally(() => flow[Symbol.asyncDispose]());
-  return kept;
-}
-
 /** The milliseconds between one request and the next. */
 function gaps(requests: readonly HostRequest[]): number[] {
   return requests.slice(1).map(({ time }, i) => time - requests[i]!.time);
-}
-
-function httpDate(time: number): string {
-  return new Date(time).toUTCString();
 }
 
 // === The request
@@ -696,25 +641,6 @@ test("exchangeCode() resolves to TikTok's reply verbatim", async () => {
   assert.deepEqual(await exchangeFor(answer(body)), body);
 });
 
-const NUMBERS: Record<string, number | bigint> = {
-  zero: 0,
-  largest_safe: 9007199254740991,
-  smallest_unsafe: 9007199254740992n,
-  odd: 9007199254740993n,
-  int64: 9223372036854775807n,
-  least: -9223372036854775808n,
-  uint64: 18446744073709551615n,
-  record: 7495540735365777507n,
-};
-
-/** The good reply with `NUMBERS` in its data, and what looks like them. */
-const NUMBER_REPLY = answer(replyWith(
-  `{"access_token":"GCP_a","list":[[7495540735365777507]],` +
-    Object.entries(NUMBERS).map(([name, n]) => `"${name}":${n},`).join("") +
-    `"text":"7495540735365777507","escaped":"\\"7495540735365777507",` +
-    `"7495540735365777507":1,"float":1.5,"large":1e21}`,
-));
-
 test("exchangeCode() keeps integers beyond 2^53", async () => {
   const { data } = await exchangeFor(NUMBER_REPLY);
   assert.deepEqual(data, {
@@ -746,92 +672,6 @@ test("exchangeCode() brings a reply that JSON.stringify takes", async () => {
   const names = ["code", "message", "data", "request_id"];
   assert.deepEqual(Object.keys(reply), names);
 });
-
-for (
-  const [how, fail] of [
-    ["throw", () => {
-      throw new Error("a bug of the caller's");
-    }],
-    ["reject", () => Promise.reject(new Error("a bug of the caller's"))],
-    ["never resolve", () => new Promise(() => {})],
-  ] as [string, () => unknown][]
-) {
-  test(`login() saves and returns the tokens though listeners ${how}`, () =>
-    withHost(() => answer(), async ({ tokenEndpoint }) => {
-      const store = memoryStore();
-      const reply = await loginAt(tokenEndpoint, {
-        store,
-        onStart: how === "never resolve" ? () => {} : fail,
-        onState: fail,
-        onTrace: fail,
-        onSaved: fail,
-        onWarning: fail,
-      });
-      assert.deepEqual(reply, REPLY);
-      assert.deepEqual((await store.load("default"))?.data, REPLY.data);
-    }));
-}
-
-test("login() ends though onStart never resolves", () =>
-  withHost(() => answer(), async ({ tokenEndpoint }) => {
-    const onStart = (flow: AuthFlow) => {
-      const state = new URL(flow.url).searchParams.get("state");
-      void flow.submit(`?code=${CODE}&state=${state}`);
-      return new Promise(() => {});
-    };
-    const open = () => {};
-    assert.deepEqual(await loginAt(tokenEndpoint, { onStart, open }), REPLY);
-    const late = loginAt(tokenEndpoint, {
-      onStart: () => new Promise(() => {}),
-      open,
-      timeout: 1,
-    });
-    await failure(late, "timeout");
-  }));
-
-test("login() hands a store tokens that JSON.stringify takes", async () => {
-  const texts: string[] = [];
-  const kept = memoryStore();
-  const store = {
-    ...kept,
-    save: (...args: Parameters<typeof kept.save>) => {
-      texts.push(JSON.stringify(args[1]));
-      return kept.save(...args);
-    },
-  };
-  await withHost(
-    () => NUMBER_REPLY,
-    (host) => loginAt(host.tokenEndpoint, { store }),
-  );
-  assert.match(texts[0]!, /"record":"7495540735365777507".*"meta":\{/);
-});
-
-for (const scopes of [undefined, null, "seller.order.info", 5, {}]) {
-  test(`login() finds no scope in ${JSON.stringify(scopes)}`, async () => {
-    const data = { ...REPLY.data, granted_scopes: scopes };
-    const call = withHost(
-      () => answer({ ...REPLY, data }),
-      ({ tokenEndpoint }) =>
-        loginAt(tokenEndpoint, { requireScopes: ["seller.order.info"] }),
-    );
-    const error = await failure(call, "missing_scope");
-    assert.deepEqual(error.reply?.data.access_token, "GCP_access");
-  });
-}
-
-test("login() saves the digits of large integers", () =>
-  withFolder(async (folder) => {
-    const store = fileStore(folder);
-    await withHost(
-      () => NUMBER_REPLY,
-      (host) => loginAt(host.tokenEndpoint, { store }),
-    );
-    const text = await readFile(join(folder, "default.json"), "utf8");
-    for (const [name, value] of Object.entries(NUMBERS)) {
-      assert.ok(text.includes(`"${name}": ${value},`), name);
-    }
-    assert.match(text, /\[\s+\[\s+7495540735365777507\s+\]\s+\]/);
-  }));
 
 test("exchangeCode() survives __proto__ and toJSON members", async () => {
   const members = '"__proto__":{"polluted":1},"constructor":{"polluted":1}';
@@ -1189,65 +1029,6 @@ test("exchangeCode() judges a megabyte of digits in bounded time", async () => {
 });
 
 // === The clock
-
-const NOON = Date.parse("2026-01-15T12:00:00Z") / 1000;
-
-test("login() keeps whose the tokens are and when they came", () =>
-  withHost(
-    () => answer(REPLY, { headers: { date: httpDate(NOON * 1000) } }),
-    async ({ tokenEndpoint }) => {
-      const now = () => NOON * 1000 + 999;
-      assert.deepEqual(await metaFrom(tokenEndpoint, { now }), {
-        version: 1,
-        obtained_at: NOON,
-        app_key: APP.appKey,
-        region: "row",
-        user_type: "seller",
-      });
-    },
-  ));
-
-/** The host's clock and ours; what is kept, and how far ours was behind. */
-const CLOCKS: readonly [string, string | undefined, number, number, number?][] =
-  [
-    ["right", httpDate(NOON * 1000), NOON, NOON],
-    ["a little behind", httpDate((NOON + 4) * 1000), NOON, NOON + 4],
-    ["an hour behind", httpDate(NOON * 1000), NOON - 3600, NOON, 3600],
-    ["a day ahead", httpDate(NOON * 1000), NOON + 86400, NOON, -86400],
-    ["at 1970", httpDate(NOON * 1000), 0, NOON, NOON],
-    ["not told the time", undefined, NOON, NOON],
-    ["told nonsense", "yesterday", NOON, NOON],
-  ];
-
-for (const [name, date, ours, obtained, offset] of CLOCKS) {
-  test(`login() copes with a clock that is ${name}`, async () => {
-    const headers: Record<string, string> = date ? { date } : {};
-    const now = () => ours * 1000;
-    const meta = await withHost(
-      () => answer(REPLY, { headers }),
-      ({ tokenEndpoint }) => metaFrom(tokenEndpoint, { now }),
-    );
-    assert.equal(meta.obtained_at, obtained);
-    assert.equal(meta.clock_offset, offset);
-    assert.equal("clock_offset" in meta, offset !== undefined);
-  });
-}
-
-test("login() saves the clock's offset with the tokens", async () => {
-  const port = await freePort();
-  const redirectUrl = `http://localhost:${port}/`;
-  await withSandbox(async (sandbox) => {
-    const store = memoryStore();
-    const open = async (url: string) => {
-      await (await fetch(await sandbox.approve(url))).text();
-    };
-    await login({ ...sandbox, redirectUrl, port, store, open });
-    const { meta } = (await store.load("default"))!;
-    assert.ok(Math.abs(meta.clock_offset! + 7200) < 5, `${meta.clock_offset}`);
-    const now = Date.now() / 1000 - 7200;
-    assert.ok(Math.abs(meta.obtained_at! - now) < 10);
-  }, { clockOffset: -7200, redirectUrl });
-});
 
 // === Replies that nest, and signals that many wait for
 

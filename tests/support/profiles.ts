@@ -1,0 +1,41 @@
+/** Profiles with tokens of a sandbox, for the tests of what comes after. */
+import { exchangeCode, fileStore, type StoredTokens } from "../../mod.ts";
+import type { CliFixture } from "./cli_fixture.ts";
+
+/** What a profile of a test differs in. */
+export interface Change {
+  /** Members in place of the reply's. */
+  data?: Record<string, unknown>;
+  meta?: Record<string, unknown>;
+  /** Seconds that the access token has left. */
+  left?: number;
+  /** Index of the sandbox's seller. */
+  seller?: number;
+}
+
+/** Gives a profile tokens of the sandbox. */
+export async function seed(
+  { sandbox, store }: CliFixture,
+  profile = "default",
+  { data, meta, left, seller }: Change = {},
+): Promise<StoredTokens> {
+  const code = sandbox.issueCode(seller);
+  const reply = await exchangeCode(sandbox, code, sandbox);
+  const now = unixTime();
+  const access = left === undefined ? {} : {
+    access_token_expire_in: now + left,
+  };
+  const own = { version: 1, app_key: sandbox.appKey, obtained_at: now };
+  const tokens = {
+    ...reply,
+    data: { ...reply.data, ...access, ...data },
+    meta: { ...own, ...meta },
+  };
+  await fileStore(store).save(profile, tokens);
+  return tokens;
+}
+
+/** Now, in seconds since 1970. */
+export function unixTime(): number {
+  return Math.floor(Date.now() / 1000);
+}
