@@ -1,5 +1,5 @@
 /**
- * Hostile requests and byte streams during one wait: none ends it, none spends
+ * Attacks and byte streams during one wait: none ends it, none spends
  * the code, and the good callback then works as if nothing had been.
  */
 import assert from "node:assert/strict";
@@ -43,7 +43,7 @@ function sceneOf(redirect: URL): Scene {
 
 // === The library
 
-/** The good callback, with the hostile sockets still there. */
+/** The good callback, with the attackers' sockets still there. */
 async function assertSucceeds(login: Login, redirect: URL): Promise<void> {
   const began = performance.now();
   const answer = await fetch(redirect);
@@ -58,7 +58,7 @@ async function assertSucceeds(login: Login, redirect: URL): Promise<void> {
 
 const FEW = Math.min(COUNT, 1000);
 
-test(`startAuth() outlives ${FEW} hostile requests, seed ${SEED}`, async () => {
+test(`startAuth() outlives ${FEW} attacks, seed ${SEED}`, async () => {
   const login = await startLogin();
   const held: Socket[] = [];
   try {
@@ -166,7 +166,7 @@ async function assertSmall(growth: Growth, redirect: URL): Promise<void> {
   assert.ok(growth.whole - own < GROWTH, `${inspect(growth)}, bare ${own}`);
 }
 
-test(`The program outlives ${MANY} hostile requests and stays small, seed ${SEED}`, () =>
+test(`The program outlives ${MANY} attacks and stays small, seed ${SEED}`, () =>
   withFolder(async (folder) => {
     const redirectUrl = `http://localhost:${await freePort()}/`;
     await withSandbox(async (sandbox) => {
@@ -174,7 +174,7 @@ test(`The program outlives ${MANY} hostile requests and stays small, seed ${SEED
       try {
         const began = performance.now();
         const growth = await growthBy(running, sceneOf(redirect));
-        note("hostile requests", MANY);
+        note("attacks", MANY);
         note("seconds", Math.round((performance.now() - began) / 1000));
         assert.deepEqual(growth.wrong, []);
         assert.equal(sandbox.count("/api/v2/token/get"), 0);

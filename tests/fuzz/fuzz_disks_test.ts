@@ -39,10 +39,10 @@ import {
 } from "../support/pairs.ts";
 import { APP, type Host, withFolder } from "../support/token_host.ts";
 import {
+  type Child,
   type Outcome,
-  startWorker,
-  withWorkers,
-  type Worker,
+  startChild,
+  withChildren,
 } from "../support/child_processes.ts";
 
 const COUNT = howOften(40);
@@ -60,9 +60,9 @@ const MOST_CALLS = 80;
 for (const error of SOAKING ? ERRORS : ERRORS.slice(0, 3)) {
   test(`accessToken() loses no token by ${error} of any file call`, () =>
     withPair((folder, host, pairs) =>
-      withWorkers([startWorker(jobOf(host, folder))], async ([worker]) => {
+      withChildren([startChild(jobOf(host, folder))], async ([child]) => {
         let call = 1;
-        while (await failAt(call, error, worker, folder, pairs)) {
+        while (await failAt(call, error, child, folder, pairs)) {
           await assertUsable(folder, host, pairs, isLeft);
           call++;
         }
@@ -76,13 +76,13 @@ for (const error of SOAKING ? ERRORS : ERRORS.slice(0, 3)) {
 async function failAt(
   call: number,
   error: string,
-  worker: Worker,
+  child: Child,
   folder: string,
   pairs: PairHost,
 ): Promise<boolean> {
   const before = pairs.last;
-  worker.order({ interruption: { call, error } });
-  const outcome = (await worker.next())!;
+  child.order({ interruption: { call, error } });
+  const outcome = (await child.next())!;
   const found = (outcome.calls ?? 0) >= call;
   const at = `call ${call}, ${JSON.stringify(outcome)}`;
   if (!found) assert.deepEqual(outcome.errors, [], at);

@@ -600,11 +600,11 @@ async function walkTable(host: Host): Promise<string[]> {
   return wrong;
 }
 
-test(`${COUNT} hostile answers of a host are errors of the right kind, seed ${SEED}`, () =>
+test(`${COUNT} random answers of a host are errors of the right kind, seed ${SEED}`, () =>
   withHost(sendPlanned, async (host) => {
     const began = performance.now();
     assert.deepEqual(await walkTable(host), []);
-    note("answers of hostile hosts", COUNT);
+    note("random answers of hosts", COUNT);
     note("requests that they got", host.requests.length);
     note("seconds", Math.round((performance.now() - began) / 1000));
   }));
@@ -680,12 +680,12 @@ async function checkProgram(index: number, host: Host): Promise<void> {
 
 const RUNS = SOAKING ? Math.ceil(COUNT / 50) : 20;
 
-test(`The program survives ${RUNS} hostile answers, seed ${SEED}`, () =>
+test(`The program survives ${RUNS} random answers, seed ${SEED}`, () =>
   withHost(sendPlanned, async (host) => {
     let next = COUNT; // others than those above
     const lane = async () => {
       while (next < COUNT + RUNS) await checkProgram(next++, host);
     };
     await Promise.all(Array.from({ length: 6 }, lane));
-    note("runs of the program at hostile hosts", RUNS);
+    note("runs of the program at such hosts", RUNS);
   }));

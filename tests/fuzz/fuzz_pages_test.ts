@@ -30,27 +30,27 @@ const COUNT = howOften(12);
 // === Texts
 
 const MARKUP = [
-  "<script>window.hostile=1;alert(1)</script>",
-  "<img src=x onerror=window.hostile=1>",
-  "<svg/onload=window.hostile=1>",
+  "<script>window.injected=1;alert(1)</script>",
+  "<img src=x onerror=window.injected=1>",
+  "<svg/onload=window.injected=1>",
   "<b>bold</b><style>*{display:none}</style>",
   "</p></main></body></html><!--",
   "]]>--><plaintext>",
   "&lt;script&gt;&#60;b&#62;&amp;amp;&quot;",
-  '" onmouseover=window.hostile=1 x="',
-  "' autofocus onfocus=window.hostile=1 '",
-  "javascript:window.hostile=1//",
+  '" onmouseover=window.injected=1 x="',
+  "' autofocus onfocus=window.injected=1 '",
+  "javascript:window.injected=1//",
   "<meta http-equiv=refresh content=0;url=http://evil.example/>",
   "<base href=http://evil.example/><link rel=stylesheet href=/x>",
   "<iframe src=http://evil.example/></iframe>",
-  "${window.hostile=1}{{hostile}}<%=1%>",
+  "${window.injected=1}{{injected}}<%=1%>",
   "<title>other</title><h1>other</h1>",
 ];
 
 const CONTROLS = [
   "\x1b[31;1m", // colour
   "\x1b[2J\x1b[H", // clears all
-  "\x1b]0;hostile title\x07", // names the window
+  "\x1b]0;injected title\x07", // names the window
   "\x1b]8;;http://evil.example/\x1b\\link\x1b]8;;\x1b\\",
   "\x1b]52;c;aG9zdGlsZQ==\x07", // fills the clipboard
   "\x1b[6n\x1b[c\x1b[>q", // lets the terminal type an answer
@@ -60,7 +60,7 @@ const CONTROLS = [
   "\r\x1b[Kerror: none\r",
   "\b\b\b\b\b\x7f\x7f",
   "\x00\x01\x02\x0e\x0f\x1a",
-  "\n\nhint: hostile line\n",
+  "\n\nhint: injected line\n",
   "\v\f\x85\u2028\u2029",
 ];
 
@@ -157,15 +157,15 @@ async function assertInert({ page, ...tab }: Tab, url: URL): Promise<void> {
   const text = await page.evaluate<string>("document.body.innerText");
   assert.doesNotMatch(text, TURNING);
   const title = await page.evaluate<string>("document.title");
-  assert.doesNotMatch(title, /hostile|other$/);
-  assert.equal(await page.evaluate("typeof window.hostile"), "undefined");
+  assert.doesNotMatch(title, /injected|other$/);
+  assert.equal(await page.evaluate("typeof window.injected"), "undefined");
   for (const request of tab.requests) {
     assert.equal(new URL(request).origin, url.origin);
   }
   assert.deepEqual([...tab.complaints, ...tab.failed], []);
 }
 
-/** One page with harmless text, then with hostile ones. */
+/** One page with harmless text, then with injected ones. */
 async function checkPage(
   tab: Tab,
   show: ShowText,
@@ -183,7 +183,7 @@ async function checkPage(
   }
 }
 
-test(`${COUNT} hostile texts are inert on each page, seed ${SEED}`, {
+test(`${COUNT} injected texts are inert on each page, seed ${SEED}`, {
   skip: NO_CHROMIUM,
 }, async () => {
   const browser = await launchChromium();
@@ -196,7 +196,7 @@ test(`${COUNT} hostile texts are inert on each page, seed ${SEED}`, {
         });
       }
     });
-    note("pages with hostile texts", COUNT * Object.keys(SHOWN).length);
+    note("pages with injected texts", COUNT * Object.keys(SHOWN).length);
   } finally {
     await browser.close();
   }
@@ -284,7 +284,7 @@ async function runScript(
   assert.equal(Number(last), commands.length - 1);
 }
 
-/** One hostile seller, one hostile host, and all that the program says. */
+/** One such seller, one such host, and all that the program says. */
 async function sayAll(random: Random): Promise<void> {
   const name = hostileText(random, 3);
   const shop = { cipher: name, code: name, id: "1", name, region: name };
@@ -319,16 +319,16 @@ async function pendingState(cli: CliFixture): Promise<string> {
 
 const SESSIONS = Math.ceil(COUNT / 12);
 
-test(`${SESSIONS} hostile texts are inert on a terminal, seed ${SEED}`, {
+test(`${SESSIONS} injected texts are inert on a terminal, seed ${SEED}`, {
   skip: NO_TERMINAL,
 }, async () => {
   const random = new Random();
   for (let round = 0; round < SESSIONS; round++) await sayAll(random);
-  note("commands with hostile texts", SESSIONS * COMMANDS.length);
+  note("commands with injected texts", SESSIONS * COMMANDS.length);
 });
 
 test(
-  "A hostile folder is inert on a terminal",
+  "An injected folder name is inert on a terminal",
   { skip: NO_TERMINAL },
   () =>
     withCli(async (cli) => {

@@ -31,7 +31,7 @@ function loginLine(cli: CliFixture, args = ""): string {
   return `tiktok-shop-oauth2 login --no-browser --port ${cli.port} ${args}`;
 }
 
-/** A person who sits down at a desk with nothing set. */
+/** A person at a terminal, with nothing set. */
 function atFirst(
   run: (cli: CliFixture, terminal: Terminal) => Promise<unknown>,
   env: (cli: CliFixture) => Record<string, string | undefined> = () => ({}),

@@ -1,7 +1,7 @@
 /**
  * The program's `login`, run as a process against the sandbox: what it prints
  * and where, every flag, every exit code, and what it saves. What needs a
- * terminal is in prompt_test.ts. No run may show a secret; desk.ts looks.
+ * terminal is in prompt_test.ts. No run may show a secret; cli_fixture.ts looks.
  */
 import assert from "node:assert/strict";
 import {
@@ -331,7 +331,7 @@ await (await fetch(new URL(target, link), { method: "POST", body })).text();
 await new Promise((resolve) => setTimeout(resolve, 20_000));
 `;
 
-/** A browser at the desk; the space in its folder's name is not left out. */
+/** A browser in the fixture's folder, which has a space in its name. */
 async function installBrowser(cli: CliFixture) {
   const script = await cli.write("browser.mjs", BROWSER);
   const log = cli.path("opened");

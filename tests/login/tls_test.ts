@@ -70,8 +70,8 @@ function show(url: string, address: string): Promise<string> {
   });
 }
 
-/** A desk whose app redirects to https. */
-async function withTlsDesk(
+/** A CLI fixture whose app redirects to https. */
+async function withTlsCli(
   run: (cli: CliFixture) => Promise<unknown>,
 ): Promise<void> {
   await withCli(run, {
@@ -84,7 +84,7 @@ async function withTlsDesk(
 describe("login with --tls-cert and --tls-key", TOGETHER, () => {
   for (const address of ["127.0.0.1", "::1"]) {
     it(`takes the redirect by https on ${address}`, () =>
-      withTlsDesk(async (cli) => {
+      withTlsCli(async (cli) => {
         const { link, ended, until } = await cli.open(await tlsFlags(cli));
         const { redirectUrl } = cli.sandbox;
         await until(new RegExp(`Waiting for the redirect to ${redirectUrl}`));
@@ -101,7 +101,7 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
   }
 
   it("reads certificate and key in UTF-16, and from ~/", () =>
-    withTlsDesk(async (cli) => {
+    withTlsCli(async (cli) => {
       const encode = ENCODINGS["UTF-16 LE"]!;
       await writeFile(cli.path("cert"), encode(certificate().cert));
       await writeFile(cli.path("key"), encode(certificate().key));
@@ -112,7 +112,7 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
     }));
 
   it("goes on waiting after plain http, and after a broken handshake", () =>
-    withTlsDesk(async (cli) => {
+    withTlsCli(async (cli) => {
       const { link, ended } = await cli.open(await tlsFlags(cli));
       await assert.rejects(fetch(`http://localhost:${cli.port}/`));
       // A browser that does not trust the certificate hangs up.
@@ -126,7 +126,7 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
     }));
 
   it("names https in the redirect URL of --start", () =>
-    withTlsDesk(async (cli) => {
+    withTlsCli(async (cli) => {
       const flags = [...cli.portFlag([]), ...await tlsFlags(cli)];
       const { stdout } = await cli.run(["login", "--start", ...flags]);
       assert.equal(JSON.parse(stdout).redirect_url, cli.sandbox.redirectUrl);

@@ -351,10 +351,10 @@ async function checkCircumstances(tab: Tab): Promise<void> {
   });
 }
 
-const HOSTILE = '<img src=x onerror="alert(1)"><b>&lt;/b&gt;\x1b[31m\u202egnp';
+const INJECTED = '<img src=x onerror="alert(1)"><b>&lt;/b&gt;\x1b[31m\u202egnp';
 
 const SELLERS: Record<string, string> = {
-  markup: HOSTILE,
+  markup: INJECTED,
   long: "Donaudampfschifffahrtsgesellschaft".repeat(40),
   arabic: "متجر الأناقة (Dubai) 2024!",
   persian: "می\u200cخواهم",
@@ -362,14 +362,14 @@ const SELLERS: Record<string, string> = {
 };
 
 function sellerNamed(name: string, region = "GB"): SandboxSeller {
-  const openId = "7010aHOSTILE";
+  const openId = "7010aINJECTED";
   return { openId, name, region, userType: 0, scopes: [], shops: [] };
 }
 
 async function checkSellers(tab: Tab): Promise<void> {
   await tab.page.setViewportSize({ width: 320, height: 640 });
   for (const [kind, name] of Object.entries(SELLERS)) {
-    const sandbox = { sellers: [sellerNamed(name, HOSTILE.slice(0, 30))] };
+    const sandbox = { sellers: [sellerNamed(name, INJECTED.slice(0, 30))] };
     await withPage(tab, "success", { sandbox }, async () => {
       await takeScreenshot(tab.page, `seller-${kind}`);
       assert.equal(await overflow(tab.page), 0, kind);
@@ -386,11 +386,11 @@ async function checkRedirectsText(tab: Tab): Promise<void> {
   const path = `//a.example/<b>"'`;
   const login = await startLogin({ path });
   try {
-    const url = await login.changed({ error: HOSTILE, locale: HOSTILE });
+    const url = await login.changed({ error: INJECTED, locale: INJECTED });
     url.pathname = path;
     await tab.page.goto(url.href);
     assert.equal(await tab.page.locator(".reason img").count(), 0);
-    await look(tab, "failed-hostile");
+    await look(tab, "failed-injected");
     await assertClean(tab, [originOf(login)]);
   } finally {
     await login.end();
@@ -452,7 +452,7 @@ test("The pages in Chromium", { skip: NO_CHROMIUM }, async (t) => {
     await inTab("naming the region", checkRegions);
     await inTab("large, printed, in forced colours", checkCircumstances);
     await inTab("with any seller's name", checkSellers);
-    await inTab("with a hostile redirect", checkRedirectsText);
+    await inTab("with an injected redirect", checkRedirectsText);
     await t.test('the page "received"', () => late);
   } finally {
     await late.catch(() => {});
@@ -484,7 +484,7 @@ for (const language of LANGUAGES) {
 }
 
 loginTest("startAuth() never answers with the path or query", {}, async (l) => {
-  const target = `/<script>?locale=<script>&${encodeURI(HOSTILE)}`;
+  const target = `/<script>?locale=<script>&${encodeURI(INJECTED)}`;
   const { status, headers, body } = await exchangeRaw(
     l.flow.port,
     rawRequest(l.flow.port, { target }),

@@ -35,7 +35,7 @@ interface Finding {
 
 type Env = Record<string, string | undefined>;
 
-/** What differs from a desk at which all is well. */
+/** What differs from a machine on which all is well. */
 interface Condition {
   args?: string[];
   env?: Env;

@@ -20,15 +20,15 @@ import { failure, REPLY, withSandbox } from "../support/token_host.ts";
 import {
   askAt,
   atEveryCall,
+  type Child,
   eventually,
   jobAt,
   keepExpired,
   NO_STOPPING,
   overtake,
   refreshCount,
-  startWorker,
-  withWorkers,
-  type Worker,
+  startChild,
+  withChildren,
 } from "../support/child_processes.ts";
 
 // === A server
@@ -310,11 +310,11 @@ for (
 
 // === Several processes
 
-/** Workers at a sandbox, by both clients in turn. */
-function workersAt(sandbox: Sandbox, count: number): Promise<Worker>[] {
+/** Child processes at a sandbox, by both clients in turn. */
+function childrenAt(sandbox: Sandbox, count: number): Promise<Child>[] {
   return Array.from({ length: count }, (_, i) => {
     const redis = REDIS_CLIENTS[i % REDIS_CLIENTS.length]!;
-    return startWorker(jobAt(sandbox, { redis, port, lease: LEASE }));
+    return startChild(jobAt(sandbox, { redis, port, lease: LEASE }));
   });
 }
 
@@ -327,9 +327,9 @@ redisTest(
   () =>
     withSandbox(async (sandbox) => {
       await keepExpired(sandbox, redisStore(command));
-      await withWorkers(workersAt(sandbox, 8), async (workers) => {
-        for (const worker of workers) worker.order({ callers: 50 });
-        const outcomes = await Promise.all(workers.map(({ next }) => next()));
+      await withChildren(childrenAt(sandbox, 8), async (children) => {
+        for (const child of children) child.order({ callers: 50 });
+        const outcomes = await Promise.all(children.map(({ next }) => next()));
         const wanted = { tokens: [await storedToken()], errors: [] };
         for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
         assert.equal(refreshCount(sandbox), 1);
@@ -343,11 +343,11 @@ redisTest(
     withSandbox(async (sandbox) => {
       await keepExpired(sandbox, redisStore(command));
       sandbox.fail("refresh", "slow:60000");
-      await withWorkers(workersAt(sandbox, 3), async ([first, ...others]) => {
+      await withChildren(childrenAt(sandbox, 3), async ([first, ...others]) => {
         first.order();
         await eventually(() => refreshCount(sandbox) === 1, "it has asked");
-        first.child.kill("SIGKILL");
-        for (const worker of others) worker.order();
+        first.signal("SIGKILL");
+        for (const child of others) child.order();
         const outcomes = await Promise.all(others.map(({ next }) => next()));
         const wanted = { tokens: [await storedToken()], errors: [] };
         for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
@@ -360,25 +360,25 @@ redisTest(
   "redisStore() lets no stopped holder overwrite a newer token",
   () =>
     withSandbox(async (sandbox) => {
-      await withWorkers(workersAt(sandbox, 2), (workers) =>
+      await withChildren(childrenAt(sandbox, 2), (children) =>
         atEveryCall(2, (call, lane) =>
-          stopAt(call, workers[lane]!, sandbox)));
+          stopAt(call, children[lane]!, sandbox)));
     }, { rotate: false }),
   NO_STOPPING,
 );
 
-/** Lets a worker stop itself before one of its commands, for too long. */
+/** Lets a child process stop itself before one of its commands, for too long. */
 async function stopAt(
   call: number,
-  worker: Worker,
+  child: Child,
   sandbox: Sandbox,
 ): Promise<boolean> {
   const store = redisStore(command, { lease: LEASE });
   const profile = `stopped-${call}`;
   await keepExpired(sandbox, store, profile);
-  worker.order({ profile, interruption: { call, signal: "SIGSTOP" } });
-  if (await worker.next()) return false;
-  const outcome = await overtake(store, profile, worker);
+  child.order({ profile, interruption: { call, signal: "SIGSTOP" } });
+  if (await child.next()) return false;
+  const outcome = await overtake(store, profile, child);
   assert.deepEqual(outcome!.errors, []);
   assert.equal(await storedToken(profile), "ROW_newer");
   return true;

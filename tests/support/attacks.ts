@@ -1,6 +1,6 @@
 /**
  * Everything that may come to a waiting login besides its redirect: wrong,
- * huge, broken, half-sent and foreign requests, drawn by dice.
+ * huge, broken, half-sent and foreign requests, drawn at random.
  */
 import { connect, type Socket } from "node:net";
 import {
@@ -63,7 +63,7 @@ function wrongTarget(scene: Scene): string {
   return `/?code=${random.word()}${more}&state=${wrongState(scene)}`;
 }
 
-/** Every kind of hostile request; each is drawn as often as the others. */
+/** Every kind of attack; each is drawn as often as the others. */
 const ATTACKS: Record<string, (scene: Scene) => Attack> = {
   "wrong state": (scene) => ask(scene, { target: wrongTarget(scene) }, 400),
   "cross-site": (scene) => {

@@ -1,6 +1,6 @@
 /**
  * The barest server on a port of both loopback addresses, for comparison: what
- * hostile requests make it grow by is the runtime's own doing. It says
+ * attacks make it grow by is the runtime's own doing. It says
  * "listening" and refuses everything.
  */
 import { createServer } from "node:http";

@@ -1,6 +1,6 @@
 /**
  * A process that keeps tokens fresh, for tests that start, stop and kill it;
- * `workers.ts` starts it. It says "ready", and for each order, a line of JSON
+ * `child_processes.ts` starts it. It says "ready", and for each order, a line of JSON
  * on stdin, it asks for access tokens and prints what came of it on one line.
  */
 import { writeSync } from "node:fs";

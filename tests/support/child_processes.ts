@@ -15,12 +15,12 @@ import {
 import type { Sandbox } from "../../scripts/sandbox.ts";
 import { ON_DENO, type Running, runtimeCommand, start } from "./helpers.ts";
 
-/** Where a worker finds the tokens: by default in the library's own store. */
+/** Where it finds the tokens: by default in the library's own store. */
 export type Place =
   | { folder?: string; lease?: number }
   | { redis: "redis" | "ioredis"; port: number; lease?: number };
 
-/** What a worker is for. */
+/** What a child process is for. */
 export interface Job {
   place: Place;
   app: AppCredentials;
@@ -30,7 +30,7 @@ export interface Job {
   hasteSince?: number;
 }
 
-/** What a worker is to do. */
+/** What a child process is to do. */
 export interface Order {
   profile?: string;
   /** How many ask at once. @default {1} */
@@ -40,7 +40,7 @@ export interface Order {
   interruption?: Interruption;
 }
 
-/** What a worker does to itself before a call of the file system or Redis. */
+/** What it does to itself before a call of the file system or of Redis. */
 export interface Interruption {
   /** Which call, counted from 1. */
   call: number;
@@ -59,21 +59,22 @@ export interface Outcome {
   calls?: number;
 }
 
-/** A worker, waiting for orders. */
-export interface Worker extends Running {
-  /** Orders something; see {@linkcode Worker.next}. */
+/** A child process, waiting for orders. */
+export interface Child extends Running {
+  /** Orders something; see {@linkcode Child.next}. */
   order(order?: Order): void;
   /** What comes of an order; undefined if it is interrupted first. */
   next(): Promise<Outcome | undefined>;
+  signal(name: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void;
 }
 
-/** Starts a worker and waits until it is ready. */
-export async function startWorker(
+/** Starts a child process and waits until it is ready. */
+export async function startChild(
   job: Job,
   env: Record<string, string> = {},
-): Promise<Worker> {
+): Promise<Child> {
   modules ??= ON_DENO ? MODULES : withoutTypes(MODULES);
-  const words = runtimeCommand(fileURLToPath(modules.worker));
+  const words = runtimeCommand(fileURLToPath(modules.child));
   words.push(JSON.stringify({ ...job, modules }));
   const running = start(words, { env, input: "open" });
   await running.until(/^ready$/m);
@@ -85,18 +86,21 @@ export async function startWorker(
   };
   const order = (order: Order = {}) =>
     void running.child.stdin!.write(`${JSON.stringify(order)}\n`);
-  return { ...running, order, next };
+  // Not child.kill(), with which Deno closes the pipes as well.
+  const signal: Child["signal"] = (name) =>
+    void process.kill(running.child.pid!, name);
+  return { ...running, order, next, signal };
 }
 
-/** What a worker consists of, as URLs. */
+/** What a child process consists of, as URLs. */
 export interface Modules {
-  worker: string;
+  child: string;
   library: string;
   redis: string;
 }
 
 const MODULES: Modules = {
-  worker: new URL("child_process.ts", import.meta.url).href,
+  child: new URL("child_process.ts", import.meta.url).href,
   library: new URL("../../mod.ts", import.meta.url).href,
   redis: new URL("redis_client.ts", import.meta.url).href,
 };
@@ -107,11 +111,11 @@ let modules: Modules | undefined;
  * The same modules as JavaScript: to remove the types, Node needs ten times as
  * long as for all the rest of a start, and here are a hundred of them.
  */
-function withoutTypes({ worker, library, redis }: Modules): Modules {
+function withoutTypes({ child, library, redis }: Modules): Modules {
   const { stripTypeScriptTypes } = process.getBuiltinModule(
     "node:module",
   ) as unknown as { stripTypeScriptTypes: (text: string) => string };
-  const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-worker-"));
+  const folder = mkdtempSync(join(tmpdir(), "tiktok-shop-child-"));
   process.once("exit", () => rmSync(folder, { recursive: true }));
   const strip = (module: string, name: string) => {
     const file = join(folder, name);
@@ -120,7 +124,7 @@ function withoutTypes({ worker, library, redis }: Modules): Modules {
     return pathToFileURL(file).href;
   };
   return {
-    worker: strip(worker, "worker.mjs"),
+    child: strip(child, "child_process.mjs"),
     library: strip(library, "mod.mjs"),
     redis,
   };
@@ -138,47 +142,46 @@ async function untilPrinted(
   return match;
 }
 
-/** Starts workers, and ends them whatever happens. */
-export async function withWorkers<T>(
-  starting: Promise<Worker>[],
-  run: (workers: [Worker, ...Worker[]]) => Promise<T>,
+/** Starts child processes, and ends them whatever happens. */
+export async function withChildren<T>(
+  starting: Promise<Child>[],
+  run: (children: [Child, ...Child[]]) => Promise<T>,
 ): Promise<T> {
-  const workers = await Promise.all(starting);
+  const children = await Promise.all(starting);
   try {
-    return await run(workers as [Worker, ...Worker[]]);
+    return await run(children as [Child, ...Child[]]);
   } finally {
-    for (const { child } of workers) child.kill("SIGKILL");
-    await Promise.all(workers.map(({ ended }) => ended));
+    for (const { child } of children) child.kill("SIGKILL");
+    await Promise.all(children.map(({ ended }) => ended));
   }
 }
 
-/** Lets a worker go on who said that he would stop himself. */
-export async function goOn(worker: Worker): Promise<Outcome | undefined> {
-  // Not child.kill(), with which Deno closes the pipes as well; and more than
-  // once, for he may have said it and not have stopped yet.
-  const again = () => void process.kill(worker.child.pid!, "SIGCONT");
+/** Continues a child process that has said that it stops itself. */
+export async function goOn(child: Child): Promise<Outcome | undefined> {
+  // More than once: it says so first, and stops a moment later.
+  const again = () => child.signal("SIGCONT");
   const timer = setInterval(again, 100);
   try {
     again();
-    return await worker.next();
+    return await child.next();
   } finally {
     clearInterval(timer);
   }
 }
 
 /**
- * Takes over the lock of a worker who has stopped, and lets him go on while it
- * is held: he must not change anything. Then it saves newer tokens, which he
- * must leave alone as well.
+ * Takes over the lock of a stopped child process and continues the process
+ * while the lock is held: it must change nothing. Then newer tokens are saved,
+ * and the process must leave them alone as well.
  */
 export async function overtake(
   store: TokenStore,
   profile: string,
-  worker: Worker,
+  child: Child,
 ): Promise<Outcome | undefined> {
   const lock = await store.lock(profile);
   const tokens = (await store.load(profile))!;
-  const going = goOn(worker);
+  const going = goOn(child);
   await new Promise((resolve) => setTimeout(resolve, 150));
   assert.deepEqual(await store.load(profile), tokens);
   const now = Math.floor(Date.now() / 1000);
@@ -217,7 +220,7 @@ export async function atEveryCall(
   assert.ok(found > 3 && found < MOST_CALLS, `${found} calls were found`);
 }
 
-/** What a worker needs to know of a sandbox. */
+/** What a child process needs to know of a sandbox. */
 export function jobAt(sandbox: Sandbox, place: Place): Job {
   const { appKey, appSecret, refreshEndpoint } = sandbox;
   return { place, app: { appKey, appSecret }, options: { refreshEndpoint } };

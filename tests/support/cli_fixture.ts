@@ -1,7 +1,7 @@
 /**
- * A person's desk: a home folder, an app at a sandbox of its own, a callback
- * port, and the program run from there. Whatever any of its runs prints is
- * searched for secrets, so that no test can forget to look.
+ * The CLI fixture: a home folder, an app at a sandbox of its own, a callback
+ * port, and the program run from there. Whatever a run prints is searched for
+ * secrets, so that no test can forget to look.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -55,7 +55,7 @@ export const NOTHING_SET: Record<string, undefined> = Object.fromEntries(
 /** A link alone on its line: the only place where the state may be shown. */
 const LINK = /^https?:\/\/\S+[?&]state=\S+$/gm;
 
-/** The command that runs the program from a desk. */
+/** The command that runs the program in a CLI fixture. */
 export function cliCommand(args: string[]): string[] {
   program ??= ON_DENO ? join(ROOT, "mod.ts") : strippedProgram();
   return [...runtimeCommand(program), ...args];
@@ -139,7 +139,7 @@ export class CliFixture {
     return this.start(args, options).ended;
   }
 
-  /** Starts a login at this desk's port and waits for its link. */
+  /** Starts a login at this fixture's port and waits for its link. */
   async open(
     args: string[] = [],
     options: RunOptions = {},
@@ -188,12 +188,12 @@ export class CliFixture {
     process.kill(child.pid!, signal);
   }
 
-  /** The path of a file in this desk's folder. */
+  /** The path of a file in this fixture's folder. */
   path(...names: string[]): string {
     return join(this.folder, ...names);
   }
 
-  /** Writes a file into this desk's folder, and returns its path. */
+  /** Writes a file into this fixture's folder, and returns its path. */
   async write(name: string, text: string, mode = 0o600): Promise<string> {
     await writeFile(this.path(name), text, { mode });
     return this.path(name);
@@ -226,7 +226,7 @@ export class CliFixture {
     assertAbsent([...secrets, ...tokens], stderr.replace(LINK, ""), "stderr");
   }
 
-  /** The text of every token file under this desk's folder. */
+  /** The text of every token file under this fixture's folder. */
   async #files(): Promise<string> {
     const names = await this.#names();
     const texts = names.filter((name) => name.endsWith(".json"))
@@ -234,13 +234,13 @@ export class CliFixture {
     return (await Promise.all(texts)).join();
   }
 
-  /** Every path below this desk's folder. */
+  /** Every path below this fixture's folder. */
   async #names(): Promise<string[]> {
     for (;;) {
       try {
         return await readdir(this.folder, { recursive: true });
       } catch (error) {
-        // Another run at this desk takes folders away while they are read.
+        // Another run removes folders while they are read.
         if (!existsSync(this.folder)) throw error;
         if ((error as { code?: string }).code !== "ENOENT") throw error;
       }
@@ -287,7 +287,7 @@ export function tokensIn(text: string): string[] {
   return [...text.matchAll(tokens)].map(([, token]) => token!);
 }
 
-/** Runs a test at a desk, and clears the desk whatever comes of it. */
+/** Runs a test with a CLI fixture, and removes the fixture in any case. */
 export async function withCli(
   run: (cli: CliFixture) => Promise<unknown>,
   options: SandboxOptions = {},

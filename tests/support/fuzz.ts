@@ -1,8 +1,8 @@
 /**
- * What the hostile tests share: dice, how often they are thrown, and where the
- * outcome is noted. `deno task soak` sets the two variables.
+ * What the fuzz tests share: random input from a seed, how much of it, and
+ * where the outcome is noted. `deno task soak` sets the two variables.
  *
- * - `FUZZ_SEED`: the same seed throws the same dice.
+ * - `FUZZ_SEED`: the same seed makes the same input.
  * - `FUZZ_COUNT`: how many attacks, hosts, disks or texts are tried.
  */
 import { appendFileSync } from "node:fs";

@@ -91,7 +91,7 @@ export const ALWAYS = {
   now: (): number => BEGIN + (Date.now() - BEGIN) * 4_000_000,
 };
 
-/** What a worker is told that is to refresh this file. */
+/** What a child process is told that is to refresh this file. */
 export function jobOf({ refreshEndpoint }: Host, folder: string): Job {
   const place = { folder, lease: LEASE };
   const { minValid } = ALWAYS;

@@ -1,8 +1,8 @@
-/** One desk for a group of tests that change nothing at it. */
+/** One CLI fixture for a group of tests that change nothing in it. */
 import { after, before } from "node:test";
 import { type CliFixture, withCli } from "./cli_fixture.ts";
 
-/** Opens a desk before the tests of this group and clears it after them. */
+/** Opens a CLI fixture before the tests of this group, closes it after them. */
 export function sharedCli(): () => CliFixture {
   let cli: CliFixture;
   let leave: () => void;

@@ -1,6 +1,6 @@
 /**
- * A terminal with a person in front of it: tmux(1), whose screen can be read
- * as it would be seen. On it runs a shell, which knows the program by name.
+ * A terminal: tmux(1), whose screen can be read as a person would see it. A
+ * shell runs on it and finds the program by its name.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -22,7 +22,7 @@ const LIMIT = 15_000; // ms to wait for what must appear
 export interface Shown {
   /** As a person sees it. */
   readonly screen: string;
-  /** Each line whole, those too that had to be cut at the edge. */
+  /** Each line whole, even if the screen's edge cuts it. */
   readonly lines: string[];
 }
 
@@ -154,7 +154,7 @@ function quoted(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Sits down at a terminal on a desk, and leaves it whatever comes of it. */
+/** Runs a test with a terminal in the fixture's folder, and closes it. */
 export async function withTerminal(
   cli: CliFixture,
   env: Record<string, string | undefined>,

@@ -47,8 +47,8 @@ import {
   eventually,
   keepExpired,
   refreshCount,
-  startWorker,
-  withWorkers,
+  startChild,
+  withChildren,
 } from "../support/child_processes.ts";
 
 // === Killed at any point
@@ -58,10 +58,10 @@ test("a process killed before any call of the file system loses no token", () =>
     8,
     (call) =>
       withPair((folder, host, pairs) =>
-        withWorkers([startWorker(jobOf(host, folder))], async ([worker]) => {
-          worker.order({ interruption: { call, signal: "SIGKILL" } });
-          if (await worker.next()) return false;
-          await worker.ended;
+        withChildren([startChild(jobOf(host, folder))], async ([child]) => {
+          child.order({ interruption: { call, signal: "SIGKILL" } });
+          if (await child.next()) return false;
+          await child.ended;
           await assertKept(folder, pairs);
           await assertUsable(folder, host, pairs);
           return true;
@@ -93,13 +93,13 @@ async function killOnce(
   pairs: PairHost,
   delay: number,
 ): Promise<void> {
-  await withWorkers([startWorker(jobOf(host, folder))], async ([worker]) => {
-    worker.order({ endless: true });
-    const first = await worker.next();
+  await withChildren([startChild(jobOf(host, folder))], async ([child]) => {
+    child.order({ endless: true });
+    const first = await child.next();
     assert.deepEqual(first?.errors, [], `seed ${SEED}`);
     await new Promise((resolve) => setTimeout(resolve, delay));
-    worker.child.kill("SIGKILL");
-    await worker.ended;
+    child.signal("SIGKILL");
+    await child.ended;
   });
   await assertKept(folder, pairs);
 }

@@ -35,6 +35,7 @@ import { failure, withFolder, withSandbox } from "../support/token_host.ts";
 import {
   askAt,
   atEveryCall,
+  type Child,
   eventually,
   goOn,
   jobAt,
@@ -42,9 +43,8 @@ import {
   NO_STOPPING,
   overtake,
   refreshCount,
-  startWorker,
-  withWorkers,
-  type Worker,
+  startChild,
+  withChildren,
 } from "../support/child_processes.ts";
 
 // === Helpers
@@ -152,10 +152,10 @@ test("accessToken() costs one request for fifty callers in each of eight process
   withExpiredFile(async ({ sandbox, store, folder }) => {
     const job = jobAt(sandbox, {});
     const env = { TIKTOK_SHOP_HOME: folder };
-    const starting = Array.from({ length: 8 }, () => startWorker(job, env));
-    await withWorkers(starting, async (workers) => {
-      for (const worker of workers) worker.order({ callers: 50 });
-      const outcomes = await Promise.all(workers.map(({ next }) => next()));
+    const starting = Array.from({ length: 8 }, () => startChild(job, env));
+    await withChildren(starting, async (children) => {
+      for (const child of children) child.order({ callers: 50 });
+      const outcomes = await Promise.all(children.map(({ next }) => next()));
       const wanted = { tokens: [await storedToken(store)], errors: [] };
       for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
       assert.equal(refreshCount(sandbox), 1);
@@ -397,11 +397,11 @@ test("a grant that is gone is asked about once by fifty callers in each of four 
   withExpiredFile(async ({ sandbox, held, folder }) => {
     sandbox.deauthorize(held.data.open_id);
     const job = jobAt(sandbox, { folder });
-    const starting = Array.from({ length: 4 }, () => startWorker(job));
-    await withWorkers(starting, async (workers) => {
+    const starting = Array.from({ length: 4 }, () => startChild(job));
+    await withChildren(starting, async (children) => {
       for (let round = 0; round < 2; round++) {
-        for (const worker of workers) worker.order({ callers: 50 });
-        for (const { next } of workers) {
+        for (const child of children) child.order({ callers: 50 });
+        for (const { next } of children) {
           const { tokens, errors } = (await next())!;
           assert.deepEqual([tokens.length, errors.length], [0, 50]);
         }
@@ -461,11 +461,11 @@ test("a token that lives too short is asked for once by four processes", () =>
   withExpiredFile(async ({ sandbox, folder }) => {
     const job = jobAt(sandbox, { folder });
     job.options.minValid = "8d";
-    const starting = Array.from({ length: 4 }, () => startWorker(job));
-    await withWorkers(starting, async (workers) => {
+    const starting = Array.from({ length: 4 }, () => startChild(job));
+    await withChildren(starting, async (children) => {
       for (let round = 0; round < 2; round++) {
-        for (const worker of workers) worker.order({ callers: 50 });
-        for (const { next } of workers) {
+        for (const child of children) child.order({ callers: 50 });
+        for (const { next } of children) {
           assert.deepEqual((await next())!.errors, []);
         }
       }
@@ -613,12 +613,12 @@ test("accessToken() goes on when a holder was killed while he asked", () =>
   withExpiredFile(async ({ sandbox, store, folder }) => {
     sandbox.fail("refresh", "slow:60000");
     const job = jobAt(sandbox, { folder, lease: LEASE });
-    const starting = Array.from({ length: 5 }, () => startWorker(job));
-    await withWorkers(starting, async ([first, ...others]) => {
+    const starting = Array.from({ length: 5 }, () => startChild(job));
+    await withChildren(starting, async ([first, ...others]) => {
       first.order();
       await eventually(() => refreshCount(sandbox) === 1, "it has asked");
-      first.child.kill("SIGKILL");
-      for (const worker of others) worker.order();
+      first.signal("SIGKILL");
+      for (const child of others) child.order();
       const outcomes = await Promise.all(others.map(({ next }) => next()));
       const wanted = { tokens: [await storedToken(store)], errors: [] };
       for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
@@ -636,17 +636,17 @@ test(
     withExpiredFile(async ({ sandbox, store, folder }) => {
       sandbox.fail("refresh", "slow:600");
       const job = jobAt(sandbox, { folder, lease: LEASE });
-      const starting = [startWorker(job), startWorker(job)];
-      await withWorkers(starting, async ([holder, ...[waiter]]) => {
+      const starting = [startChild(job), startChild(job)];
+      await withChildren(starting, async ([holder, ...[waiter]]) => {
         holder.order();
         await eventually(() => refreshCount(sandbox) === 1, "it has asked");
         waiter!.order();
         await pause(100);
-        for (const each of [holder, waiter!]) send("SIGSTOP", each);
+        for (const each of [holder, waiter!]) each.signal("SIGSTOP");
         await pause(1.3 * LEASE);
-        send("SIGCONT", waiter!);
+        waiter!.signal("SIGCONT");
         await pause(150);
-        send("SIGCONT", holder);
+        holder.signal("SIGCONT");
         const wanted = await holder.next();
         assert.deepEqual(await waiter!.next(), wanted);
         assert.deepEqual(wanted!.tokens, [await storedToken(store)]);
@@ -659,16 +659,11 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Not child.kill(), with which Deno closes the pipes as well. */
-function send(signal: "SIGSTOP" | "SIGCONT", { child }: Worker): void {
-  process.kill(child.pid!, signal);
-}
-
 test("accessToken() lets no stopped holder overwrite a newer token", {
   skip: NO_STOPPING,
 }, () =>
-  stopEverywhere({ rotate: false }, async ({ ask, worker, stored }) => {
-    const outcome = await overtake(ask.store!, ask.profile!, worker);
+  stopEverywhere({ rotate: false }, async ({ ask, child, stored }) => {
+    const outcome = await overtake(ask.store!, ask.profile!, child);
     assert.deepEqual(outcome!.errors, []);
     assert.equal(await stored(), "ROW_newer");
   }));
@@ -676,30 +671,30 @@ test("accessToken() lets no stopped holder overwrite a newer token", {
 test("accessToken() loses nothing that a stopped holder was given", {
   skip: NO_STOPPING,
 }, () =>
-  stopEverywhere({}, async ({ ask, asked, worker, stored }) => {
+  stopEverywhere({}, async ({ ask, asked, child, stored }) => {
     // One of the two gets an answer, for the sandbox rotates.
     const token = await accessToken(ask).catch((error) => {
       assert.equal(error.kind, "login_required");
       assert.equal(asked(), 2);
     });
-    const { tokens, errors } = (await goOn(worker))!;
+    const { tokens, errors } = (await goOn(child))!;
     assert.deepEqual(errors, []);
     assert.deepEqual(tokens, [token ?? await stored()]);
     assert.equal(await accessToken(ask), tokens[0]);
   }));
 
-/** A worker that has stopped itself while it refreshed a profile. */
+/** A child process that has stopped itself while it refreshed a profile. */
 interface Stopped extends Setup {
   /** How many refreshes of the profile were asked for. */
   asked: () => number;
-  worker: Worker;
+  child: Child;
   /** The token that is kept now. */
   stored: () => Promise<string | undefined>;
 }
 
 const LANES = 8;
 
-/** Lets workers stop themselves before every call of the file system. */
+/** Lets child processes stop themselves before every call of the file system. */
 async function stopEverywhere(
   options: SandboxOptions,
   check: (stopped: Stopped) => Promise<void>,
@@ -708,13 +703,13 @@ async function stopEverywhere(
   const sandboxes = await Promise.all(lanes);
   await withFolder((folder) => {
     const place = { folder, lease: LEASE };
-    const starting = sandboxes.map((each) => startWorker(jobAt(each, place)));
-    return withWorkers(
+    const starting = sandboxes.map((each) => startChild(jobAt(each, place)));
+    return withChildren(
       starting,
-      (workers) =>
+      (children) =>
         atEveryCall(LANES, (call, lane) => {
           const store = fileStore(folder, place);
-          return stopAt(call, workers[lane]!, sandboxes[lane]!, store, check);
+          return stopAt(call, children[lane]!, sandboxes[lane]!, store, check);
         }),
     );
   });
@@ -724,7 +719,7 @@ async function stopEverywhere(
 /** The same at one call; false if there are not that many. */
 async function stopAt(
   call: number,
-  worker: Worker,
+  child: Child,
   sandbox: Sandbox,
   store: TokenStore,
   check: (stopped: Stopped) => Promise<void>,
@@ -732,12 +727,12 @@ async function stopAt(
   const profile = `stopped-${call}`;
   const held = await keepExpired(sandbox, store, profile);
   const before = refreshCount(sandbox);
-  worker.order({ profile, interruption: { call, signal: "SIGSTOP" } });
-  if (await worker.next()) return false;
+  child.order({ profile, interruption: { call, signal: "SIGSTOP" } });
+  if (await child.next()) return false;
   const ask = { ...askAt(sandbox, store), profile };
   const asked = () => refreshCount(sandbox) - before;
   const stored = () => storedToken(store, profile);
-  await check({ sandbox, store, held, ask, asked, worker, stored });
+  await check({ sandbox, store, held, ask, asked, child, stored });
   return true;
 }
 
