@@ -5094,146 +5094,101 @@ function redact(text: string, secrets: readonly string[] = []): string {
 
 const UNSHOWN = "(a text that could not be redacted)";
 const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
+const SHORTEST_SECRET = 4; // characters
+const PIECE_SIZE = 12; // characters of a secret that never show in a row
 
 /**
- * Replaces secrets, however they are encoded: both sides are unescaped step by
- * step, and every step of the text is searched for every step of the secret.
- * No RegExp is made of a secret: it can be too long for one, or slow.
+ * Hides each piece of each secret, however it is encoded. The set of pieces
+ * answers in the same time for any text; a RegExp made of a secret could be
+ * too long, or slow.
  */
 function hideSecrets(text: string, secrets: readonly string[]): string {
-  const long = secrets.filter((secret) => secret.length >= SHORTEST_SECRET);
-  if (long.length === 0) return text;
-  const steps = long.map((secret) => [...unescapings(secret)]);
-  // What has no ASCII to be found by is not looked for, but shows nothing.
-  const isVague = steps.some(([step]) => step!.text.length < SHORTEST_SECRET);
+  const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
+    .flatMap(foldings).map(({ folded }) => folded);
+  if (words.length === 0) return text;
+  // A secret without ASCII to be found by hides the whole text.
+  const isVague = words.some(({ length }) => length < SHORTEST_SECRET);
   if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
-  const words = new Map(
-    steps.flat().flatMap((step) => [step, withoutEnds(step)])
-      .filter(({ text }) => text.length >= SHORTEST_SECRET)
-      .map((word) => [word.text, word]),
-  );
-  let ranges: [from: number, to: number][] = [];
-  for (const step of unescapings(text)) {
-    const lists = [...words.values()].map((word) => occurrences(step, word));
-    ranges = ranges.concat(...lists);
+  const sizes = new Set<number>();
+  const pieces = new Set<string>();
+  const pairs = new Set<number>();
+  for (const word of words) {
+    const size = Math.min(PIECE_SIZE, word.length);
+    sizes.add(size);
+    for (let i = 0; i + size <= word.length; i++) {
+      pieces.add(word.slice(i, i + size));
+      pairs.add(pairAt(word, i));
+    }
   }
-  ranges.sort(([a], [b]) => a - b);
+  const hidden = new Uint8Array(text.length + 1);
+  for (const { folded, starts, ends } of foldings(text)) {
+    for (const size of sizes) {
+      for (let i = 0; i + size <= folded.length; i++) {
+        // Few pairs of characters begin a piece, and they are found sooner.
+        if (!pairs.has(pairAt(folded, i))) continue;
+        if (!pieces.has(folded.slice(i, i + size))) continue;
+        hidden.fill(1, starts[i], ends[i + size - 1]);
+      }
+    }
+  }
+  return withStars(text, hidden);
+}
+
+function pairAt(text: string, i: number): number {
+  return text.charCodeAt(i) << 7 | text.charCodeAt(i + 1);
+}
+
+/** A text with `***` for each run of hidden characters. */
+function withStars(text: string, hidden: Uint8Array): string {
   let [result, done] = ["", 0];
-  for (const [from, to] of ranges) {
-    // One may be a part of another, or overlap it.
-    if (from >= done) result += `${text.slice(done, from)}***`;
-    done = Math.max(done, to);
+  for (let from; (from = hidden.indexOf(1, done)) >= 0;) {
+    result += `${text.slice(done, from)}***`;
+    done = hidden.indexOf(0, from);
   }
   return result + text.slice(done);
 }
 
-/** A long secret without what a "%" or "u" beside it may take for its own. */
-function withoutEnds(step: Unescaped): Unescaped {
-  const { text, codes } = step;
-  if (text.length < 24) return step;
-  return { ...step, text: text.slice(5, -5), codes: codes.subarray(5, -5) };
-}
-
-const SHORTEST_SECRET = 4; // characters
-const UNESCAPED = 6; // times that a text may be encoded
-
-/** A text without its escapes, and where its characters were before. */
-interface Unescaped {
-  text: string;
-  /** The text's characters, each of which is ASCII. */
-  codes: Uint8Array;
-  starts: ArrayLike<number>;
-  ends: ArrayLike<number>;
-}
-
-/** A text folded, then its escapes resolved again and again. */
-function* unescapings(text: string): Generator<Unescaped> {
-  let step = fold(text);
-  yield step;
-  for (let n = 0; n < UNESCAPED; n++) {
-    const next = fold(step.text, step);
-    if (next.text.length === step.text.length) return;
-    yield step = next;
-  }
-}
-
 /**
- * What remains of a text in every encoding: printable ASCII in lower case. A
- * backslash is dropped, so `\"` is `"` and `\u0041` is `u0041`. Given the step
- * before, `%41` and `u0041` become what they stand for.
+ * What a text has in every encoding, as it is and decoded, and where that was:
+ * printable ASCII in lower case. A backslash is dropped, so `\"` is `"` and
+ * `\u0041` is `u0041`. Decoded, `%41` and `u0041` become what they stand for,
+ * as often as they are encoded.
  */
-function fold(text: string, before?: Unescaped): Unescaped {
-  const codes = new Uint8Array(text.length);
-  const starts = new Uint32Array(text.length);
-  const ends = new Uint32Array(text.length);
-  let size = 0;
-  for (let i = 0, next = 0; i < text.length; i = next) {
-    let code = text.charCodeAt(i);
-    next = i + 1;
-    const digits = code === 37 ? 2 : code === 117 ? 4 : 0; // "%", "u"
-    const value = before && digits ? hexAt(text, next, digits) : -1;
-    if (value >= 0) [code, next] = [value, next + digits];
-    const folded = FOLDED[code];
-    if (!folded) continue;
-    codes[size] = folded;
-    starts[size] = before?.starts[i] ?? i;
-    ends[size++] = before?.ends[next - 1] ?? next;
-  }
-  const found = codes.subarray(0, size);
-  return { text: new TextDecoder().decode(found), codes: found, starts, ends };
+function foldings(text: string) {
+  return [false, true].map((isDecoded) => {
+    const codes = new Uint8Array(text.length);
+    const starts = new Uint32Array(text.length);
+    const ends = new Uint32Array(text.length);
+    let size = 0;
+    for (let i = 0; i < text.length; i++) {
+      let code = FOLDED[text.charCodeAt(i)];
+      starts[size] = i;
+      while (code) {
+        codes[size] = code;
+        ends[size++] = i + 1;
+        if (!isDecoded) break;
+        // This character may complete an escape, and that an outer one.
+        const length = codes[size - 3] === 37 ? 3 : 5; // "%", else "u"
+        const start = size - length;
+        if (length === 5 && codes[start] !== 117) break;
+        const digits = String.fromCharCode(...codes.subarray(start + 1, size));
+        if (!/^[0-9a-f]+$/.test(digits)) break;
+        code = FOLDED[parseInt(digits, 16)];
+        size = start;
+      }
+    }
+    const folded = new TextDecoder().decode(codes.subarray(0, size));
+    return { folded, starts, ends };
+  });
 }
 
-/** What {@linkcode fold} makes of each ASCII code; 0: it is dropped. */
+/** What remains of each ASCII code; 0: nothing. */
 const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
   const c = String.fromCharCode(code);
   if (code < 32) return "btnvfr".charCodeAt(code - 8) || 0; // "\n" is n
   if (c === "+") return 32; // a space, in forms
   return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
 });
-
-/** The number that so many lower-case hex digits stand for; else -1. */
-function hexAt(text: string, at: number, digits: number): number {
-  let value = 0;
-  for (let i = at; i < at + digits; i++) {
-    const code = text.charCodeAt(i);
-    const digit = code >= 97 ? code - 87 : code - 48; // "a", "0"
-    if (!(digit >= 0 && digit < 16) || (code > 57 && code < 97)) return -1;
-    value = value * 16 + digit;
-  }
-  return value;
-}
-
-/**
- * Where a word was before the unescaping: in order, overlapping ones as one.
- * By Knuth, Morris and Pratt: no text makes it slow. On bytes: V8 was seen to
- * copy a joined string anew for each of its characters.
- */
-function occurrences(
-  { text, codes, starts, ends }: Unescaped,
-  { text: word, codes: wanted }: Unescaped,
-): [from: number, to: number][] {
-  const found: [from: number, to: number][] = [];
-  // Most often it is nowhere, which this tells many times faster.
-  const first = text.indexOf(word.slice(0, 16));
-  if (first < 0) return found;
-  const back = new Uint32Array(wanted.length);
-  const matched = (k: number, code: number) => {
-    while (k > 0 && wanted[k] !== code) k = back[k - 1]!;
-    return wanted[k] === code ? k + 1 : k;
-  };
-  for (let i = 1; i < wanted.length; i++) {
-    back[i] = matched(back[i - 1]!, wanted[i]!);
-  }
-  for (let i = first, k = 0; i < codes.length; i++) {
-    k = matched(k, codes[i]!);
-    if (k < wanted.length) continue;
-    const [from, to] = [starts[i - k + 1]!, ends[i]!];
-    const last = found.at(-1);
-    if (last && from < last[1]) last[1] = to;
-    else found.push([from, to]);
-  }
-  return found;
-}
 
 /** Control, bidi and zero-width characters, which could forge a terminal. */
 const UNPRINTABLE = new RegExp(
