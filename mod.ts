@@ -4928,15 +4928,12 @@ function textOf(value: unknown): string {
 
 /** An integer, also one that was sent as text. */
 function integerOf(value: unknown): number | undefined {
-  const text = typeof value === "number" || typeof value === "string" ||
-      typeof value === "bigint"
-    ? String(value)
-    : "";
+  const text = textOf(value);
   const number = /^-?\d+$/.test(text) ? Number(text) : NaN;
   return Number.isFinite(number) ? number : undefined;
 }
 
-/** Integers beyond 2^53 in JSON text, outside of strings. */
+/** The strings and numbers of JSON text. */
 const JSON_TOKENS =
   /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
@@ -4976,82 +4973,73 @@ function withBigInts(value: unknown, mark: string): unknown {
 /** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
 function withToJson(value: unknown): unknown {
   if (!isRecord(value)) return value;
+  return Object.defineProperty(value, "toJSON", { value: digitsToJson });
+}
+
+function digitsToJson(this: object): unknown {
   const plain = (member: unknown): unknown => {
     if (Array.isArray(member)) return member.map(plain);
     return typeof member === "bigint" ? String(member) : member;
   };
-  const toJson = () =>
-    Object.fromEntries(
-      Object.entries(value).map(([name, member]) => [name, plain(member)]),
-    );
-  return Object.defineProperty(value, "toJSON", { value: toJson });
+  const names = Object.keys(this);
+  const members = Object.values(this).map(plain);
+  return Object.fromEntries(names.map((name, i) => [name, members[i]]));
 }
+
+const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB has; a value may hold itself
 
 /**
  * JSON text with bigints as numbers, and with what could forge a terminal
- * escaped; the value that it stands for is the same.
+ * escaped. It does not recurse, as `JSON.stringify` does: a host's nesting
+ * must not cost anybody a token.
  */
 function stringifyJson(value: unknown, indent = 2): string {
-  return jsonText(value, indent).replace(
-    UNPRINTABLE,
-    (c) =>
-      c === "\n" ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
-}
-
-function jsonText(value: unknown, indent: number): string {
-  const mark = `${randomText(9)}:`;
-  const replacer = function (
-    this: Record<string, unknown>,
-    name: string,
-    member: unknown,
-  ) {
-    // Not `member`: toJSON has made text of its bigints.
-    const own = this[name];
-    if (typeof own === "bigint") return `${mark}${own}`;
-    const ours = isRecord(own) && Object.hasOwn(own, "toJSON");
-    return ours ? { ...own } : member;
-  };
-  try {
-    return JSON.stringify(value, replacer, indent)
-      .replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    return deepJson(value);
-  }
-}
-
-const JSON_LIMIT = 1 << 22; // members under way; a body may contain itself
-
-/**
- * What came as JSON in one line, for `JSON.stringify` overflows the stack at
- * some thousand levels: a host's nesting must not cost anybody a token.
- */
-function deepJson(value: unknown): string {
   const parts: string[] = [];
-  const rest: [before: string, value?: unknown][] = [["", value]];
-  for (let next = rest.pop(); next; next = rest.pop()) {
-    const [before, value] = next;
-    if (rest.length > JSON_LIMIT) throw new RangeError("JSON without an end");
-    parts.push(before);
-    if (value === undefined) continue; // a closing bracket
-    if (typeof value !== "object" || value === null) {
-      const isBig = typeof value === "bigint";
-      parts.push(isBig ? String(value) : JSON.stringify(value));
-      continue;
-    }
-    const isList = Array.isArray(value);
-    parts.push(isList ? "[" : "{");
-    rest.push([isList ? "]" : "}"]);
-    const members = Object.entries(value)
-      .filter(([, member]) => member !== undefined);
-    for (let i = members.length - 1; i >= 0; i--) {
-      const [name, member] = members[i]!;
-      const key = isList ? "" : `${JSON.stringify(name)}:`;
-      rest.push([`${i > 0 ? "," : ""}${key}`, member]);
-    }
+  const open: Iterator<string | object>[] = [[jsonOf(value)].values()];
+  while (open.length > 0) {
+    const { value: piece, done } = open.at(-1)!.next();
+    if (done) open.pop();
+    else if (typeof piece === "string") parts.push(piece);
+    else open.push(jsonPieces(piece, indent, open.length));
+    if (open.length > JSON_DEPTH) throw new RangeError("JSON without an end");
   }
   return parts.join("");
+}
+
+/** The JSON of an object: text, and the members that are objects. */
+function* jsonPieces(
+  value: object,
+  indent: number,
+  depth: number,
+): Generator<string | object> {
+  // Deeper, the indentation would be longer than any memory.
+  const lineAt = (depth: number) =>
+    indent && depth < 100 ? `\n${" ".repeat(indent * depth)}` : "";
+  const isList = Array.isArray(value);
+  const [start, end] = isList ? ["[", "]"] : ["{", "}"];
+  let before = start;
+  for (const [name, member] of Object.entries(isList ? [...value] : value)) {
+    if (member === undefined && !isList) continue;
+    const key = isList ? "" : `${jsonOf(name)}:${indent ? " " : ""}`;
+    yield before + lineAt(depth) + key;
+    yield jsonOf(member);
+    before = ",";
+  }
+  yield before === start ? start + end : lineAt(depth - 1) + end;
+}
+
+/** The JSON of what is no object; an object as what is to be written for it. */
+function jsonOf(value: unknown): string | object {
+  if (typeof value === "bigint") return String(value);
+  if (typeof value !== "object" || value === null) {
+    return (JSON.stringify(value) ?? "null").replace(
+      UNPRINTABLE,
+      (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
+  }
+  const { toJSON } = value as { toJSON?: unknown };
+  const isOwn = typeof toJSON !== "function" || toJSON === digitsToJson;
+  return isOwn ? value : jsonOf(toJSON.call(value));
 }
 
 const SECRET_NAMES = "app_secret|auth_code|code|access_token|refresh_token|" +
