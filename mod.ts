@@ -4986,7 +4986,8 @@ function digitsToJson(this: object): unknown {
   return Object.fromEntries(names.map((name, i) => [name, members[i]]));
 }
 
-const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB has; a value may hold itself
+const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB of text can have
+const INDENTED_DEPTH = 500; // levels; of more, the spaces would fill memory
 
 /**
  * JSON text with bigints as numbers, and with what could forge a terminal
@@ -5001,7 +5002,9 @@ function stringifyJson(value: unknown, indent = 2): string {
     if (done) open.pop();
     else if (typeof piece === "string") parts.push(piece);
     else open.push(jsonPieces(piece, indent, open.length));
+    // A value may contain itself.
     if (open.length > JSON_DEPTH) throw new RangeError("JSON without an end");
+    if (indent && open.length > INDENTED_DEPTH) return stringifyJson(value, 0);
   }
   return parts.join("");
 }
@@ -5012,9 +5015,8 @@ function* jsonPieces(
   indent: number,
   depth: number,
 ): Generator<string | object> {
-  // Deeper, the indentation would be longer than any memory.
   const lineAt = (depth: number) =>
-    indent && depth < 100 ? `\n${" ".repeat(indent * depth)}` : "";
+    indent ? `\n${" ".repeat(indent * depth)}` : "";
   const isList = Array.isArray(value);
   const [start, end] = isList ? ["[", "]"] : ["{", "}"];
   let before = start;
