@@ -5591,17 +5591,16 @@ export async function main(args: string[]): Promise<number> {
   for (const stream of [stdout, stderr]) {
     stream.off("error", ignore).on("error", ignore);
   }
-  let given: Cli | undefined;
+  let cli: Cli | undefined;
   try {
-    const { command, cli } = readCommandLine(args);
-    given = cli;
+    cli = readCommandLine(args);
     if (cli.has("version")) cli.write(VERSION);
     else if (cli.has("help")) cli.write(helpText(cli.commandName));
-    else await command.run(cli);
+    else await COMMANDS[cli.commandName]!.run(cli);
     await cli.written;
     return cli.exitCode;
   } catch (error) {
-    return report(error, args.includes("--verbose"), given);
+    return report(error, args.includes("--verbose"), cli);
   }
 }
 
@@ -5654,6 +5653,11 @@ function isBug(error: unknown): boolean {
   return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
 }
 
+function exitCodeOf(error: unknown): number {
+  if (isMisuse(error)) return 2;
+  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
+}
+
 /** What does as a hint says, by TikTok's code or kind: a command or a flag. */
 const NEXT_STEPS: Record<string, string> = {
   36004004: "login",
@@ -5679,7 +5683,7 @@ function nextStep(
 ): { run?: string; flag?: string } {
   const { kind, code, cause } = (error ?? {}) as Partial<TikTokShopError>;
   if (!kind || (kind === "store" && !cause)) return {};
-  // Only of a login that was cancelled does the hint say to log in.
+  // Only after a login is logging in what "try again" means.
   if (kind === "cancelled" && cli?.commandName !== "login") return {};
   const step = NEXT_STEPS[code ?? ""] ?? NEXT_STEPS[kind];
   if (!step || step.startsWith("--")) return { flag: step };
@@ -5704,29 +5708,14 @@ function hintOf(error: unknown): string | undefined {
   return flag ? `${hint}: ${flag}` : hint;
 }
 
-function exitCodeOf(error: unknown): number {
-  if (isMisuse(error)) return 2;
-  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
-}
-
 // --- flags
-
-interface Flag {
-  /** Placeholder of the value; none for a switch. */
-  value: string;
-  /** Environment variable that sets it too. */
-  env: string;
-  initial: string;
-  many: boolean;
-  help: string;
-}
 
 /**
  * Every flag: the parser, the help and the tables of the README are made of
  * these rows. They say how it is written (`...`: may be repeated), in which
  * variable it stands behind TIKTOK_SHOP_, its default, and what it does.
  */
-const FLAGS: Record<string, Flag> = flagTable(`
+const FLAGS = flagTable(`
 --app-key KEY | APP_KEY | asked for | the app key from Partner Center
 --app-secret-file FILE | | asked for | file with the app secret, - for stdin
 --service-id ID|LINK | SERVICE_ID | asked for |
@@ -5778,14 +5767,14 @@ const FLAGS: Record<string, Flag> = flagTable(`
 --reply-limit BYTES | | | size of a reply, as in 64M (tokens 1M, calls 32M)
 `);
 
-function flagTable(text: string): Record<string, Flag> {
+function flagTable(text: string) {
   const rows = text.trim().replace(/\n +/g, " ").split("\n");
   return Object.fromEntries(rows.map((row) => {
-    const [usage = "", env, initial = "", help = ""] = row.split(/ \|(?= )/)
+    const [usage = "", env, initial, help] = row.split(/ \|(?= )/)
       .map((cell) => cell.trim());
     const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage)!;
     const variable = env && `TIKTOK_SHOP_${env}`;
-    return [name, { value, env: variable, initial, many: Boolean(many), help }];
+    return [name!, { value, env: variable, initial, many: !!many, help }];
   }));
 }
 
@@ -5800,7 +5789,7 @@ const REQUEST_FLAGS = "request-timeout reply-limit";
 interface Command {
   help: string;
   /** The names of its own flags. */
-  flags: string;
+  flags?: string;
   /** What follows the flags, as it is shown in the help. */
   operands?: string[];
   run: (cli: Cli) => Promise<void>;
@@ -5845,26 +5834,19 @@ const COMMANDS: Record<string, Command> = {
     operands: ["--", "CMD", "..."],
     run: execCommand,
   },
-  logout: {
-    help: "forget the tokens of a profile",
-    flags: "",
-    run: logoutCommand,
-  },
+  logout: { help: "forget the tokens of a profile", run: logoutCommand },
   doctor: {
     help: "check what a login needs, without spending a code",
     flags: CALLBACK_FLAGS,
     run: doctorCommand,
   },
-  relay: {
-    help: "print a web page that moves redirects on to localhost",
-    flags: "",
-    run: relayCommand,
-  },
+  relay: { help: "print the relay page, for any web host", run: relayCommand },
 };
 
 /** The names of the flags that a command takes. */
 function flagNames(command: string): string[] {
-  return `${COMMON_FLAGS} ${COMMANDS[command]!.flags}`.trim().split(" ");
+  const { flags = "" } = COMMANDS[command]!;
+  return `${COMMON_FLAGS} ${flags}`.trim().split(" ");
 }
 
 /** What was given on the command line, in the environment and in its file. */
@@ -5875,36 +5857,26 @@ class Cli {
   /** Rejects if data could not be written: a full disk is no success. */
   written: Promise<void> = Promise.resolve();
   readonly commandName: string;
-  readonly operands: readonly string[];
-  readonly #flags: Map<string, string[]>;
-  #envFile: Record<string, string | undefined> | undefined;
-  #config: Record<string, unknown> | undefined;
+  readonly operands: string[] = [];
+  readonly flags = new Map<string, string[]>();
   readonly #learnt = new Map<string, unknown>();
 
-  constructor(
-    commandName: string,
-    flags: Map<string, string[]>,
-    operands: readonly string[],
-  ) {
+  constructor(commandName: string) {
     this.commandName = commandName;
-    this.#flags = flags;
-    this.operands = operands;
   }
 
   has(flag: string): boolean {
-    return this.#flags.has(flag);
+    return this.flags.has(flag);
   }
 
   all(flag: string): string[] {
-    return this.#flags.get(flag) ?? [];
+    return this.flags.get(flag) ?? [];
   }
 
   /** The flags of these names, as they were given. */
   words(names: readonly string[]): string[] {
     return names.flatMap((name) =>
-      this.all(name).flatMap((value) =>
-        value === "" ? [`--${name}`] : [`--${name}`, value]
-      )
+      this.all(name).flatMap((value) => [`--${name}`, ...value ? [value] : []])
     );
   }
 
@@ -5924,25 +5896,20 @@ class Cli {
 
   /** The same, as it was written. */
   text(flag: string): string | undefined {
-    const given = this.#flags.get(flag)?.[0];
-    // The flag --profile beats a file that the environment names.
-    if (flag === "file" && given === undefined && this.has("profile")) return;
+    const given = this.all(flag)[0];
     const { env } = FLAGS[flag]!;
-    if (!env) return given;
-    return given ?? this.env(env) ?? this.#linked(flag) ?? this.#kept(flag);
-  }
-
-  /** The region of the link that was given for the service id. */
-  #linked(flag: string): string | undefined {
-    if (flag !== "region") return undefined;
-    return linkRegion(this.text("service-id") ?? "");
+    // The flag --profile beats a file that the environment names.
+    const beaten = flag === "file" && this.has("profile");
+    if (given !== undefined || !env || beaten) return given;
+    const link = flag === "region" ? this.text("service-id") ?? "" : "";
+    return this.env(env) ?? linkRegion(link) ?? this.#kept(flag);
   }
 
   /** What a person chose to keep at the first login. */
   #kept(flag: string): string | undefined {
     if (!KEPT_FLAGS.includes(flag)) return undefined;
-    this.#config ??= readConfig(this);
-    const value = this.#config[flag.replaceAll("-", "_")];
+    const config = this.once("config", () => readConfig(this));
+    const value = config[flag.replaceAll("-", "_")];
     return typeof value === "string" ? value : undefined;
   }
 
@@ -5952,11 +5919,8 @@ class Cli {
    * @throws {TypeError} if ./.env was not named and says what it must not.
    */
   env(name: string): string | undefined {
-    const file = this.get("env-file");
-    this.#envFile ??= file === undefined
-      ? foundEnv(readEnvFile())
-      : readEnvFile(file);
-    return RUNTIME.process.env[name] || this.#envFile[name] || undefined;
+    const file = this.once("env file", () => readEnvFile(this.get("env-file")));
+    return RUNTIME.process.env[name] || file[name] || undefined;
   }
 
   /** Tells a step, unless `--quiet`. */
@@ -5978,110 +5942,88 @@ class Cli {
   }
 }
 
-function readCommandLine(args: string[]): { command: Command; cli: Cli } {
-  const named = args[0] !== undefined && !args[0].startsWith("-");
-  const name = named ? args[0]! : "login";
+function readCommandLine(args: string[]): Cli {
+  const isNamed = args[0] !== undefined && !args[0].startsWith("-");
+  const name = isNamed ? args[0]! : "login";
   if (!Object.hasOwn(COMMANDS, name)) {
-    throw misuse(
-      `Unknown command "${printable(name)}": use one of ` +
-        Object.keys(COMMANDS).join(", "),
-    );
+    const names = Object.keys(COMMANDS).join(", ");
+    throw misuse(`Unknown command "${name}": use one of ${names}`);
   }
-  const command = COMMANDS[name]!;
-  const { flags, operands } = readFlags(name, args.slice(named ? 1 : 0));
-  const { operands: wanted = [] } = command;
-  if (operands.length < Math.min(wanted.length, 2) && !flags.has("help")) {
-    throw misuse(
-      `Missing arguments: write ${commandLineOf([name, ...wanted])}`,
-    );
+  const cli = new Cli(name);
+  const options: Record<string, { type: "string" | "boolean" }> = {};
+  for (const flag of flagNames(name)) {
+    options[flag] = { type: FLAGS[flag]!.value ? "string" : "boolean" };
   }
-  return { command, cli: new Cli(name, flags, operands) };
-}
-
-interface GivenFlags {
-  flags: Map<string, string[]>;
-  operands: string[];
-}
-
-function readFlags(command: string, args: string[]): GivenFlags {
-  const options = Object.fromEntries(
-    flagNames(command).map((name) => [
-      name,
-      { type: FLAGS[name]!.value ? "string" as const : "boolean" as const },
-    ]),
-  );
+  const given = args.slice(isNamed ? 1 : 0);
   const { tokens } = node("node:util")
-    .parseArgs({ args, options, strict: false, tokens: true });
-  const flags = new Map<string, string[]>();
-  const operands: string[] = [];
+    .parseArgs({ args: given, options, strict: false, tokens: true });
   for (const token of tokens) {
-    if (token.kind === "option") addFlag(flags, command, token);
-    else if (token.kind === "positional") operands.push(token.value);
-    else operands.push("--");
-    checkOperand(command, operands);
+    if (token.kind === "option") addFlag(cli, token);
+    else addOperand(cli, token.kind === "positional" ? token.value : "--");
   }
-  return { flags, operands };
-}
-
-/** Refuses an argument at the first place where none may stand. */
-function checkOperand(command: string, operands: string[]): void {
-  const wanted = COMMANDS[command]!.operands ?? [];
-  const endless = wanted.at(-1) === "...";
-  const last = operands.at(-1);
-  const misplaced = wanted[0] === "--" && operands[0] !== undefined &&
-    operands[0] !== "--";
-  if (!misplaced && (endless || operands.length <= wanted.length)) return;
+  const { operands = [] } = COMMANDS[name]!;
+  const missing = cli.operands.length < Math.min(operands.length, 2);
+  if (!missing || cli.has("help")) return cli;
   throw misuse(
-    `Unexpected argument "${printable(last!)}" for ${command}: write ` +
-      commandLineOf([command, ...wanted]),
+    `Missing arguments: write ${commandLineOf([name, ...operands])}`,
   );
 }
 
-interface FlagToken {
-  name: string;
-  rawName: string;
-  value?: string;
-  inlineValue?: boolean;
+/** Takes an argument, or refuses it at the first place where none may stand. */
+function addOperand({ commandName, operands }: Cli, text: string): void {
+  const { operands: wanted = [] } = COMMANDS[commandName]!;
+  operands.push(text);
+  const fits = wanted[0] === "--"
+    ? operands[0] === "--"
+    : operands.length <= wanted.length;
+  if (fits) return;
+  const line = commandLineOf([commandName, ...wanted]);
+  throw misuse(
+    `Unexpected argument "${text}" for ${commandName}: write ${line}`,
+  );
 }
 
 function addFlag(
-  flags: Map<string, string[]>,
-  command: string,
-  { name, rawName, value, inlineValue }: FlagToken,
+  { commandName, flags }: Cli,
+  token: {
+    name: string;
+    rawName: string;
+    value?: string;
+    inlineValue?: boolean;
+  },
 ): void {
-  const isKnown = flagNames(command).includes(name);
+  const { name, rawName, value } = token;
+  const isKnown = flagNames(commandName).includes(name);
   if (!isKnown || !rawName.startsWith("--")) {
-    throw unknownFlag(command, rawName);
+    throw unknownFlag(commandName, rawName);
   }
-  const flag = FLAGS[name]!;
-  const missing = value === undefined || value === "" ||
-    (!inlineValue && /^-./.test(value));
-  if (flag.value && missing) {
-    throw misuse(`Missing the value of --${name}: give ${flag.value}`);
+  const { value: wanted, many } = FLAGS[name]!;
+  if (wanted && (!value || (!token.inlineValue && /^-./.test(value)))) {
+    throw misuse(`Missing the value of --${name}: give ${wanted}`);
   }
-  if (!flag.value && value !== undefined) {
+  if (!wanted && value !== undefined) {
     throw misuse(`--${name} takes no value`);
   }
-  if (flags.has(name) && !flag.many) {
+  if (flags.has(name) && !many) {
     throw misuse(`--${name} is given twice: give it once`);
   }
   flags.set(name, [...flags.get(name) ?? [], value ?? ""]);
 }
 
-function unknownFlag(command: string, rawName: string): TypeError {
-  // Whoever tries this has the secret on the command line already.
-  if (/^--(app[-_]?)?secret$/i.test(rawName)) {
+function unknownFlag(command: string, flag: string): TypeError {
+  // With such a flag the secret is on the command line already.
+  if (/^--(app[-_]?)?secret$/i.test(flag)) {
     return misuse(
       "Cannot take the app secret as a flag, for all users can see it: set " +
         "TIKTOK_SHOP_APP_SECRET or pass --app-secret-file FILE",
     );
   }
   const owner = Object.keys(COMMANDS)
-    .find((name) => flagNames(name).includes(rawName.slice(2)));
+    .find((name) => flagNames(name).includes(flag.slice(2)));
   return misuse(
     owner
-      ? `${rawName} belongs to ${owner}, not to ${command}`
-      : `Unknown flag ${printable(rawName)} for ${command}`,
+      ? `${flag} belongs to ${owner}, not to ${command}`
+      : `Unknown flag ${flag} for ${command}`,
   );
 }
 
@@ -6091,14 +6033,13 @@ function byteCount(text: string | undefined): number | undefined {
   const [, digits, unit = ""] = /^(\d+)([km]?)$/i.exec(text) ?? [];
   if (digits) return Number(digits) * 1024 ** " km".indexOf(unit.toLowerCase());
   throw misuse(
-    `Cannot read the size "${printable(text)}": give bytes such as 1048576, ` +
-      "or 512K, 64M",
+    `Cannot read the size "${text}": give bytes such as 1048576, or 512K, 64M`,
     RangeError,
   );
 }
 
 function helpText(command: string): string {
-  const { help, flags, operands = [] } = COMMANDS[command]!;
+  const { help, flags = "", operands = [] } = COMMANDS[command]!;
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help)).join("\n");
   const lines = (names: string) =>
@@ -6138,19 +6079,14 @@ function helpEntry(name: string, text: string): string {
 function nameValues(cli: Cli, flag: string): Record<string, string> {
   const values = new Map<string, string>();
   for (const text of cli.all(flag)) {
-    const at = text.indexOf("=");
-    if (at < 1) {
-      throw misuse(
-        `Cannot read --${flag} "${printable(redact(text))}": write name=value`,
-      );
+    const [, name, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
+    if (name === undefined) {
+      throw misuse(`Cannot read --${flag} "${redact(text)}": write name=value`);
     }
-    const name = text.slice(0, at);
     if (values.has(name)) {
-      throw misuse(
-        `--${flag} ${printable(name)} is given twice: give it once`,
-      );
+      throw misuse(`--${flag} ${name} is given twice: give it once`);
     }
-    values.set(name, text.slice(at + 1));
+    values.set(name, value!);
   }
   return Object.fromEntries(values);
 }
@@ -6163,41 +6099,49 @@ function oneOf<T extends string>(
   const value = cli.get(flag)?.toLowerCase();
   const found = values.find((each) => each === value);
   if (value === undefined || found) return found;
-  throw misuse(
-    `Cannot use --${flag} "${printable(value)}": use ${values.join(" or ")}`,
-  );
+  throw misuse(`Cannot use --${flag} "${value}": use ${values.join(" or ")}`);
 }
 
 // --- settings
 
-/** The variables of an env file: the one named, or ./.env if there is one. */
-function readEnvFile(file?: string): Record<string, string | undefined> {
+/** The text of a file that a person named; 0 is stdin. */
+function namedText(
+  what: string,
+  file: string,
+  from: string | 0 = file,
+): string {
   try {
-    return node("node:util").parseEnv(readTextSync(file ?? ".env"));
+    return readTextSync(from);
   } catch (error) {
-    if (file === undefined) return {};
-    throw misuse(
-      `Cannot read the env file ${file}: ${messageOf(error)}`,
-    );
+    throw misuse(`Cannot read ${what} ${file}: ${messageOf(error)}`);
   }
 }
 
-/** What is taken from a ./.env that nobody named. */
-const FOUND_NAMES = ["APP_KEY", "APP_SECRET", "SERVICE_ID"]
-  .concat("REGION", "USER_TYPE", "PROFILE");
+/** The text of a file, or another if it cannot be read. */
+function textIfAny(path: string, otherwise = ""): string {
+  try {
+    return readTextSync(path);
+  } catch {
+    return otherwise;
+  }
+}
 
 /**
- * The variables of a ./.env, which may be part of somebody else's repository:
- * it must not send secrets away, or bring foreign tokens. Nor is that ignored,
- * for then what is meant for a test host would go to TikTok.
+ * The variables of an env file. A ./.env that nobody named may be part of
+ * somebody else's repository: it must not send secrets away, or bring foreign
+ * tokens. To ignore that would send to TikTok what is meant for a test host.
  */
-function foundEnv<T>(variables: Record<string, T>): Record<string, T> {
-  const foreign = Object.keys(variables).find((name) =>
-    name.startsWith("TIKTOK_SHOP_") && !FOUND_NAMES.includes(name.slice(12))
+function readEnvFile(file?: string): Record<string, string | undefined> {
+  const { parseEnv } = node("node:util");
+  if (file !== undefined) return parseEnv(namedText("the env file", file));
+  const found = parseEnv(textIfAny(".env"));
+  const foreign = Object.keys(found).find((name) =>
+    /^TIKTOK_SHOP_(?!(APP_(KEY|SECRET)|SERVICE_ID|REGION|USER_TYPE|PROFILE)$)/
+      .test(name)
   );
-  if (foreign === undefined) return variables;
+  if (foreign === undefined) return found;
   throw misuse(
-    `Cannot take ${printable(foreign)} from the .env of this folder unasked: ` +
+    `Cannot take ${foreign} from the .env of this folder unasked: ` +
       "if the file is yours, pass --env-file .env",
   );
 }
@@ -6205,42 +6149,29 @@ function foundEnv<T>(variables: Record<string, T>): Record<string, T> {
 /** The settings that may be kept for next time. Never the secret. */
 const KEPT_FLAGS = ["app-key", "service-id", "region", "user-type"];
 
-/** Where settings are kept; nowhere, if there is no home. */
-function configPath(cli: Cli): string | undefined {
-  try {
-    return node("node:path").join(homeFolder(cli), "config.json");
-  } catch (error) {
-    if (!isMisuse(error)) throw error;
-    return undefined; // tokens may still go to --file
-  }
-}
-
-function readConfig(cli: Cli): Record<string, unknown> {
-  const path = configPath(cli);
-  if (path === undefined) return {};
-  let text: string;
-  try {
-    text = readTextSync(path);
-  } catch {
-    return {}; // nothing was kept
-  }
-  const config = parseJson(text);
-  if (isRecord(config)) return config;
-  throw misuse(
-    `Cannot read ${path}, which is no JSON object: fix or delete it`,
-  );
-}
-
-function homeFolder(cli: Cli): string {
+/** The folder of the profiles; none without a home. */
+function homeFolder(cli: Cli): string | undefined {
   const { env, platform } = RUNTIME.process;
   const named = { TIKTOK_SHOP_HOME: cli.env("TIKTOK_SHOP_HOME") };
   try {
     return storeFolder({ ...env, ...named }, platform);
   } catch {
-    throw misuse(
-      "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
-    );
+    return undefined;
   }
+}
+
+function configPath(cli: Cli): string | undefined {
+  const folder = homeFolder(cli);
+  return folder && node("node:path").join(folder, "config.json");
+}
+
+function readConfig(cli: Cli): Record<string, unknown> {
+  const path = configPath(cli);
+  const config = path ? parseJson(textIfAny(path, "{}")) : {};
+  if (isRecord(config)) return config;
+  throw misuse(
+    `Cannot read ${path}, which is no JSON object: fix or delete it`,
+  );
 }
 
 /** Where this command line keeps its tokens. */
@@ -6249,37 +6180,28 @@ function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
   if (file) return singleFile(file);
   const profile = cli.get("profile") ?? "default";
   assertProfile(profile);
-  return { store: new FileStore(homeFolder(cli), ".json", true), profile };
+  const folder = homeFolder(cli);
+  if (folder) return { store: new FileStore(folder, ".json", true), profile };
+  throw misuse(
+    "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
+  );
 }
 
 type App = AppCredentials & { serviceId?: string; region?: Region };
 
 /** The app's credentials; on a terminal, what is missing is asked for. */
-async function readApp(
-  cli: Cli,
-  input: TerminalInput,
-  signal: AbortSignal,
-): Promise<App> {
-  const creator = cli.get("user-type")?.toLowerCase() === "creator";
-  // What is there is judged before anything else is asked for.
-  const appKey = cli.get("app-key");
-  const serviceId = cli.get("service-id");
-  const appSecret = readSecret(cli);
-  const missing = [
-    ...(appKey ? [] : ["app-key"]),
-    ...(serviceId || creator ? [] : ["service-id"]),
-    ...(appSecret ? [] : ["app-secret-file"]),
-  ];
-  if (missing.length && !input.isTerminal) throw missingSettings(missing);
-  const ask = (flag: string) => askFor(flag, input, signal);
-  const app: App = { appKey: appKey ?? await ask("app-key"), appSecret: "" };
-  const link = serviceId ?? (creator ? undefined : await ask("service-id"));
-  if (link !== undefined) app.serviceId = readServiceId(link);
-  const region = linkRegion(link ?? "");
-  if (region && !cli.get("region")) app.region = region;
-  app.appSecret = appSecret ?? await ask("app-secret-file");
-  const asked = missing.some((flag) => KEPT_FLAGS.includes(flag));
-  if (asked) await offerToKeep(cli, app, input, signal);
+async function readApp(cli: Cli, terminal: Terminal): Promise<App> {
+  const isCreator = cli.get("user-type")?.toLowerCase() === "creator";
+  const [appKey, link, appSecret] = await askMissing(cli, terminal, {
+    "app-key": cli.get("app-key"),
+    "service-id": cli.get("service-id") ?? (isCreator ? "" : undefined),
+    "app-secret-file": readSecret(cli),
+  });
+  const region = oneOf(cli, "region", ["row", "us"]) ?? linkRegion(link!);
+  const app: App = { appKey: appKey!, appSecret: appSecret!, region };
+  if (link) app.serviceId = readServiceId(link);
+  const isKnown = cli.get("app-key") && (cli.get("service-id") || isCreator);
+  if (!isKnown) await offerToKeep(cli, app, terminal);
   return app;
 }
 
@@ -6319,17 +6241,28 @@ const QUESTIONS: Record<
   ],
 };
 
+/** The values of settings, in order; what is missing is asked for, once. */
+async function askMissing(
+  cli: Cli,
+  { input }: Terminal,
+  found: Record<string, string | undefined>,
+): Promise<string[]> {
+  const missing = Object.keys(found).filter((flag) =>
+    found[flag] === undefined
+  );
+  if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  for (const flag of missing) {
+    found[flag] = await cli.once(flag, () => askFor(flag, input));
+  }
+  return Object.values(found) as string[];
+}
+
 /** Asks until the answer has the right shape. */
-async function askFor(
-  flag: string,
-  input: TerminalInput,
-  signal: AbortSignal,
-): Promise<string> {
+async function askFor(flag: string, input: TerminalInput): Promise<string> {
   const [about, question, check] = QUESTIONS[flag]!;
   tell(about);
   for (;;) {
-    const hidden = flag === "app-secret-file";
-    const answer = await input.ask(question, { hidden, signal });
+    const answer = await input.ask(question, flag === "app-secret-file");
     try {
       check(answer);
       return answer;
@@ -6342,26 +6275,23 @@ async function askFor(
 async function offerToKeep(
   cli: Cli,
   app: App,
-  input: TerminalInput,
-  signal: AbortSignal,
+  { input }: Terminal,
 ): Promise<void> {
   const path = configPath(cli);
   if (path === undefined) return;
   const answer = await input.ask(
     `Keep all but the secret in ${printable(path)}\nfor next time? [Y/n] `,
-    { signal },
   );
   if (/^n/i.test(answer)) return;
   const config = {
     app_key: app.appKey,
     service_id: app.serviceId,
-    region: app.region ?? cli.get("region"),
+    region: app.region,
     user_type: cli.get("user-type"),
   };
-  const { mkdir } = node("node:fs/promises");
   try {
     const folder = node("node:path").dirname(path);
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    node("node:fs").mkdirSync(folder, { recursive: true, mode: 0o700 });
     await replaceFile(path, `${stringifyJson(config)}\n`);
   } catch (error) {
     tell(`It could not be kept: ${messageOf(error)}`);
@@ -6369,17 +6299,11 @@ async function offerToKeep(
 }
 
 function missingSettings(flags: string[]): TypeError {
-  const names = flags.map((flag) =>
-    flag === "app-secret-file"
-      ? "TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE"
-      : `${FLAGS[flag]!.env} or --${flag} ${FLAGS[flag]!.value}`
-  );
+  const names = flags.map((flag) => {
+    const { env, value } = FLAGS[flag]!;
+    return `${env || "TIKTOK_SHOP_APP_SECRET"} or --${flag} ${value}`;
+  });
   return misuse(`Missing settings: ${names.join("; ")}`);
-}
-
-/** `-` at a terminal: the secret is asked for, so that it is not shown. */
-function isTyped(secretFile: string): boolean {
-  return secretFile === "-" && node("node:tty").isatty(0);
 }
 
 function readSecret(cli: Cli): string | undefined {
@@ -6392,37 +6316,23 @@ function readSecret(cli: Cli): string | undefined {
 function secretText(cli: Cli): string | undefined {
   const file = cli.get("app-secret-file");
   if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
-  if (isTyped(file)) return undefined;
-  const from = file === "-" ? 0 : file;
-  try {
-    return readTextSync(from).trim();
-  } catch (error) {
-    throw misuse(
-      `Cannot read the app secret from ${file}: ${messageOf(error)}`,
-    );
-  }
+  if (file !== "-") return namedText("the app secret from", file).trim();
+  // At a terminal it is asked for, so that it is not shown.
+  if (node("node:tty").isatty(0)) return undefined;
+  return namedText("the app secret from", file, 0).trim();
 }
 
 /** The credentials of a refresh; the app key is known from the login. */
 async function readCredentials(
   cli: Cli,
   meta: { app_key?: string },
-  input: TerminalInput,
-  signal: AbortSignal,
+  terminal: Terminal,
 ): Promise<AppCredentials> {
-  const appKey = cli.get("app-key") ?? meta.app_key;
-  const appSecret = readSecret(cli);
-  const missing = [
-    ...(appKey ? [] : ["app-key"]),
-    ...(appSecret ? [] : ["app-secret-file"]),
-  ];
-  if (missing.length && !input.isTerminal) throw missingSettings(missing);
-  const ask = (flag: string) =>
-    cli.once(flag, () => askFor(flag, input, signal));
-  return {
-    appKey: appKey ?? await ask("app-key"),
-    appSecret: appSecret ?? await ask("app-secret-file"),
-  };
+  const [appKey, appSecret] = await askMissing(cli, terminal, {
+    "app-key": cli.get("app-key") ?? meta.app_key,
+    "app-secret-file": readSecret(cli),
+  });
+  return { appKey: appKey!, appSecret: appSecret! };
 }
 
 /** How the requests of a command are made. */
@@ -6437,7 +6347,7 @@ function requestOptions(cli: Cli): HttpOptions {
 /** How a command keeps a profile's tokens fresh. */
 function keepFor(
   cli: Cli,
-  { input, signal }: Terminal,
+  terminal: Terminal,
 ): CallOptions & { store: TokenStore; profile: string } {
   const limited = limit(1); // one question at a time
   return {
@@ -6445,11 +6355,11 @@ function keepFor(
     minValid: cli.get("min-valid"),
     refreshEndpoint: cli.get("refresh-endpoint"),
     apiEndpoint: cli.get("api-endpoint"),
-    signal,
+    signal: terminal.signal,
     ...requestOptions(cli),
     onWarning: warn,
     credentials: ({ meta }) =>
-      limited(() => readCredentials(cli, meta, input, signal)),
+      limited(() => readCredentials(cli, meta, terminal)),
   };
 }
 
@@ -6515,8 +6425,7 @@ function paint(style: string, text: string): string {
 }
 
 function showProgress(cli: Cli, text: string): void {
-  if (!isLively() || cli.has("quiet")) return;
-  put(`\r\x1b[2K${text}`);
+  if (isLively()) cli.has("quiet") || put(`\r\x1b[2K${text}`);
 }
 
 /** Columns of text, foreign text made safe. */
@@ -6564,18 +6473,15 @@ function ownCommand(): string[] {
   return [asFound(execPath), ...execArgv, "--", argv[1]!];
 }
 
-/** The name by which a shell finds a program, if it finds that one. */
-function asFound(
-  path: string,
-  file = node("node:path").basename(path),
-): string {
-  const { delimiter, join } = node("node:path");
+/** A file's name, if that is how a shell finds it; else its path. */
+function asFound(path: string, name?: string): string {
+  const { basename, delimiter, join } = node("node:path");
+  const file = name ?? basename(path);
   if (!mayRead()) return path;
   const found = (RUNTIME.process.env.PATH ?? "").split(delimiter)
     .map((folder) => join(folder, file)).find(namesFile);
-  return found && realFile(found) === realFile(path)
-    ? file.replace(/\.exe$/i, "")
-    : path;
+  if (!found || realFile(found) !== realFile(path)) return path;
+  return file.replace(/\.exe$/i, "");
 }
 
 /** Whether all files may be read: Deno would ask a person for each. */
@@ -6627,13 +6533,14 @@ async function withTerminal(
   cli: Cli,
   run: (terminal: Terminal) => Promise<void>,
 ): Promise<void> {
-  const input = new TerminalInput();
   const interrupt = new Interrupt();
+  const { signal } = interrupt;
+  const input = new TerminalInput(signal);
   try {
-    await run({ input, signal: interrupt.signal, interrupt });
+    await run({ input, signal, interrupt });
   } catch (error) {
     const { reply, kind } = error as Partial<TikTokShopError>;
-    // Whatever could not be saved must not be lost.
+    // What could not be saved must not be lost.
     if (reply && kind === "store") cli.print(reply);
     throw error;
   } finally {
@@ -6647,8 +6554,7 @@ function passedSignals(): NodeJS.Signals[] {
   if (RUNTIME.process.platform === "win32") return [];
   if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
   // Node has undone what nohup did, and Deno does with its first listener.
-  const isKept = RUNTIME.process.listeners("SIGHUP").includes(ignore);
-  if (!isKept) RUNTIME.process.on("SIGHUP", ignore);
+  RUNTIME.process.off("SIGHUP", ignore).on("SIGHUP", ignore);
   return ["SIGTERM"];
 }
 
@@ -6667,20 +6573,13 @@ let hangupIgnored: boolean | undefined;
  * that nohup has closed stdin: /dev/null, open for writing only.
  */
 function isHangupIgnored(): boolean {
-  return hangupIgnored ??= RUNTIME.process.platform === "linux" && mayRead() &&
-      ["self", RUNTIME.process.ppid].some((process) =>
-        // SIGHUP is the lowest bit.
-        /^SigIgn:.*[13579bdf]$/m.test(procFile(`${process}/status`))
-      ) || (/^flags:.*1$/m.test(procFile("self/fdinfo/0")) &&
-      realFile("/proc/self/fd/0") === "/dev/null");
-}
-
-function procFile(path: string): string {
-  try {
-    return node("node:fs").readFileSync(`/proc/${path}`, "utf8");
-  } catch {
-    return ""; // no Linux, or it may not be read
-  }
+  return hangupIgnored ??= mayRead() && (
+    ["self", RUNTIME.process.ppid].some((process) =>
+      // SIGHUP is the lowest bit.
+      /^SigIgn:.*[13579bdf]$/m.test(textIfAny(`/proc/${process}/status`))
+    ) || (/^flags:.*1$/m.test(textIfAny("/proc/self/fdinfo/0")) &&
+      realFile("/proc/self/fd/0") === "/dev/null")
+  );
 }
 
 /**
@@ -6691,20 +6590,11 @@ class Interrupt {
   /** Whether tokens are being saved. */
   isSaving = false;
   readonly #abort = new AbortController();
-  readonly #giveUp = new AbortController();
   readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
+  readonly signal: AbortSignal = this.#abort.signal;
 
   constructor() {
     for (const name of this.#names) RUNTIME.process.on(name, this.#stop);
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal;
-  }
-
-  /** Aborted when even what waits to be saved is given up, and printed. */
-  get saveSignal(): AbortSignal {
-    return this.#giveUp.signal;
   }
 
   close(): void {
@@ -6712,35 +6602,34 @@ class Interrupt {
   }
 
   readonly #stop = () => {
-    if (this.isSaving) {
-      this.isSaving = false;
-      return tell(
-        "TikTok's reply is here and waits to be saved. Press Ctrl-C again to " +
-          "print it instead",
-      );
+    if (!this.isSaving) {
+      this.close();
+      return this.#abort.abort("interrupted");
     }
-    this.close();
-    this.#abort.abort("interrupted");
-    this.#giveUp.abort("interrupted");
+    this.isSaving = false;
+    tell(
+      "TikTok's reply is here and waits to be saved. Press Ctrl-C again to " +
+        "print it instead",
+    );
   };
 }
 
-/** Lines that a person types or pastes. */
+/**
+ * Lines that a person types or pastes. Stdin is touched only when it is
+ * listened to: from then on it does not block, and to read it whole would
+ * fail (EAGAIN) while nothing has been written yet.
+ */
 class TerminalInput {
-  #listening = false;
+  readonly #signal: AbortSignal;
   #text = "";
   #hidden = false;
-  #asked: ((line: string) => void) | undefined;
-  #onLine: ((line: string) => void) | undefined;
-  #onEnd = () => {};
+  #listening = false;
   #ended = false;
+  #asked: Deferred<string> | undefined;
+  #onLine: ((line: string) => void) | undefined;
 
-  /**
-   * Not looked at before it is listened to: from then on it does not block,
-   * and to read it whole would fail (EAGAIN) while its writer takes his time.
-   */
-  get #stdin(): typeof RUNTIME.process.stdin {
-    return RUNTIME.process.stdin;
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
   }
 
   /** Whether there is a person to ask. */
@@ -6755,33 +6644,16 @@ class TerminalInput {
   }
 
   /** Asks a question until it is answered; `hidden` shows nothing of it. */
-  async ask(
-    question: string,
-    options: { hidden?: boolean; signal: AbortSignal },
-  ): Promise<string> {
-    const { hidden = false, signal } = options;
+  async ask(question: string, hidden = false): Promise<string> {
     // First hidden, then asked: what is typed at once must not be shown.
     this.#listen(hidden);
     put(question);
-    let stop = () => {};
+    const asked = this.#asked = deferred<string>();
+    this.#drain();
     try {
-      return await new Promise<string>((resolve, reject) => {
-        this.#asked = resolve;
-        const refuse = (reason: unknown) => {
-          if (this.#asked === resolve) this.leave();
-          reject(cancelledError(reason, "command"));
-        };
-        stop = () => refuse(signal.reason);
-        this.#onEnd = () => refuse("the input has ended");
-        if (signal.aborted) stop();
-        signal.addEventListener("abort", stop);
-        this.#drain();
-        if (this.#ended) this.#onEnd();
-      });
+      return await abortable(asked.promise, this.#signal, stopped);
     } finally {
-      signal.removeEventListener("abort", stop);
-      this.#asked = undefined;
-      this.#onEnd = () => {};
+      if (this.#asked === asked) this.leave();
       if (hidden) put("\n");
       if (this.#onLine) this.#listen(false);
       else this.close();
@@ -6805,26 +6677,22 @@ class TerminalInput {
     if (!this.#listening) return;
     this.#listening = false;
     this.#setHidden(false);
-    this.#stdin.off("data", this.#read);
-    this.#stdin.off("end", this.#end);
-    this.#stdin.pause();
-    this.#stdin.unref?.();
+    const { stdin } = RUNTIME.process;
+    stdin.off("data", this.#read).off("end", this.#end).pause().unref?.();
   }
 
   #listen(hidden: boolean): void {
-    this.#listening = true;
+    const { stdin } = RUNTIME.process;
     this.#setHidden(hidden);
-    this.#stdin.setEncoding("utf8");
-    this.#stdin.ref?.();
-    this.#stdin.off("data", this.#read);
-    this.#stdin.on("data", this.#read);
-    this.#stdin.off("end", this.#end);
-    this.#stdin.on("end", this.#end);
-    this.#stdin.resume();
+    if (this.#listening) return;
+    this.#listening = true;
+    stdin.setEncoding("utf8").on("data", this.#read).on("end", this.#end);
+    stdin.ref?.();
+    stdin.resume();
   }
 
   #setHidden(hidden: boolean): void {
-    if (hidden !== this.#hidden) this.#stdin.setRawMode(hidden);
+    if (hidden !== this.#hidden) RUNTIME.process.stdin.setRawMode(hidden);
     this.#hidden = hidden;
   }
 
@@ -6844,32 +6712,35 @@ class TerminalInput {
     // The last line of a pipe often lacks its end.
     if (this.#text !== "") this.#text += "\n";
     this.#drain();
-    // Nobody is left to answer.
-    this.#onEnd();
   };
 
+  /** Hands over the whole lines, as long as there is somebody to take them. */
   #drain(): void {
     let end: RegExpExecArray | null;
     while ((end = /\r\n?|\n/.exec(this.#text))) {
-      const take = this.#asked ?? this.#onLine;
+      const take = this.#asked?.resolve ?? this.#onLine;
       if (!take) return;
       const line = this.#text.slice(0, end.index).replace(ESCAPES, "");
       this.#text = this.#text.slice(end.index + end[0].length);
       this.#asked = undefined;
       take(this.#hidden ? erased(line) : line.trim());
     }
+    // Nobody is left to answer.
+    if (this.#ended) this.#asked?.reject(stopped("the input has ended"));
   }
+}
+
+function stopped(reason: unknown): TikTokShopError {
+  return cancelledError(reason, "command");
 }
 
 /**
  * What a terminal sends that nobody typed: the marks of a bracketed paste,
- * arrow and function keys, reports. Whole lines are searched, so it does not
- * matter in how many pieces a sequence came.
+ * arrow and function keys, reports.
  */
 const ESCAPES = new RegExp(
-  "(?:\\x1b[\\]PX^_]|[\\x9d\\x90])[^\\x07\\x1b\\x9c]*(?:\\x07|\\x1b\\\\|\\x9c)" +
-    "|(?:\\x1b\\[|\\x9b)(?:\\[.|[0-?]*[ -/]*[@-~])" +
-    "|\\x1bO[ -~]|\\x1b[^\\x1b]?",
+  "\\x1b(?:[\\]PX^_][^\\x07\\x1b]*(?:\\x07|\\x1b\\\\)|" +
+    "\\[\\[?[0-?]*[ -/]*[@-~]|O?[^\\x1b]?)",
   "g",
 );
 
@@ -6891,7 +6762,7 @@ function savingOptions(
   { store, profile }: { store: FileStore; profile: string },
 ): Partial<LoginOptions> {
   return {
-    saveSignal: interrupt.saveSignal,
+    saveSignal: interrupt.signal,
     onSaving: () => interrupt.isSaving = true,
     onSaved: (saved) => {
       interrupt.isSaving = false;
@@ -6917,8 +6788,9 @@ async function loginCommand(cli: Cli): Promise<void> {
 
 async function loginOptions(
   cli: Cli,
-  { input, signal, interrupt }: Terminal,
+  terminal: Terminal,
 ): Promise<LoginOptions> {
+  const { input, signal, interrupt } = terminal;
   const { store, profile } = tokenPlace(cli);
   const wait = {
     ...linkOptions(cli),
@@ -6929,7 +6801,7 @@ async function loginOptions(
     tokenEndpoint: cli.get("token-endpoint"),
   };
   checkWait(wait); // before a person is asked for the rest
-  const app = await readApp(cli, input, signal);
+  const app = await readApp(cli, terminal);
   const progress = new Progress(cli, input);
   let flow: AuthFlow | undefined;
   return {
@@ -6950,7 +6822,7 @@ async function loginOptions(
       }
     },
     confirmMissingState: input.isTerminal
-      ? async () => !!flow && await confirmCode(flow, input, signal, progress)
+      ? async () => !!flow && await confirmCode(flow, input, progress)
       : undefined,
     onState: (state) => progress.show(state),
     onWarning: (message) => progress.interrupt(message),
@@ -6984,12 +6856,11 @@ function explain(error: TikTokShopError, progress: Progress): void {
 async function confirmCode(
   flow: AuthFlow,
   input: TerminalInput,
-  signal: AbortSignal,
   progress: Progress,
 ): Promise<boolean> {
   const state = new URL(flow.url).searchParams.get("state")!;
   for (;;) {
-    const answer = await askAboutCode(input, signal);
+    const answer = await askAboutCode(input);
     if (!isPasted(answer)) return isYes(answer);
     const judgement = judgePasted(answer, state);
     if ("outcome" in judgement || "code" in judgement || "error" in judgement) {
@@ -7000,16 +6871,12 @@ async function confirmCode(
   }
 }
 
-async function askAboutCode(
-  input: TerminalInput,
-  signal: AbortSignal,
-): Promise<string> {
+async function askAboutCode(input: TerminalInput): Promise<string> {
   if (!input.isTerminal) return "";
   const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
   return await input.ask(
     `${clear}Nothing proves that this code belongs to your login. Did you ` +
       "approve the app\nyourself, just now, at the link above? [y/N] ",
-    { signal },
   );
 }
 
@@ -7269,10 +7136,10 @@ async function completeStep(
   cli: Cli,
   terminal: Terminal,
 ): Promise<TokenReply> {
-  const { input, signal, interrupt } = terminal;
+  const { signal, interrupt } = terminal;
   const { store, profile } = tokenPlace(cli);
   const pending = await store.loadPending(profile);
-  const app = await readCredentials(cli, pending, input, signal);
+  const app = await readCredentials(cli, pending, terminal);
   const code = await completedCode(cli, pending, terminal)
     .catch(async (error) => {
       // A denial ends a login as well.
@@ -7311,9 +7178,9 @@ async function completeStep(
 async function completedCode(
   cli: Cli,
   pending: PendingLogin,
-  { input, signal }: Terminal,
+  { input }: Terminal,
 ): Promise<string> {
-  let text = await givenRedirect(cli, input, signal);
+  let text = await givenRedirect(cli, input);
   for (;;) {
     const judgement = judgePasted(text, pending.state);
     if (judgement.kind === "code") return judgement.code;
@@ -7324,7 +7191,7 @@ async function completedCode(
       if (allowed) throw outcome.error;
       break;
     }
-    const answer = allowed ? "y" : await askAboutCode(input, signal);
+    const answer = allowed ? "y" : await askAboutCode(input);
     if (isYes(answer)) return outcome.code;
     if (!isPasted(answer)) break;
     text = answer;
@@ -7348,12 +7215,11 @@ function checkWhole(cli: Cli): void {
 async function givenRedirect(
   cli: Cli,
   input: TerminalInput,
-  signal: AbortSignal,
 ): Promise<string> {
   const given = cli.get("complete")!;
   if (given !== "-") return checkWhole(cli), given;
   return input.isTerminal
-    ? await input.ask("Address that the browser was sent to: ", { signal })
+    ? await input.ask("Address that the browser was sent to: ")
     : readTextSync(0);
 }
 

@@ -262,7 +262,7 @@ describe("login --complete", TOGETHER, () => {
       const { href } = await redirectOf(cli);
       const env = { TIKTOK_SHOP_APP_SECRET: undefined };
       const ended = await complete(cli, href, [], { env });
-      assertFailed(ended, 2, /set TIKTOK_SHOP_APP_SECRET or /);
+      assertFailed(ended, 2, /Missing settings: TIKTOK_SHOP_APP_SECRET or /);
       assert.doesNotMatch(ended.stderr, /APP_KEY|SERVICE_ID/);
       assertDone(await complete(cli, href));
     }));

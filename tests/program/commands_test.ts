@@ -210,7 +210,8 @@ describe("a command that needs tokens", TOGETHER, () => {
     it(`exits 2 without the secret, and names where it goes: ${name}`, () =>
       withCli(async (cli) => {
         await seed(cli, "default", { left: -1 });
-        const says = /set TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE\n/;
+        const says =
+          /Missing settings: TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE\n/;
         const env = { ...cli.sandbox.env, TIKTOK_SHOP_APP_SECRET: undefined };
         assertFailed(await run(cli, args, { env }), 2, says);
         assert.equal(cli.sandbox.count(REFRESH), 0);

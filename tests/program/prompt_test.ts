@@ -239,7 +239,7 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       assert.deepEqual(config, { app_key: appKey, service_id: serviceId });
       const again = await cli.run(["login"], { env: onlyHosts(env) });
       assert.doesNotMatch(again.stderr, /APP_KEY|SERVICE_ID/);
-      assert.match(again.stderr, /set TIKTOK_SHOP_APP_SECRET/);
+      assert.match(again.stderr, /Missing settings: TIKTOK_SHOP_APP_SECRET/);
     }));
 
   it("nothing if stderr is no terminal", () =>
