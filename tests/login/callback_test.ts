@@ -24,8 +24,9 @@ import {
 } from "../../mod.ts";
 import { type Sandbox, startSandbox } from "../../scripts/sandbox.ts";
 import {
+  afterTimeout,
+  allDropped,
   appOf,
-  assertDropped,
   assertSafe,
   assertWaits,
   dropSockets,
@@ -47,6 +48,7 @@ import {
 } from "../support/callback_helpers.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import {
+  type Ended,
   freePort,
   isListening,
   ON_DENO,
@@ -57,6 +59,7 @@ import {
   start,
   temporaryFolder,
 } from "../support/helpers.ts";
+import { cpuTime, within } from "../support/timing.ts";
 
 // === Helpers
 
@@ -130,24 +133,27 @@ const NO_NAMESPACES = spawnSync("unshare", ["-n", "ip", "link"]).status !== 0 &&
 
 // It takes over 15 seconds, so it runs beside all other tests: the first one
 // starts it, the last one looks at it.
-let slowLogin: Promise<{ shown: Shown; took: number; name: unknown }>;
+let slowLogin: Promise<SlowLogin>;
 
-function startSlowLogin(): typeof slowLogin {
-  return slowLogin ??= (async () => {
-    const login = await startLogin();
-    try {
-      login.sandbox.fail("token", "slow:15600");
+interface SlowLogin {
+  shown: Shown;
+  took: number;
+  name: unknown;
+}
+
+function startSlowLogin(): Promise<SlowLogin> {
+  return slowLogin ??= new Promise((resolve, reject) =>
+    pausedLogin(async (login, goOn) => {
       const redirect = await login.redirect();
       const began = performance.now();
       const shown = await show(redirect);
       const took = performance.now() - began;
       assert.equal(login.flow.state, 2);
+      goOn();
       const name = (await login.flow.reply).data.seller_name;
-      return { shown, took, name };
-    } finally {
-      await login.end();
-    }
-  })();
+      resolve({ shown, took, name });
+    }).catch(reject)
+  );
 }
 
 // === Listening
@@ -470,7 +476,7 @@ for (const name of ["code", "state", "locale"]) {
 
 loginTest(
   "startAuth() takes a redirect with 100 KiB of cookies",
-  { ...ON_DENO && { timeout: 20 } },
+  {},
   async (login) => {
     const { port } = login.flow;
     const target = targetOf(await login.redirect());
@@ -791,26 +797,24 @@ loginTest(
   },
 );
 
-loginTest(
-  "startAuth() tells what came and was not used when it times out",
-  { timeout: 5 },
-  async (login) => {
+test("startAuth() tells what came and was not used when it times out", () =>
+  afterTimeout(async (login) => {
     const foreign = await login.changed({ state: "foreign" });
     for (let n = 0; n < 3; n++) await show(foreign);
     const stray = await login.changed({ state: null });
     stray.pathname = "/stray";
     await show(stray);
+  }, async (login, timeout) => {
     const error = await failure(login.flow.reply);
     assert.equal(error.kind, "timeout");
     assert.equal(
       error.message,
-      "Timed out after 5 s without a usable redirect, 3 of other attempts " +
+      `Timed out after ${timeout} s without a usable redirect, 3 of other attempts ` +
         "turned away, 1 without state on another path",
     );
     assert.ok(error.hint!.includes(login.flow.redirectUrl));
     assert.deepEqual(login.states, [1, 5]);
-  },
-);
+  }));
 
 loginTest(
   "startAuth() tells of nobody turned away when nobody came",
@@ -820,16 +824,24 @@ loginTest(
   },
 );
 
-test("startAuth() does not time out any more once the redirect came", () =>
-  pausedLogin(async (login, goOn) => {
-    const shown = show(await login.redirect());
-    await until(() => login.flow.state === 2);
-    await delay(5000); // the time to wait is over
-    goOn();
-    assert.equal((await shown).status, 200);
-    assert.equal((await login.flow.reply).code, 0);
-    assert.deepEqual(login.states, [1, 2, 3]);
-  }, { timeout: 5 }));
+test("startAuth() does not time out any more once the redirect came", async () => {
+  let came = false;
+  // Twice as long where the redirect took longer than that to come.
+  for (let timeout = 1; !came && timeout < 60; timeout *= 2) {
+    await pausedLogin(async (login, goOn) => {
+      const shown = show(await login.redirect()).catch(() => undefined);
+      await until(() => login.flow.state !== 1);
+      came = login.flow.state === 2;
+      if (!came) return;
+      await delay(1000 * timeout); // the time to wait is over
+      goOn();
+      assert.equal((await shown)?.status, 200);
+      assert.equal((await login.flow.reply).code, 0);
+      assert.deepEqual(login.states, [1, 2, 3]);
+    }, { timeout });
+  }
+  assert.ok(came);
+});
 
 for (const query of ["", "?", "?utm_source=tiktok", "?locale=en", "?code="]) {
   loginTest(
@@ -1060,18 +1072,16 @@ loginTest(
   },
 );
 
-loginTest(
-  "startAuth() tells in its timeout that a callback without state was held",
-  { timeout: 5 },
-  async (login) => {
+test("startAuth() tells in its timeout that a callback without state was held", () =>
+  afterTimeout(async (login) => {
     await show(await login.changed({ state: null }));
+  }, async (login) => {
     const error = await failure(login.flow.reply);
     assert.equal(error.kind, "timeout");
     assert.match(error.message, /, 1 without state held$/);
     assert.match(error.hint!, /--allow-missing-state/);
     assert.equal(login.exchanges(), 0);
-  },
-);
+  }));
 
 loginTest(
   "startAuth() never counts a picture without state",
@@ -1141,18 +1151,16 @@ loginTest(
   },
 );
 
-loginTest(
-  "startAuth() spends a held code once confirmMissingState says yes",
-  { confirmMissingState: () => delay(100, true) },
-  async (login) => {
+test("startAuth() spends a held code once confirmMissingState says yes", () =>
+  askedLogin(async (login, answers) => {
     const { status } = await show(await login.changed({ state: null }));
     assert.equal(status, 202);
     assert.equal(login.exchanges(), 0);
+    answers[0]!(true);
     assert.equal((await login.flow.reply).code, 0);
     assert.deepEqual(login.states, [1, 2, 3]);
     assert.equal(login.exchanges(), 1);
-  },
-);
+  }));
 
 for (
   const [what, confirmMissingState] of Object.entries<
@@ -1445,25 +1453,35 @@ let abort = new AbortController();
 
 for (const [what, end] of Object.entries(ENDINGS)) {
   test(`startAuth() closes its port within 1 s of ${what}`, async () => {
-    abort = new AbortController();
-    const timeout = what === "timeout" ? 1 : 60;
-    const login = await startLogin({ timeout, signal: abort.signal });
-    let held: HeldSocket[] = [];
-    try {
-      held = await holdSockets(login.flow.port);
-      await end(login);
-      await login.flow.reply.catch(() => {});
-      const took = await portClosed(login.flow.port);
-      assert.ok(took < 1000, `${took} ms`);
-      await assertDropped(held, 1000);
-    } finally {
-      dropSockets(held);
-      await login.end();
-    }
+    // Twice as long where the sockets are not there before the timeout.
+    let timeout = what === "timeout" ? 1 : 120;
+    while (!await endHeldLogin(timeout, end)) timeout *= 2;
   });
 }
 
-/** That the login let go of every socket that the browser still holds. */
+/** Ends a login with sockets held; false if its time was over before. */
+async function endHeldLogin(
+  timeout: number,
+  end: (login: Login) => Promise<unknown>,
+): Promise<boolean> {
+  abort = new AbortController();
+  const login = await startLogin({ timeout, signal: abort.signal });
+  let held: HeldSocket[] = [];
+  try {
+    held = await holdSockets(login.flow.port).catch(() => []);
+    if (held.length === 0 || login.flow.state !== 1) return false;
+    await end(login);
+    await login.flow.reply.catch(() => {});
+    await within(1000, async () => {
+      await portClosed(login.flow.port);
+      await allDropped(held);
+    });
+    return true;
+  } finally {
+    dropSockets(held);
+    await login.end();
+  }
+}
 
 test("AuthFlow[asyncDispose] cancels and closes the port", async () => {
   const login = await startLogin();
@@ -1471,9 +1489,7 @@ test("AuthFlow[asyncDispose] cancels and closes the port", async () => {
   let held: HeldSocket[] = [];
   try {
     held = await holdSockets(flow.port);
-    const began = performance.now();
-    await flow[Symbol.asyncDispose]();
-    assert.ok(performance.now() - began < 1200);
+    await within(1200, () => flow[Symbol.asyncDispose]());
     for (const host of LOOPBACKS) {
       assert.equal(await isListening(flow.port, host), false);
     }
@@ -1518,12 +1534,12 @@ test("startAuth() heeds a signal that is aborted while it starts", async () => {
   const [port, sandbox] = [await freePort(), await startSandbox()];
   const abort = new AbortController();
   const { signal } = abort;
-  const starting = startAuth({ ...appOf(sandbox), port, signal, timeout: 2 });
+  const starting = startAuth({ ...appOf(sandbox), port, signal });
   abort.abort("changed my mind");
   const error = await failure(starting.then(({ reply }) => reply));
   assert.equal(error.kind, "cancelled");
   assert.match(error.message, /changed my mind/);
-  assert.ok(await portClosed(port) < 1000);
+  await within(1000, () => portClosed(port));
   await sandbox.stop();
 });
 
@@ -1546,16 +1562,16 @@ loginTest(
     sandbox.fail("token", "never");
     const shown = show(await login.redirect());
     await until(() => login.exchanges() === 1);
-    const began = performance.now();
-    flow.cancel("no longer wanted");
-    const error = await failure(flow.reply);
-    assert.deepEqual([error.kind, flow.state], ["cancelled", 5]);
-    assert.match(error.message, /no longer wanted/);
-    const { status, page } = await shown;
-    assert.equal(status, 502);
-    assert.match(page, /no longer wanted/);
-    await portClosed(flow.port);
-    assert.ok(performance.now() - began < 1000);
+    await within(1000, async () => {
+      flow.cancel("no longer wanted");
+      const error = await failure(flow.reply);
+      assert.deepEqual([error.kind, flow.state], ["cancelled", 5]);
+      assert.match(error.message, /no longer wanted/);
+      const { status, page } = await shown;
+      assert.equal(status, 502);
+      assert.match(page, /no longer wanted/);
+      await portClosed(flow.port);
+    });
     assert.deepEqual(login.states, [1, 2, 5]);
   },
 );
@@ -1639,7 +1655,7 @@ for (const [what, deny] of [["success", false], ["denial", true]] as const) {
       assert.equal(status, deny ? 403 : 200);
       const settled = await login.flow.reply.catch((error) => error);
       assert.equal(settled[deny ? "kind" : "code"], deny ? "access_denied" : 0);
-      assert.ok(await portClosed(login.flow.port) < 1000);
+      await within(1000, () => portClosed(login.flow.port));
     } finally {
       await login.end();
     }
@@ -1700,22 +1716,23 @@ const PROCESS_ENDINGS: Record<string, ProcessEnding> = {
   },
 };
 
-/** Ends a login in a process with sockets held; how long the end took. */
+/**
+ * Ends a login in a process with sockets held, and asserts that the process
+ * ends within a second of that; nothing if the login's time was over before.
+ */
 async function endProcess(
   running: Running,
   sandbox: Sandbox,
   port: number,
   end: (one: LoginProcess) => unknown,
-): Promise<{ code: number | null; stderr: string; took: number }> {
+): Promise<Ended | undefined> {
   let held: HeldSocket[] = [];
   try {
     const [link] = await running.until(/^http\S+authorize\S+$/m);
-    held = await holdSockets(port);
+    held = await holdSockets(port).catch(() => []);
+    if (held.length === 0 || /Timed out/.test(running.output.stderr)) return;
     await end({ running, sandbox, link: link! });
-    const began = performance.now();
-    setTimeout(() => running.child.kill("SIGKILL"), 5000).unref();
-    const { code, stderr } = await running.ended;
-    return { code, stderr, took: performance.now() - began };
+    return await within(1000, () => running.ended);
   } finally {
     running.child.kill("SIGKILL");
     dropSockets(held);
@@ -1724,10 +1741,11 @@ async function endProcess(
 
 /** Runs a login in a process, with sockets held, to its end. */
 async function endProgram(
-  { timeout = 60, end }: ProcessEnding,
+  ending: ProcessEnding,
   command: (options: StartAuthOptions, folder: string) => Promise<string[]>,
   more: Partial<StartAuthOptions> = {},
-): Promise<Awaited<ReturnType<typeof endProcess>>> {
+): Promise<Ended> {
+  const { timeout = 120, end } = ending;
   const port = await freePort();
   const redirectUrl = `http://localhost:${port}/`;
   const sandbox = await startSandbox({ redirectUrl });
@@ -1736,11 +1754,14 @@ async function endProgram(
     const options = { ...appOf(sandbox), port, timeout, ...more };
     const env = { ...sandbox.env, TIKTOK_SHOP_HOME: folder.path };
     const running = start(await command(options, folder.path), { env });
-    return await endProcess(running, sandbox, port, end);
+    const ended = await endProcess(running, sandbox, port, end);
+    if (ended) return ended;
   } finally {
     await sandbox.stop();
     await folder[Symbol.asyncDispose]();
   }
+  assert.ok(timeout < 120, "no machine is that slow");
+  return await endProgram({ ...ending, timeout: 2 * timeout }, command, more);
 }
 
 /** Ends the login of a program of somebody else's, that never exits. */
@@ -1776,22 +1797,17 @@ for (const [what, ending] of Object.entries(PROCESS_ENDINGS)) {
       ]));
     const ended = await endProgram(ending, command);
     assert.equal(ended.code, ending.code, ended.stderr);
-    assert.ok(ended.took < 1000, `${ended.took} ms`);
   });
 
   test(`startAuth() lets its process end within 1 s of ${what}`, {
     skip,
   }, async () => {
-    const ended = await endLibrary(ending);
-    assert.ok(ended.took < 1000, `${ended.took} ms`);
+    await endLibrary(ending);
   });
 }
 
 test("startAuth() lets its process end within 1 s over https too", async () => {
-  const ended = await endLibrary(PROCESS_ENDINGS.timeout!, {
-    tls: makeCertificate(),
-  });
-  assert.ok(ended.took < 1000, `${ended.took} ms`);
+  await endLibrary(PROCESS_ENDINGS.timeout!, { tls: makeCertificate() });
 });
 
 // === Too many open files
@@ -2187,16 +2203,17 @@ const LARGE: Record<string, string> = {
 };
 
 for (const [what, input] of Object.entries(LARGE)) {
-  test(`parseRedirect() reads a megabyte of ${what} in linear time`, () => {
-    const began = performance.now();
-    try {
-      parseRedirect(input, STATE);
-    } catch (error) {
-      assert.ok(error instanceof TikTokShopError);
-      assert.ok(error.message.length < 500);
-    }
+  test(`parseRedirect() reads a megabyte of ${what} in linear time`, async () => {
+    const took = await cpuTime(() => {
+      try {
+        parseRedirect(input, STATE);
+      } catch (error) {
+        assert.ok(error instanceof TikTokShopError);
+        assert.ok(error.message.length < 500);
+      }
+    });
     // With the square of its length it would take hours.
-    assert.ok(performance.now() - began < 30_000);
+    assert.ok(took < 30_000, `${took} ms`);
   });
 }
 

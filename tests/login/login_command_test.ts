@@ -42,6 +42,7 @@ import {
 } from "../support/helpers.ts";
 import { PRETTY, WIRE } from "../support/replies.ts";
 import { answer, refusal, withHost } from "../support/token_host.ts";
+import { bareProcess, within } from "../support/timing.ts";
 
 const ONLY_DENO = skipIf(!ON_DENO, "Node has no such permissions");
 
@@ -93,10 +94,7 @@ Authorized by Harbour & Finch
       const { link, ended } = await cli.open();
       const redirect = await cli.decide(link);
       await (await fetch(redirect)).text();
-      const answered = performance.now();
-      await ended;
-      const took = performance.now() - answered;
-      assert.ok(took < 1000, `${took} ms`);
+      await within(1000, () => ended);
       assert.equal(await isListening(cli.port), false);
     }));
 });
@@ -213,12 +211,12 @@ describe("a flag of login", TOGETHER, () => {
 
   it("--timeout tells how many redirects were turned away", () =>
     withCli(async (cli) => {
-      const { ended } = await cli.open(["--timeout", "2"]);
-      for (const query of ["code=1&state=forged", "code=1&code=2&state=3"]) {
-        const url = `http://127.0.0.1:${cli.port}/?${query}`;
-        assert.equal((await fetch(url)).status, 400);
-      }
-      const { code, stderr } = await ended;
+      const { code, stderr } = await cli.timeOut(async () => {
+        for (const query of ["code=1&state=forged", "code=1&code=2&state=3"]) {
+          const url = `http://127.0.0.1:${cli.port}/?${query}`;
+          assert.equal((await fetch(url)).status, 400);
+        }
+      });
       assert.equal(code, 4);
       assert.match(stderr, /redirect, 2 of other attempts turned away\n/);
     }));
@@ -328,7 +326,7 @@ const [, action] = /<form method="post" action="([^"]*)"/.exec(page);
 const target = action.replace(/&#(\\d+);/g, (_, c) => String.fromCharCode(c));
 const body = new URLSearchParams({ decision: "approve" });
 await (await fetch(new URL(target, link), { method: "POST", body })).text();
-await new Promise((resolve) => setTimeout(resolve, 20_000));
+await new Promise((resolve) => setTimeout(resolve, 60_000));
 `;
 
 /** A browser in the fixture's folder, which has a space in its name. */
@@ -361,7 +359,7 @@ describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {
         const { link } = await cli.linkOf(running);
         const { code, took } = await running.ended;
         assert.equal(code, 0);
-        assert.ok(took < 15_000, `${took} ms`);
+        assert.ok(took < 60_000, `${took} ms`);
         assert.equal(await readFile(log, "utf8"), `["${link}"]\n`);
       }));
   }
@@ -736,9 +734,10 @@ describe("login and a redirect without state", TOGETHER, () => {
 
   it("hold it, and name --allow-missing-state when time is over", () =>
     withCli(async (cli) => {
-      const args = ["--timeout", "2"];
-      const { code, stderr, status } = await cli.login(args, { decision });
-      assert.equal(status, 202);
+      const { code, stderr } = await cli.timeOut(async ({ link }) => {
+        const redirect = await cli.decide(link, decision);
+        assert.equal((await fetch(redirect)).status, 202);
+      });
       assert.equal(code, 4);
       assert.match(stderr, /^A redirect without state came and is held/m);
       assert.match(stderr, /hint: .*--allow-missing-state/);
@@ -887,10 +886,7 @@ async function assertInterrupted(
   signal: "SIGINT" | "SIGTERM" | "SIGHUP" = "SIGINT",
 ): Promise<void> {
   cli.signal(running, signal);
-  const began = performance.now();
-  const { code, stdout, stderr } = await running.ended;
-  const took = performance.now() - began;
-  assert.ok(took < 1000, `${took} ms`);
+  const { code, stdout, stderr } = await within(1000, () => running.ended);
   assert.equal(code, 130);
   assert.equal(stdout, "");
   assert.match(stderr, /error: The login was cancelled: interrupted\nhint: /);
@@ -902,7 +898,7 @@ async function assertInterrupted(
 /** The program by a shell that redirects or closes its streams. */
 function throughShell(redirection: string, args: string[]): string[] {
   // A limit of its own, for it outlives a shell that is killed.
-  const [command, ...rest] = cliCommand([...args, "--timeout", "20"]);
+  const [command, ...rest] = cliCommand([...args, "--timeout", "120"]);
   return ["sh", "-c", `"$0" "$@" ${redirection}`, command!, ...rest];
 }
 
@@ -978,25 +974,22 @@ describe("mod.ts", () => {
     withCli(async (cli) => {
       // Without the runtime's start, and Node's 0.2 s for stripping types.
       const file = await importer(cli, "console.log(Date.now());\n");
-      const took = await fastest(3, async () => {
+      await assertFast(async () => {
         const command = runtimeCommand(file);
         const { stdout } = await cli.startCommand(command).ended;
         return Date.now() - Number(stdout);
       });
-      assert.ok(took < 300, `${took} ms`);
     }));
 
   it(
-    "is imported in less than 300 ms",
+    "is imported in less time than ten runtimes need to start",
     ONLY_DENO,
     () =>
       withCli(async (cli) => {
         const command = [process.execPath, "run", await importer(cli)];
-        const took = await fastest(
-          5,
-          async () => (await cli.startCommand(command).ended).took,
+        await assertFast(async () =>
+          (await cli.startCommand(command).ended).took
         );
-        assert.ok(took < 300, `${took} ms`);
       }),
   );
 
@@ -1012,14 +1005,14 @@ describe("mod.ts", () => {
     }));
 });
 
-/** The least of several measurements: a busy machine is not what is tested. */
-async function fastest(
-  times: number,
-  measure: () => Promise<number>,
-): Promise<number> {
-  let least = Infinity;
-  while (times-- > 0) least = Math.min(least, await measure());
-  return least;
+/** Less than ten bare processes take, each at its fastest of five. */
+async function assertFast(measure: () => Promise<number>): Promise<void> {
+  let [least, bare] = [Infinity, Infinity];
+  for (let times = 0; times < 5; times++) {
+    bare = Math.min(bare, await bareProcess());
+    least = Math.min(least, await measure());
+  }
+  assert.ok(least < 10 * bare, `${least} ms, a bare process ${bare} ms`);
 }
 
 /** A permission, and what is said where it alone is missing. */

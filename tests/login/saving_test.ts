@@ -622,7 +622,7 @@ describe("Ctrl-C while the tokens wait to be saved", {
         const { data } = JSON.parse(stdout);
         const saved = JSON.parse(await cli.saved());
         assert.equal(saved.data.access_token, data.access_token);
-      }, { latency: 1500 }));
+      }, { latency: 3000 }));
 
     it(`pressed twice has ${what} print them`, () =>
       withCli(async (cli) => {
@@ -634,7 +634,7 @@ describe("Ctrl-C while the tokens wait to be saved", {
         assert.match(stderr, /error: The tokens were not saved: interrupted\n/);
         await lock[Symbol.asyncDispose]();
         await assert.rejects(cli.saved());
-      }, { latency: 1500 }));
+      }, { latency: 3000 }));
   }
 });
 

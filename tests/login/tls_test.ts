@@ -19,7 +19,7 @@ import {
   TOGETHER,
 } from "../support/helpers.ts";
 import {
-  assertDropped,
+  allDropped,
   assertSafe,
   assertWaits,
   dropSockets,
@@ -32,6 +32,7 @@ import {
   startLogin,
   targetOf,
 } from "../support/callback_helpers.ts";
+import { within } from "../support/timing.ts";
 
 let made: Certificate | undefined;
 
@@ -211,9 +212,9 @@ describe("login explains https at its plain port", TOGETHER, () => {
 
   it("in the hint of its timeout", () =>
     withCli(async (cli) => {
-      const { ended } = await cli.open(["--timeout", "2"]);
-      await assert.rejects(show(secure(cli), "127.0.0.1"));
-      const { code, stderr } = await ended;
+      const { code, stderr } = await cli.timeOut(() =>
+        assert.rejects(show(secure(cli), "127.0.0.1"))
+      );
       assert.equal(code, 4);
       const { redirectUrl } = cli.sandbox;
       assert.match(
@@ -276,10 +277,10 @@ test("startAuth() serves https on both families", async () => {
       assert.match(shown.page, /<main class="success">/);
       assertSafe(shown.headers, "https");
       await login.flow.reply;
-      assert.ok(await portClosed(port) < 1000);
+      await within(1000, () => portClosed(port));
       // Deno keeps a socket that never began its handshake. The process ends.
       const known = (one: HeldSocket) => ON_DENO && /^idle/.test(one.name);
-      await assertDropped(held.filter((one) => !known(one)), 1000);
+      await allDropped(held.filter((one) => !known(one)));
     } finally {
       dropSockets(held);
       await login.end();

@@ -23,6 +23,7 @@ import {
   withHost,
   withSandbox,
 } from "../support/token_host.ts";
+import { cpuTime } from "../support/timing.ts";
 
 // === Helpers
 
@@ -216,13 +217,13 @@ test("A message made to be slow is redacted in bounded time", async () => {
   for (const code of codes) {
     for (const text of texts) {
       const message = text.repeat(300_000 / text.length);
-      const started = performance.now();
-      await withHost(
-        () => refusal(1, message),
-        ({ tokenEndpoint }) =>
-          failure(exchangeCode(LEAKY, code, { tokenEndpoint })),
+      const took = await cpuTime(() =>
+        withHost(
+          () => refusal(1, message),
+          ({ tokenEndpoint }) =>
+            failure(exchangeCode(LEAKY, code, { tokenEndpoint })),
+        )
       );
-      const took = performance.now() - started;
       assert.ok(took < 4000, `${took} ms for ${text} and ${code}`);
     }
   }
@@ -268,11 +269,9 @@ test("A secret is hidden beside what could be half of an escape", async () => {
 });
 
 test("No secret and no text of 1 MiB make the redactor slow", async () => {
-  const took = async (code: string, text: string) => {
+  const took = (code: string, text: string) => {
     const message = text.repeat(400_000 / text.length);
-    const started = performance.now();
-    await toldOf(code, message);
-    return performance.now() - started;
+    return cpuTime(() => toldOf(code, message));
   };
   const plain = "QzCodeQz".repeat(4);
   const texts = [

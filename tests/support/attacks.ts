@@ -232,7 +232,7 @@ async function attack(
   const { port, random } = scene;
   const host = random.pick(LOOPBACKS);
   if (way) return void await trickle({ port, host }, bytes, way, held);
-  const ms = statuses.includes(0) ? 300 : 5000;
+  const ms = statuses.includes(0) ? 300 : 60_000;
   const answer = await exchangeRaw(port, bytes, { host, ms }).catch(() => {});
   return answer?.status ?? 0;
 }

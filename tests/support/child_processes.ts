@@ -262,7 +262,7 @@ export async function keepExpired(
 export async function eventually(
   condition: () => boolean | Promise<boolean>,
   what: string,
-  ms = 15_000,
+  ms = 120_000,
 ): Promise<void> {
   for (const limit = Date.now() + ms; Date.now() < limit;) {
     if (await condition()) return;

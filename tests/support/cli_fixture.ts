@@ -83,7 +83,7 @@ function strippedProgram(): string {
   return file;
 }
 
-const RUN_LIMIT = 20_000; // ms; no run may hang a test
+const RUN_LIMIT = 180_000; // ms; no run may hang a test
 
 /** See {@linkcode withCli}. */
 export class CliFixture {
@@ -181,6 +181,25 @@ export class CliFixture {
     const shown = await fetch(await this.decide(link, options.decision));
     const page = await shown.text();
     return { ...await ended, status: shown.status, page };
+  }
+
+  /**
+   * A login that times out after something was done to it. Where that took
+   * longer than the login waits, another one waits twice as long.
+   */
+  async timeOut(
+    act: (login: OpenLogin) => Promise<unknown>,
+    timeout = 1,
+  ): Promise<Ended> {
+    const login = await this.open(["--timeout", `${timeout}`]);
+    try {
+      await act(login);
+      return await login.ended;
+    } catch (error) {
+      if (timeout > 60) throw error;
+      await login.ended;
+    }
+    return await this.timeOut(act, 2 * timeout);
   }
 
   /** Signals a run. Deno's `child.kill()` would make up how it ended. */

@@ -128,7 +128,7 @@ export function start(
   });
   let isOver = false;
   ended.finally(() => isOver = true).catch(() => {});
-  const until = async (pattern: RegExp, ms = 20_000) => {
+  const until = async (pattern: RegExp, ms = 120_000) => {
     for (const limit = Date.now() + ms; Date.now() < limit;) {
       const match = pattern.exec(output.stderr) ?? pattern.exec(output.stdout);
       if (match) return match;

@@ -16,7 +16,7 @@ export const NO_TERMINAL: string | false =
   "tmux is not installed";
 
 const PROMPT = "cli$ ";
-const LIMIT = 15_000; // ms to wait for what must appear
+const LIMIT = 120_000; // ms to wait for what must appear
 
 /** What stands on a screen. */
 export interface Shown {

@@ -213,7 +213,8 @@ test("accessToken() goes on for the others when a caller aborts", () =>
     const abort = new AbortController();
     const leaving = accessToken({ ...ask, signal: abort.signal });
     const staying = accessToken(ask);
-    setTimeout(() => abort.abort("enough"), 50);
+    await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+    abort.abort("enough");
     await failure(leaving, "cancelled");
     assert.equal(refreshCount(sandbox), 1);
     assert.equal(await staying, await storedToken(store));
@@ -221,9 +222,12 @@ test("accessToken() goes on for the others when a caller aborts", () =>
   }, { latency: 300 }));
 
 test("accessToken() saves what it asked for when all callers abort", () =>
-  withExpired(async ({ store, held, ask }) => {
-    const signal = AbortSignal.timeout(100);
-    await failure(accessToken({ ...ask, signal }), "cancelled");
+  withExpired(async ({ sandbox, store, held, ask }) => {
+    const abort = new AbortController();
+    const leaving = accessToken({ ...ask, signal: abort.signal });
+    await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+    abort.abort("enough");
+    await failure(leaving, "cancelled");
     await eventually(
       async () => await storedToken(store) !== held.data.access_token,
       "the tokens that came are saved",

@@ -46,6 +46,7 @@ import {
   withSandbox,
 } from "../support/token_host.ts";
 import { NUMBER_REPLY, NUMBERS, replyWith } from "../support/replies.ts";
+import { cpuTime, timed } from "../support/timing.ts";
 
 // === Helpers
 
@@ -411,16 +412,20 @@ function requestsOf(
 const refresh = (host: Host) => refreshTokens(APP, "GCP_refresh", host);
 
 test("exchangeCode() tries three times again what may pass", async () => {
-  const [all, refreshes] = await Promise.all([
-    requestsOf(RETRIED, (host) => exchange(host)),
-    requestsOf([RETRIED[1]!], refresh),
-  ]);
+  const { value, slack } = await timed(() =>
+    Promise.all([
+      requestsOf(RETRIED, (host) => exchange(host)),
+      requestsOf([RETRIED[1]!], refresh),
+    ])
+  );
+  const [all, refreshes] = value;
   for (const [row, requests] of [...all, ...refreshes].entries()) {
     const waits = gaps(requests);
     assert.equal(waits.length, 3, RETRIED[row]?.[0]);
     for (const [i, wait] of waits.entries()) {
       const least = 250 * 2 ** i;
-      assert.ok(wait > least - 20 && wait < least * 2 + 2000, `${waits}`);
+      const most = 2 * least + 2000 + slack;
+      assert.ok(wait > least - 20 && wait < most, `${waits}`);
     }
   }
   const firstWaits = all.map((requests) => gaps(requests)[0]!);
@@ -469,15 +474,20 @@ const RETRY_AFTERS: readonly [() => Uint8Array, number, number][] = [
 ];
 
 test("exchangeCode() waits as long as Retry-After says", async () => {
-  await Promise.all(
-    RETRY_AFTERS.map(([bytes, least, most], row) =>
-      withHost((_, i) => i === 0 ? bytes() : answer(), async (host) => {
-        await exchange(host);
-        const [wait] = gaps(host.requests);
-        assert.ok(wait! >= least && wait! <= most, `${wait} ms in row ${row}`);
-      })
-    ),
+  const { value: waits, slack } = await timed(() =>
+    Promise.all(
+      RETRY_AFTERS.map(([bytes]) =>
+        withHost((_, i) => i === 0 ? bytes() : answer(), async (host) => {
+          await exchange(host);
+          return gaps(host.requests)[0]!;
+        })
+      ),
+    )
   );
+  for (const [row, wait] of waits.entries()) {
+    const [, least, most] = RETRY_AFTERS[row]!;
+    assert.ok(wait >= least && wait < most + slack, `${wait} ms in row ${row}`);
+  }
 });
 
 test("exchangeCode() tells a Retry-After that it ignores", async () => {
@@ -495,7 +505,7 @@ const CODES: readonly [SandboxFault, number, string, ErrorKind, RegExp][] = [
     36004004,
     "invalid auth code",
     "rejected",
-    /30 minutes .*another app, log in again: tiktok-shop-oauth2 login/,
+    /30 minutes .*another app, log in again$/,
   ],
   [
     "internal-error",
@@ -1020,11 +1030,12 @@ test("exchangeCode() judges a megabyte of digits in bounded time", async () => {
     const body = replyWith(
       `{"access_token":"a","id":7495540735365777507,"extra":${text}}`,
     );
-    const started = performance.now();
-    await exchangeFor(answer(body)).catch((error) => {
-      assert.equal(error.kind, "invalid_response");
-    });
-    assert.ok(performance.now() - started < 5000, text.slice(0, 9));
+    const took = await cpuTime(() =>
+      exchangeFor(answer(body)).catch((error) => {
+        assert.equal(error.kind, "invalid_response");
+      })
+    );
+    assert.ok(took < 5000, `${took} ms for ${text.slice(0, 9)}`);
   }
 });
 
