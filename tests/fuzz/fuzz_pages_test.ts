@@ -274,7 +274,7 @@ async function runScript(
   commands: string[],
 ): Promise<void> {
   terminal.enter(`sh '${await writeScript(cli, commands)}'`);
-  const limit = Date.now() + 60_000;
+  const limit = Date.now() + 180_000;
   while (!/^the end$/m.test(terminal.raw.replaceAll("\r", ""))) {
     assert.ok(Date.now() < limit, terminal.raw);
     await new Promise((resolve) => setTimeout(resolve, 50));

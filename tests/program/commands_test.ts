@@ -364,7 +364,7 @@ describe("refresh --all", TOGETHER, () => {
       assert.equal(cli.sandbox.count(REFRESH), 40);
       // As many as that, unless the machine is slower than the sandbox.
       assert.ok(most() <= 16 && most() > 8, `${most()} at a time`);
-    }, { ...options, latency: 300 });
+    }, { ...options, latency: 1500 });
   });
 
   /** What alone is wrong, and the exit code. */

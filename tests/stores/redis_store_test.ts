@@ -130,9 +130,11 @@ redisTest(
 redisTest(
   "redisStore() renews a lock that is held beyond its lease",
   async () => {
-    const store = redisStore(command, { lease: LEASE });
+    // Long enough to be renewed in time on a busy machine.
+    const lease = 3 * LEASE;
+    const store = redisStore(command, { lease });
     const lock = await store.lock("main");
-    const signal = AbortSignal.timeout(1.8 * LEASE);
+    const signal = AbortSignal.timeout(1.8 * lease);
     await failure(store.lock("main", signal), "cancelled");
     await store.save("main", TOKENS, lock);
     await lock[Symbol.asyncDispose]();
@@ -311,10 +313,14 @@ for (
 // === Several processes
 
 /** Child processes at a sandbox, by both clients in turn. */
-function childrenAt(sandbox: Sandbox, count: number): Promise<Child>[] {
+function childrenAt(
+  sandbox: Sandbox,
+  count: number,
+  lease?: number,
+): Promise<Child>[] {
   return Array.from({ length: count }, (_, i) => {
     const redis = REDIS_CLIENTS[i % REDIS_CLIENTS.length]!;
-    return startChild(jobAt(sandbox, { redis, port, lease: LEASE }));
+    return startChild(jobAt(sandbox, { redis, port, lease }));
   });
 }
 
@@ -343,16 +349,19 @@ redisTest(
     withSandbox(async (sandbox) => {
       await keepExpired(sandbox, redisStore(command));
       sandbox.fail("refresh", "slow:60000");
-      await withChildren(childrenAt(sandbox, 3), async ([first, ...others]) => {
-        first.order();
-        await eventually(() => refreshCount(sandbox) === 1, "it has asked");
-        first.signal("SIGKILL");
-        for (const child of others) child.order();
-        const outcomes = await Promise.all(others.map(({ next }) => next()));
-        const wanted = { tokens: [await storedToken()], errors: [] };
-        for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
-        assert.equal(refreshCount(sandbox), 2);
-      });
+      await withChildren(
+        childrenAt(sandbox, 3, 2 * LEASE),
+        async ([first, ...others]) => {
+          first.order();
+          await eventually(() => refreshCount(sandbox) === 1, "it has asked");
+          first.signal("SIGKILL");
+          for (const child of others) child.order();
+          const outcomes = await Promise.all(others.map(({ next }) => next()));
+          const wanted = { tokens: [await storedToken()], errors: [] };
+          for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
+          assert.equal(refreshCount(sandbox), 2);
+        },
+      );
     }),
 );
 
@@ -360,7 +369,7 @@ redisTest(
   "redisStore() lets no stopped holder overwrite a newer token",
   () =>
     withSandbox(async (sandbox) => {
-      await withChildren(childrenAt(sandbox, 2), (children) =>
+      await withChildren(childrenAt(sandbox, 2, LEASE), (children) =>
         atEveryCall(2, (call, lane) =>
           stopAt(call, children[lane]!, sandbox)));
     }, { rotate: false }),

@@ -122,7 +122,7 @@ export async function startRedis(
       .concat(["--save", "", "--appendonly", "no"], options),
     { input: "open" },
   );
-  for (let i = 0; i < 500 && !await isListening(port); i++) {
+  for (let i = 0; i < 6000 && !await isListening(port); i++) {
     if (child.exitCode !== null) throw new Error((await ended).stdout);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

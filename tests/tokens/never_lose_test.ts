@@ -226,7 +226,7 @@ test("the refresh command prints what a disk that fills up does not take", {
       assert.ok(!stderr.includes(data.access_token));
       assert.equal(await readFile(join(folder, FILE), "utf8"), before);
       assert.deepEqual(await readdir(folder), [FILE]);
-    }), { latency: 500 }));
+    }), { latency: 2000 }));
 
 /** Leaves not one byte. */
 async function fillUp(disk: string): Promise<void> {

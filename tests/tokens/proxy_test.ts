@@ -241,7 +241,6 @@ const HOSTS: [name: string, handler: HostHandler, message: RegExp][] = [
     const timer = setInterval(() => socket.write(" ".repeat(1 << 18)), 2);
     socket.on("close", () => clearInterval(timer));
   }, /larger than 1048576 bytes/],
-  ["waits no longer than it should", () => {}, /no answer within 1 s/],
 ];
 
 describe("past a proxy that is set", () => {
@@ -261,12 +260,20 @@ describe("past a proxy that is set", () => {
     it(`exchangeCode() ${name}`, () =>
       withVariable(() =>
         withHost(handler, async ({ tokenEndpoint }) => {
-          const options = { tokenEndpoint, requestTimeout: "1s" };
-          const asked = exchangeCode(APP, "ROW_code", options);
+          const asked = exchangeCode(APP, "ROW_code", { tokenEndpoint });
           assert.match((await failure(asked)).message, message);
         })
       ));
   }
+
+  it("exchangeCode() waits no longer than it should", () =>
+    withVariable(() =>
+      withHost(() => {}, async ({ tokenEndpoint }) => {
+        const options = { tokenEndpoint, requestTimeout: "1s" };
+        const asked = exchangeCode(APP, "ROW_code", options);
+        assert.match((await failure(asked)).message, /no answer within 1 s/);
+      })
+    ));
 
   it("exchangeCode() can be aborted", () =>
     withVariable(() =>

@@ -588,13 +588,16 @@ test("accessToken() hands over the reply that it could not save", () =>
   }));
 
 test("accessToken() hands over the reply when the profile has gone", () =>
-  withExpiredFile(async ({ sandbox, folder, ask }) => {
-    const asked = failure(accessToken(ask), "store");
-    await eventually(() => refreshCount(sandbox) === 1, "it has asked");
-    await rm(folder, { recursive: true });
-    const { reply } = await asked;
+  withExpiredFile(async ({ folder, ask }) => {
+    const removing: typeof fetch = async (...call) => {
+      const reply = await fetch(...call);
+      await rm(folder, { recursive: true });
+      return reply;
+    };
+    const asked = accessToken({ ...ask, fetch: removing });
+    const { reply } = await failure(asked, "store");
     assert.equal(typeof reply?.data.refresh_token, "string");
-  }, { latency: 300 }));
+  }));
 
 test("the refresh command prints the reply that it could not save", () =>
   withExpiredFile(async ({ sandbox, folder }) => {
@@ -609,14 +612,14 @@ test("the refresh command prints the reply that it could not save", () =>
     assert.match(data.refresh_token, /^ROW_/);
     assert.match(stderr, /error: Cannot save the tokens to .*default\.json/);
     assert.ok(!stderr.includes(data.access_token), stderr);
-  }, { latency: 300 }));
+  }, { latency: 2000 }));
 
 // === A holder who is dead or stopped
 
 test("accessToken() goes on when a holder was killed while he asked", () =>
   withExpiredFile(async ({ sandbox, store, folder }) => {
     sandbox.fail("refresh", "slow:60000");
-    const job = jobAt(sandbox, { folder, lease: LEASE });
+    const job = jobAt(sandbox, { folder, lease: 2 * LEASE });
     const starting = Array.from({ length: 5 }, () => startChild(job));
     await withChildren(starting, async ([first, ...others]) => {
       first.order();
