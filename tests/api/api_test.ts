@@ -1105,7 +1105,7 @@ test("callApi() needs a login where there are no tokens", () =>
     const options = { ...cli.options, profile: "nobody" };
     const call = callApi({ path: ECHO }, options);
     const { hint } = await failure(call, "login_required");
-    assert.match(hint!, /login/);
+    assert.match(hint!, /log in again/);
     assert.equal(cli.calls().length, 0);
   }));
 
@@ -1192,7 +1192,7 @@ test("callApi() tries again after 36009002, whatever the status is", () =>
 
 /** TikTok's codes: HTTP status, kind, hint and how many calls they cause. */
 const CODES: [number, number, ErrorKind, RegExp, number][] = [
-  [105001, 401, "login_required", /log in again: tiktok-shop-oauth2 login/, 1],
+  [105001, 401, "login_required", /not valid, log in again$/, 1],
   [36009005, 401, "login_required", /log in again/, 1],
   [105005, 401, "rejected", /enable the scope .* log in again/, 1],
   [106001, 400, "rejected", /signature .* check the app secret/, 1],
