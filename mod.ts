@@ -167,24 +167,9 @@ export type ErrorKind =
   | "lock_lost";
 
 /** What a {@linkcode TikTokShopError} carries besides kind and message. */
-export interface ErrorDetails {
-  /** TikTok's `code`, if TikTok answered with one. */
-  code?: number;
-  /** TikTok's `request_id`, to be named when asking its support. */
-  requestId?: string;
-  /** The next step, a sentence without a full stop. */
-  hint?: string;
-  /** HTTP status of the answer. */
-  status?: number;
-  /** Seconds that the host asked to wait before the next try. */
-  retryAfter?: number;
-  /** What lies beneath; its text is redacted. */
-  cause?: unknown;
-  /** The body of a failed API call, redacted: parsed, or text if no object. */
-  body?: unknown;
-  /** The tokens that were received but could not be saved. */
-  reply?: TokenReply;
-}
+export type ErrorDetails = Partial<
+  Omit<TikTokShopError, "kind" | "name" | "message" | "stack">
+>;
 
 /**
  * The one error class for what can go wrong at run time. No secret is part of
@@ -214,10 +199,8 @@ export class TikTokShopError extends Error {
   /** Makes an error; `message` and `details.hint` must be free of secrets. */
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
     const { cause } = details;
-    super(
-      printable(message),
-      cause === undefined ? {} : { cause: evidence(cause) },
-    );
+    const beneath = cause === undefined ? {} : { cause: evidence(cause) };
+    super(printable(message), beneath);
     this.name = "TikTokShopError";
     this.kind = kind;
     this.code = details.code;
@@ -273,14 +256,9 @@ function evidence(
   return Object.assign(copy, { cause: evidence(cause, secrets, depth + 1) });
 }
 
-function cancelledError(
-  reason: unknown,
-  what: "call" | "command" | "login" = "call",
-): TikTokShopError {
-  const why = typeof reason === "string" ? reason : messageOf(reason);
-  const message = `The ${what} was cancelled: ${why}`;
-  const hint = what === "login" ? LOGIN_AGAIN : "try again";
-  return new TikTokShopError("cancelled", message, { hint });
+function cancelledError(reason: unknown): TikTokShopError {
+  const message = `Cancelled: ${messageOf(reason)}`;
+  return new TikTokShopError("cancelled", message, { hint: "try again" });
 }
 
 function codeOf(error: unknown): string {
@@ -310,28 +288,20 @@ export type UserType = "seller" | "partner" | "creator";
 export type Duration = number | string;
 
 /**
- * Where a login stands, with the numbers of the original example:
- * 0 idle, 1 waiting for the redirect, 2 waiting for the final response,
- * 3 success, 4 access denied, 5 failed.
+ * Where a login stands: 0 idle, 1 waiting for the redirect, 2 waiting for the
+ * final response, 3 success, 4 access denied, 5 failed.
  */
 export type FlowState = 0 | 1 | 2 | 3 | 4 | 5;
 
 /** The names of the {@linkcode FlowState} numbers. */
-export const FlowState: {
-  readonly IDLE: 0;
-  readonly WAITING_FOR_REDIRECT: 1;
-  readonly WAITING_FOR_RESPONSE: 2;
-  readonly SUCCESS: 3;
-  readonly ACCESS_DENIED: 4;
-  readonly FAILED: 5;
-} = {
+export const FlowState = {
   IDLE: 0,
   WAITING_FOR_REDIRECT: 1,
   WAITING_FOR_RESPONSE: 2,
   SUCCESS: 3,
   ACCESS_DENIED: 4,
   FAILED: 5,
-};
+} as const;
 
 /** The app's credentials, from Partner Center. */
 export interface AppCredentials {
@@ -401,22 +371,18 @@ export interface TokenMeta {
   shops?: Shop[];
   /** Seconds that the last refresh should have brought and did not bring. */
   unmet_min_valid?: number;
-  /** The last refresh, if the host said that the grant is gone. */
-  refresh_refused?: RefusedRefresh;
+  /**
+   * The last refresh, if TikTok refused it: when (Unix seconds by the token
+   * host's clock) and with what answer. It saves further requests.
+   */
+  refresh_refused?: {
+    at: number;
+    code: number;
+    message: string;
+    request_id?: string;
+  };
   /** Whatever else was found in the file. */
   [name: string]: unknown;
-}
-
-/** A refusal that is remembered, so that not every call asks again. */
-export interface RefusedRefresh {
-  /** When it came: Unix seconds by the token host's clock. */
-  at: number;
-  /** TikTok's `code`. */
-  code: number;
-  /** What the error said. */
-  message: string;
-  /** TikTok's id of the request. */
-  request_id?: string;
 }
 
 /** A token reply as it is kept by a {@linkcode TokenStore}. */
@@ -449,15 +415,9 @@ export interface HttpOptions {
   fetch?: typeof fetch;
   /** Aborts the call. */
   signal?: AbortSignal;
-  /**
-   * How long a request may take, the bodies of request and reply included.
-   * @default {"30s" for tokens, "2m" for calls of the API}
-   */
+  /** Time for request and reply. @default {30s; 2m for calls of the API} */
   requestTimeout?: Duration;
-  /**
-   * How many bytes a reply may have.
-   * @default {1 MiB for tokens, 32 MiB for calls of the API}
-   */
+  /** Bytes that a reply may have. @default {1 MiB; 32 MiB for the API's} */
   replyLimit?: number;
   /** Called with one redacted line for each request and reply. */
   onTrace?: (line: string) => unknown;
@@ -465,15 +425,9 @@ export interface HttpOptions {
 
 /** Options of {@linkcode exchangeCode} and {@linkcode refreshTokens}. */
 export interface TokenOptions extends HttpOptions {
-  /**
-   * Where codes are exchanged.
-   * @default {"https://auth.tiktok-shops.com/api/v2/token/get"}
-   */
+  /** Where codes are exchanged. @default {TikTok's …/api/v2/token/get} */
   tokenEndpoint?: string;
-  /**
-   * Where tokens are refreshed.
-   * @default {"https://auth.tiktok-shops.com/api/v2/token/refresh"}
-   */
+  /** Where tokens are refreshed. @default {TikTok's …/api/v2/token/refresh} */
   refreshEndpoint?: string;
   /** The local clock, in milliseconds since 1970. @default {Date.now} */
   now?: () => number;
@@ -485,30 +439,26 @@ export interface TokenOptions extends HttpOptions {
 export interface LoginOptions extends StartAuthOptions {
   /** Shows the link to the person. @default {openBrowser} */
   open?: (url: string) => unknown;
-  /**
-   * Called once the login listens, before the browser is opened.
-   * @default {prints the link on stderr}
-   */
+  /** Called before the browser is opened. @default {prints the link} */
   onStart?: (flow: AuthFlow) => unknown;
   /**
-   * Keeps the tokens before anybody sees them, where
-   * {@linkcode accessToken} and the others find them; false keeps nothing.
+   * Where the tokens are saved before anybody sees them, for
+   * {@linkcode accessToken} and the others; false saves nothing.
    * @default {fileStore()}
    */
   store?: TokenStore | false;
-  /** Name to keep them under. @default {"default"} */
+  /** Name to save them under. @default {"default"} */
   profile?: string;
   /** Replace the tokens of another seller. @default {false} */
   switch?: boolean;
   /** Called once TikTok's reply is here, before it is saved. */
   onSaving?: () => unknown;
   /**
-   * Gives up saving, such as a wait for the profile's lock, when `signal`
-   * cancels nothing any more: the login rejects with kind `store`, and the
-   * error's `reply` has the tokens.
+   * Gives up saving, when `signal` cancels nothing any more. The login rejects
+   * with kind `store`; the error's `reply` has the tokens.
    */
   saveSignal?: AbortSignal;
-  /** Told the profile that the tokens were saved under. */
+  /** Called with the profile that the tokens were saved under. */
   onSaved?: (profile: string) => unknown;
   /** Fail, after saving, if one of these scopes was not granted. */
   requireScopes?: string[];
@@ -531,14 +481,14 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   const flow = await startAuth({
     ...full,
     onReply: async (reply, meta) => {
-      await keepTokens(reply, meta, full);
+      await saveReply(reply, meta, full);
       await options.onReply?.(reply, meta);
     },
   });
   try {
     const ended = new AbortController();
     flow.reply.catch(() => ended.abort());
-    const proof = assertKeepable({ ...full, signal: ended.signal });
+    const proof = assertLoginSavable({ ...full, signal: ended.signal });
     await Promise.race([proof, flow.reply]);
     // Raced: one that never resolves must not outlive the login.
     const told = notify(onStart, flow, onWarning);
@@ -555,7 +505,6 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   }
 }
 
-/** Only for a script that listens to nothing does the library print. */
 function print(message: string): void {
   console.error(printable(message));
 }
@@ -564,25 +513,24 @@ function printLink({ url }: AuthFlow): void {
   console.error(`Open this link to authorize the app:\n\n${url}\n`);
 }
 
-async function keepTokens(
+/** Saves the tokens of a login, then checks their scopes. */
+async function saveReply(
   reply: TokenReply,
   meta: TokenMeta,
   options: LoginOptions,
 ): Promise<void> {
-  const store = storeOf(options);
+  const { store = defaultStore(), profile = "default", onWarning } = options;
   if (store) {
-    const { profile: wanted = "default", onWarning } = options;
     void notify(options.onSaving, undefined, onWarning);
-    const profile = await saveLogin(store, { ...reply, meta }, options);
-    const beside = `"${printable(wanted)}" holds another seller's tokens and ` +
-      `was left alone: the new ones are under "${printable(profile)}"`;
-    if (profile !== wanted) void notify(onWarning, beside);
-    void notify(options.onSaved, profile, onWarning);
+    const saved = await saveLogin(store, { ...reply, meta }, options);
+    const other = `"${profile}" holds another seller's tokens and was left ` +
+      `alone: the new ones are under "${saved}"`;
+    if (saved !== profile) void notify(onWarning, other);
+    void notify(options.onSaved, saved, onWarning);
   }
   const { granted_scopes: scopes } = reply.data;
-  const granted: unknown[] = Array.isArray(scopes) ? scopes : [];
   const missing = (options.requireScopes ?? [])
-    .filter((scope) => !granted.includes(scope));
+    .filter((scope) => !Array.isArray(scopes) || !scopes.includes(scope));
   if (missing.length === 0) return;
   throw new TikTokShopError(
     "missing_scope",
@@ -621,16 +569,16 @@ export interface StartAuthOptions
    * the timeout tells so.
    */
   confirmMissingState?: () => boolean | Promise<boolean>;
-  /** Told each change of state. */
+  /** Called with each new state. */
   onState?: (state: FlowState) => unknown;
   /**
-   * Given the tokens before the browser is answered and `reply` resolves; if
-   * it fails, so does the login.
+   * Called with the tokens before the browser is answered and `reply`
+   * resolves; if it fails, so does the login.
    */
   onReply?: (reply: TokenReply, meta: TokenMeta) => unknown;
   /**
-   * Called with what a person should know though the login goes on. Without
-   * it, {@linkcode login} prints that on stderr.
+   * Called with what a person should know while the login goes on. Without
+   * it, {@linkcode login} prints that to the console.
    */
   onWarning?: (message: string) => unknown;
 }
@@ -653,7 +601,7 @@ export interface AuthFlow extends AsyncDisposable {
   readonly reply: Promise<TokenReply>;
   /** Every parameter of the redirect; empty before it came. */
   readonly redirectParams: Readonly<Record<string, string>>;
-  /** Told each change of state. */
+  /** Called with each new state. */
   onState: ((state: FlowState) => unknown) | undefined;
   /**
    * Takes a redirect URL, a query string or a bare code that a person pasted.
@@ -681,39 +629,41 @@ export interface AuthFlow extends AsyncDisposable {
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
-  const flow = new LoopbackFlow(options);
-  await flow.listen();
-  return flow;
+  checkWait(options);
+  checkAppKey(options.appKey);
+  checkAppSecret(options.appSecret);
+  authorizationUrl({ ...options, state: "-" });
+  const { signal, tls, host, port = DEFAULT_PORT } = options;
+  if (signal?.aborted) throw cancelledError(signal.reason);
+  let flow: LoopbackFlow | undefined;
+  const server = await listenOnLoopback(portRange(port), {
+    tls,
+    needsBoth: host !== "127.0.0.1",
+    handlerOn: (port) => {
+      if (flow?.port !== port) flow = new LoopbackFlow(options, port);
+      return (request) => flow!.answer(request);
+    },
+    onUnread: (why) => flow!.note(why),
+  });
+  flow!.begin(server);
+  return flow!;
 }
 
 const DEFAULT_PORT = 3017;
 const DEFAULT_TIMEOUT = 300; // seconds
 
 /** Proves that a login's tokens can be saved, before its code is spent. */
-async function assertKeepable(options: LoginOptions): Promise<void> {
+async function assertLoginSavable(options: LoginOptions): Promise<void> {
   try {
-    const store = storeOf(options);
+    const { store = defaultStore() } = options;
     if (store) await assertSavable(store, options);
   } catch (error) {
     if (options.store || !(error instanceof TikTokShopError)) throw error;
     // Nobody chose the default store: tell how to do without it.
-    throw new TikTokShopError(error.kind, error.message, {
-      cause: error.cause,
-      hint: `${error.hint}, or keep nothing (store: false)`,
-    });
+    const hint = `${error.hint}, or keep nothing (store: false)`;
+    const { kind, message, cause } = error;
+    throw new TikTokShopError(kind, message, { cause, hint });
   }
-}
-
-/** Where a login keeps its tokens. */
-function storeOf({ store }: LoginOptions): TokenStore | undefined {
-  return store === false ? undefined : store ?? defaultStore();
-}
-
-function unsavedReason(reason: unknown): TikTokShopError {
-  const why = typeof reason === "string" ? reason : messageOf(reason);
-  return new TikTokShopError("store", `The tokens were not saved: ${why}`, {
-    hint: "keep the reply, as the code is spent",
-  });
 }
 
 /** Proves that a login under this profile can be saved. */
@@ -759,19 +709,22 @@ async function saveLogin(
 ): Promise<string> {
   const save = async () => {
     const slug = sellerSlug(tokens.data);
-    const wanted = options.profile ?? "default";
     for (let n = 0;; n++) {
-      const profile = [wanted, slug][n] ?? `${slug}-${n}`;
+      const profile = [options.profile ?? "default", slug][n] ?? `${slug}-${n}`;
       // The wanted name was judged before the link was shown.
       if (n > 0 && await caseTwin(store, profile)) continue;
       if (await saveAs(store, profile, tokens, options)) return profile;
     }
   };
+  const gaveUp = (reason: unknown) => {
+    const message = `The tokens were not saved: ${messageOf(reason)}`;
+    const hint = "keep the reply, as the code is spent";
+    return new TikTokShopError("store", message, { hint });
+  };
   try {
-    return await abortable(save(), options.saveSignal, unsavedReason);
+    return await abortable(save(), options.saveSignal, gaveUp);
   } catch (error) {
-    const { meta: _, ...reply } = tokens;
-    throw unsavedError(error, reply);
+    throw unsavedError(error, withoutMeta(tokens));
   }
 }
 
@@ -811,7 +764,7 @@ function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
   return sameApp && a.data.open_id === b.data.open_id;
 }
 
-/** A profile name made of the seller's. */
+/** A profile name made of the seller's name, or of its id. */
 function sellerSlug(data: TokenData): string {
   for (const name of [data.seller_name, data.open_id]) {
     const slug = textOf(name).toLowerCase()
@@ -870,94 +823,27 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
     AUTHORIZATION_ENDPOINTS[region]?.[userType];
   if (!endpoint) {
     throw misuse(
-      `Cannot build the authorization link for region "${region}" and user ` +
-        `type "${userType}": use row or us, and seller, partner or creator`,
+      `No authorization page for region "${region}" and user type ` +
+        `"${userType}": use row or us, and seller, partner or creator`,
     );
   }
   const url = endpointUrl(endpoint, "authorization endpoint");
-  const identity = linkIdentity(url, options);
+  // Creators' and legacy links name the app, the others its service.
+  const identity: Record<string, string> =
+    userType === "creator" || url.pathname === "/oauth/authorize"
+      ? { app_key: checkAppKey(options.appKey) }
+      : { service_id: checkServiceId(options.serviceId) };
   if (!options.state) {
-    throw misuse(
-      "The state is missing: make one of random bytes for each login, and " +
-        "accept no redirect without it",
-    );
+    throw misuse("The state is missing: make one of random bytes, used once");
   }
   const own = { ...identity, state: options.state };
-  for (const [name, value] of Object.entries(options.params ?? {})) {
-    if (Object.hasOwn(own, name)) {
-      throw misuse(`Cannot set "${name}": the link sets it itself`);
-    }
-    url.searchParams.set(name, value);
-  }
-  for (const [name, value] of Object.entries(own)) {
-    url.searchParams.set(name, value);
-  }
-  return url.href;
-}
-
-/** Creators' and legacy links name the app, the others its service. */
-function linkIdentity(
-  url: URL,
-  options: AuthorizationUrlOptions,
-): Record<string, string> {
-  if (options.userType === "creator" || url.pathname === "/oauth/authorize") {
-    return { app_key: checkAppKey(options.appKey) };
-  }
-  return { service_id: checkServiceId(options.serviceId) };
+  const { params = {} } = options;
+  const taken = Object.keys(own).find((name) => Object.hasOwn(params, name));
+  if (taken) throw misuse(`Cannot set "${taken}": the link sets it itself`);
+  return withParameters(url, { ...params, ...own }).href;
 }
 
 // === Redirect
-
-/** What a redirect says, once its state was judged. */
-type Judgement =
-  | { kind: "code"; code: string }
-  | { kind: "error"; error: TikTokShopError }
-  | { kind: "missing_state"; outcome: Outcome }
-  | { kind: "mismatch" }
-  | { kind: "duplicate"; name: string }
-  | { kind: "empty" };
-
-type Outcome = Extract<Judgement, { kind: "code" | "error" }>;
-type CodeOutcome = Extract<Outcome, { kind: "code" }>;
-
-/** State first: nothing else of a foreign redirect is even looked at. */
-function judgeRedirect(query: URLSearchParams, state: string): Judgement {
-  const names = new Set<string>();
-  for (const name of query.keys()) {
-    if (names.has(name)) return { kind: "duplicate", name };
-    names.add(name);
-  }
-  const given = query.get("state");
-  if (given !== null && !sameText(given, state)) return { kind: "mismatch" };
-  const outcome = redirectOutcome(query);
-  if (!outcome) return { kind: "empty" };
-  return given === null ? { kind: "missing_state", outcome } : outcome;
-}
-
-function redirectOutcome(query: URLSearchParams): Outcome | undefined {
-  const error = query.get("error");
-  const code = query.get("code") || query.get("auth_code");
-  if (error || code === "null") {
-    return { kind: "error", error: redirectError(error || "no code") };
-  }
-  return code ? { kind: "code", code } : undefined;
-}
-
-function redirectError(error: string): TikTokShopError {
-  const shown = printable(error).slice(0, 80);
-  if (error === "no code" || /denied/i.test(error)) {
-    return new TikTokShopError(
-      "access_denied",
-      `The seller denied the app access: "${shown}"`,
-      { hint: `ask the shop's owner to approve the app, then ${LOGIN_AGAIN}` },
-    );
-  }
-  return new TikTokShopError(
-    "invalid_redirect",
-    `TikTok sent the browser back with the error "${shown}"`,
-    { hint: `check the app in Partner Center, then ${LOGIN_AGAIN}` },
-  );
-}
 
 /** What {@linkcode parseRedirect} read. */
 export interface RedirectResult {
@@ -969,6 +855,11 @@ export interface RedirectResult {
   stateMatched: boolean;
 }
 
+/** What a redirect says: a code, or TikTok's error. */
+interface Outcome extends RedirectResult {
+  error?: TikTokShopError | undefined;
+}
+
 /**
  * Reads what a person pasted, or what a redirect brought: a full URL, a query
  * string or a bare code. Pure. The state is judged before anything else, then
@@ -978,23 +869,85 @@ export interface RedirectResult {
  * `access_denied` or `invalid_redirect`.
  */
 export function parseRedirect(input: string, state: string): RedirectResult {
+  const { error, ...result } = judgePasted(input, state);
+  const isBare = typeof redirectQuery(input) === "string";
+  if (!result.stateMatched && !isBare) throw missingStateError();
+  if (error) throw error;
+  return result;
+}
+
+/** What a person pasted, judged; nothing vouches for a bare code. Pure. */
+function judgePasted(input: string, state: string): Outcome {
   const query = redirectQuery(input);
   if (typeof query === "string") {
     return { code: query, params: { code: query }, stateMatched: false };
   }
-  const judgement = judgeRedirect(query, state);
-  if (judgement.kind !== "code") throw judgementError(judgement);
-  const params = Object.fromEntries(query);
-  return { code: judgement.code, params, stateMatched: true };
+  const outcome = judgeRedirect(query, state);
+  if (outcome) return outcome;
+  throw redirectFault(NO_CODE);
 }
 
-/** What a person pasted, judged; nothing vouches for a bare code. Pure. */
-function judgePasted(input: string, state: string): Judgement {
-  const query = redirectQuery(input);
-  return typeof query !== "string"
-    ? judgeRedirect(query, state)
-    : { kind: "missing_state", outcome: { kind: "code", code: query } };
+/**
+ * What a redirect says, or undefined if it says nothing. Pure. The state comes
+ * first: nothing else of a foreign redirect is even looked at.
+ *
+ * @throws {TikTokShopError} if it is another login's, or ambiguous.
+ */
+function judgeRedirect(
+  query: URLSearchParams,
+  state: string,
+): Outcome | undefined {
+  const names = new Set<string>();
+  for (const name of query.keys()) {
+    if (names.has(name)) {
+      throw redirectFault(`The redirect names "${printable(name)}" twice`);
+    }
+    names.add(name);
+  }
+  const given = query.get("state");
+  if (given !== null && !sameText(given, state)) {
+    const message = "The redirect belongs to another login: its state differs";
+    const hint = "use the redirect of the link that was printed last";
+    throw new TikTokShopError("state_mismatch", message, { hint });
+  }
+  const code = query.get("code") || query.get("auth_code") || "";
+  const error = query.get("error") || (code === "null" ? "denied" : "");
+  if (!code && !error) return undefined;
+  return {
+    code,
+    params: Object.fromEntries(query),
+    stateMatched: given !== null,
+    error: error ? redirectError(error) : undefined,
+  };
 }
+
+/** The error that TikTok sent the browser back with. */
+function redirectError(error: string): TikTokShopError {
+  const shown = printable(error).slice(0, 80);
+  if (/denied/i.test(error)) {
+    const message = `The seller denied the app access: "${shown}"`;
+    const hint = `ask the shop's owner to approve the app, then ${LOGIN_AGAIN}`;
+    return new TikTokShopError("access_denied", message, { hint });
+  }
+  const message = `TikTok sent the browser back with the error "${shown}"`;
+  const hint = `check the app in Partner Center, then ${LOGIN_AGAIN}`;
+  return new TikTokShopError("invalid_redirect", message, { hint });
+}
+
+function redirectFault(message: string): TikTokShopError {
+  const hint = "copy the whole address that the browser was sent back to";
+  return new TikTokShopError("invalid_redirect", message, { hint });
+}
+
+const NO_CODE = "No authorization code found in this text";
+
+function missingStateError(): TikTokShopError {
+  const message = "There is no state with the code to judge it by";
+  return new TikTokShopError("missing_state", message, { hint: ALLOW_STATE });
+}
+
+const ALLOW_STATE = "if you started this login yourself and nobody sent you " +
+  "the link, allow it with --allow-missing-state (allowMissingState)";
 
 /** The parameters of a URL or query string, or else the bare code. */
 function redirectQuery(input: string): URLSearchParams | string {
@@ -1006,12 +959,12 @@ function redirectQuery(input: string): URLSearchParams | string {
     return new URLSearchParams(text.replace(/^[^?]*\?/, "").split("#")[0]);
   }
   // A person copies the code out of the address bar, where it is encoded.
-  const code = /%[0-9a-f]{2}/i.test(text) ? decodeOnce(text) : text;
+  const code = decodeOnce(text);
   // deno-lint-ignore no-control-regex -- no code has control characters
   if (code && code !== "null" && !/[\s\u0000-\u001f<>"]|:\/\//.test(code)) {
     return code;
   }
-  throw judgementError({ kind: "empty" });
+  throw redirectFault(NO_CODE);
 }
 
 /** What stands between a redirect and the text around it. */
@@ -1046,66 +999,30 @@ function decodeOnce(text: string): string {
   }
 }
 
-/** Why a redirect that was given to us brings no code. */
-function judgementError(
-  judgement: Exclude<Judgement, { kind: "code" }>,
-): TikTokShopError {
-  switch (judgement.kind) {
-    case "error":
-      return judgement.error;
-    case "mismatch":
-      return new TikTokShopError(
-        "state_mismatch",
-        "The redirect belongs to another login: its state differs",
-        { hint: "use the redirect of the link that was printed last" },
-      );
-    case "missing_state":
-      return missingStateError("The redirect carries no state");
-    default:
-      return new TikTokShopError(
-        "invalid_redirect",
-        judgement.kind === "duplicate"
-          ? `The redirect names "${printable(judgement.name)}" twice`
-          : "This is no redirect: there is no code in it",
-        { hint: "copy the whole address that the browser was sent back to" },
-      );
-  }
+/** An answer to a request: a page, or a line of text. */
+interface PageAnswer {
+  status: number;
+  page?: Page;
+  facts?: PageFacts;
+  headers?: Record<string, string>;
+  unused?: Unused;
 }
 
-function missingStateError(message: string): TikTokShopError {
-  return new TikTokShopError("missing_state", message, {
-    hint: "if you started this login yourself and nobody sent you the link, " +
-      "allow it with --allow-missing-state (allowMissingState)",
-  });
+function turnedAway(status: number, unused?: Unused): PageAnswer {
+  return { status, page: "other", unused };
 }
-
-/** What the gate needs to know of the login that it guards. */
-interface Expected {
-  hosts: ReadonlySet<string>;
-  paths: ReadonlySet<string>;
-  state: string;
-}
-
-/** The gate's verdict: an answer, or a redirect that may be acted on. */
-type Verdict =
-  | {
-    status: number;
-    page?: Page;
-    unused?: Unused;
-    headers?: Record<string, string>;
-  }
-  | { outcome: Outcome; proven: boolean };
 
 /** The gate that every request passes, in this order. Pure. */
-function judgeRequest(request: Request, expected: Expected): Verdict {
+function judgeRequest(
+  request: Request,
+  query: URLSearchParams,
+  expected: Expected,
+): PageAnswer | Outcome {
   const { method, headers } = request;
-  const query = queryOf(request);
   const proven = query.getAll("state")
     .some((state) => sameText(state, expected.state));
   if (!namesOurHost(request, expected.hosts)) {
-    return proven
-      ? { status: 421, page: "other", unused: "host" }
-      : { status: 421 };
+    return proven ? turnedAway(421, "for another host") : { status: 421 };
   }
   if (method === "OPTIONS") return { status: 204, headers: ALLOW };
   if (method === "HEAD") return { status: 200 };
@@ -1114,46 +1031,28 @@ function judgeRequest(request: Request, expected: Expected): Verdict {
   // Not a picture or a frame of some page: only a tab is seen by a person.
   const isTab = (headers.get("sec-fetch-dest") ?? "document") === "document";
   if (!isTab) return { status: 400 };
-  if (!proven && !expected.paths.has(new URL(request.url).pathname)) {
-    const isLost = !query.has("state") &&
-      redirectOutcome(query)?.kind === "code";
-    return { status: 404, page: "other", ...isLost && { unused: "path" } };
-  }
-  return judgeOurs(judgeRedirect(query, expected.state), proven);
-}
-
-/** Judges what came on our path or with our state. Pure. */
-function judgeOurs(judgement: Judgement, proven: boolean): Verdict {
-  switch (judgement.kind) {
-    case "duplicate":
-    case "mismatch":
-      return { status: 400, page: "other", unused: proven ? "twice" : "other" };
-    case "empty":
-      return { status: 200, page: "waiting" };
-    case "missing_state":
-      return { outcome: judgement.outcome, proven };
-    default:
-      return { outcome: judgement, proven };
-  }
-}
-
-/** The parameters of a request; with a broken Host it has no URL. */
-function queryOf(request: Request): URLSearchParams {
+  const { pathname } = new URL(request.url);
+  const isOurs = proven || expected.paths.includes(pathname);
   try {
-    return new URL(request.url).searchParams;
+    const outcome = judgeRedirect(query, expected.state);
+    if (isOurs) return outcome ?? { status: 200, page: "waiting" };
+    const isLost = outcome && !outcome.error;
+    return turnedAway(404, isLost ? "on another path" : undefined);
   } catch {
-    return new URLSearchParams();
+    if (!isOurs) return turnedAway(404);
+    const why = proven ? "with a parameter twice" : "of another login";
+    return turnedAway(400, why);
   }
 }
 
 /** Whether both Host and target name us: a hostile page can bend either. */
-function namesOurHost(request: Request, hosts: ReadonlySet<string>): boolean {
-  const host = request.headers.get("host");
+function namesOurHost(request: Request, hosts: readonly string[]): boolean {
+  const host = request.headers.get("host")?.toLowerCase();
   // HTTP/2 has none. Browsers speak it over TLS only.
-  if (host === null && !request.url.startsWith("https:")) return false;
-  // Before the URL is parsed: with a broken Host there is none.
-  if (host !== null && !hosts.has(host.toLowerCase())) return false;
-  return hosts.has(new URL(request.url).host);
+  const isOurs = host === undefined
+    ? request.url.startsWith("https:")
+    : hosts.includes(host);
+  return isOurs && hosts.includes(new URL(request.url).host);
 }
 
 /** A browser that looks ahead must not spend the code. */
@@ -1163,52 +1062,35 @@ function isPrefetch(headers: Headers): boolean {
   );
 }
 
-/** What the gate of a login on this port asks for. Pure. */
+/** What the gate of a login on this port lets pass; the state is new. */
 function expectedOn(
   port: number,
-  random: string,
-  options: StartAuthOptions,
-): Expected {
-  const redirectUrl = callbackUrl(options, port);
+  redirectUrl: string,
+  { path, redirectUrl: registered }: StartAuthOptions,
+) {
+  const { host, pathname } = new URL(redirectUrl);
+  const names = ["localhost", "127.0.0.1", "[::1]"];
+  // Not by the redirect URL's scheme: behind a tunnel ours is another.
+  const bare = port === 80 || port === 443 ? names : [];
+  // A relay moves the redirect on to "/" or to our path.
+  const relayed = registered ? ["/"] : [];
   return {
-    hosts: ownHosts(port, redirectUrl),
-    paths: ownPaths(options, redirectUrl),
-    // With a relay it names the port to move the redirect on to.
-    state: stateFor(random, redirectUrl, port),
+    hosts: [host, ...names.map((name) => `${name}:${port}`), ...bare],
+    paths: [pathname, path ?? pathname, ...relayed],
+    state: stateFor(randomText(32), redirectUrl, port),
   };
 }
 
-/** Every `host[:port]` that a request for us may name. */
-function ownHosts(port: number, redirectUrl: string): Set<string> {
-  const { host } = new URL(redirectUrl);
-  // Not by the redirect URL's scheme: behind a tunnel ours is another.
-  const standard = port === 80 || port === 443;
-  const names = ["localhost", "127.0.0.1", "[::1]"];
-  return new Set([
-    host,
-    ...names.map((name) => `${name}:${port}`),
-    ...(standard ? names : []),
-  ]);
-}
-
-/** The path of the redirect URL; a relay moves on to "/" or ours. */
-function ownPaths(options: StartAuthOptions, redirectUrl: string): Set<string> {
-  const relayed = options.redirectUrl ? ["/"] : [];
-  const { pathname } = new URL(redirectUrl);
-  return new Set([pathname, ...relayed, options.path ?? pathname]);
-}
+type Expected = ReturnType<typeof expectedOn>;
 
 /** The redirect URL, as it must be registered for the app. */
-function callbackUrl(
-  options: Pick<StartAuthOptions, "host" | "path" | "redirectUrl" | "tls">,
-  port: number,
-): string {
+function callbackUrl(options: Partial<StartAuthOptions>, port: number): string {
   if (options.redirectUrl) return options.redirectUrl;
   const { host = "localhost", path = "/", tls } = options;
   return `${tls ? "https" : "http"}://${host}:${port}${path}`;
 }
 
-/** Who takes the redirect in elsewhere must be told our port by the state. */
+/** A state that names our port where the redirect URL does not: to a relay. */
 function stateFor(random: string, redirectUrl: string, port: number): string {
   const url = new URL(redirectUrl);
   const own = isLoopback(url.hostname) && Number(url.port) === port;
@@ -1217,49 +1099,27 @@ function stateFor(random: string, redirectUrl: string, port: number): string {
 
 // === Callback
 
-const PAGE_PATIENCE = 15_000; // ms the browser waits for the exchange
+const PAGE_TIMEOUT_MS = 15_000; // the browser waits for the exchange
 
-/** Why a redirect that came is not used; see {@linkcode UNUSED}. */
-type Unused = keyof typeof UNUSED;
-
-/** What came and is not used: how a timeout counts it, and what is told. */
+/** What came and is not used, and what a person is told of it. */
 const UNUSED = {
-  other: ["of other attempts turned away", ""],
-  stateless: [
-    "without state held",
-    "A redirect without state came and is held: it may be forged",
-  ],
-  ambiguous: [
-    "without state voided by another",
-    "Two redirects without state came with different codes: neither is " +
-    "used, paste the address of the right one",
-  ],
-  host: [
-    "for another host",
-    "The redirect came for another host or port: register URL as the app's " +
-    "redirect URL, or paste the address that the browser was sent to",
-  ],
-  path: [
-    "without state on another path",
-    "A redirect without state came on another path: register URL as the " +
-    "app's redirect URL, or paste the address that the browser was sent to",
-  ],
-  twice: [
-    "with a parameter given twice",
-    "The redirect gives a parameter twice and is not used: open the link again",
-  ],
-  headers: [
-    "with too large headers",
-    "The browser sent too large headers to the callback: delete the cookies " +
-    "of localhost, or open the link in a private window",
-  ],
-  https: [
-    "by https",
-    "The browser spoke https to the plain http callback: the redirect URL in " +
-    "Partner Center starts with https, but must start with http; or serve " +
-    "the callback over https",
-  ],
+  "of another login": "",
+  "without state": "A redirect without state is held: it may be forged",
+  "voided by another": "Two redirects without state came with different " +
+    "codes, so neither is used: paste the address of the right one",
+  "for another host": "The redirect came for another host or port: register " +
+    "URL as the app's redirect URL, or paste the address of the page",
+  "on another path": "A redirect came without state on another path: " +
+    "register URL as the app's redirect URL, or paste the address of the page",
+  "with a parameter twice": "The redirect gives a parameter twice and is not " +
+    "used: open the link again",
+  "with too large headers": "The browser sent too large headers: delete the " +
+    "cookies of localhost, or open the link in a private window",
+  "by https": "The browser spoke https to the plain http callback: register " +
+    "URL (not https) as the app's redirect URL, or serve https",
 } as const;
+
+type Unused = keyof typeof UNUSED;
 
 /** Tells what came, and what to do. Pure. */
 function timeoutError(
@@ -1267,217 +1127,225 @@ function timeoutError(
   unused: ReadonlyMap<Unused, number>,
   redirectUrl: string,
 ): TikTokShopError {
-  const counts = [...unused].map(([why, n]) => `, ${n} ${UNUSED[why][0]}`);
-  const waited = `Timed out after ${time / 1000} s without a usable redirect`;
+  const counts = [...unused].map(([why, n]) => `${n} ${why}`).join(", ");
+  const message = `Timed out after ${time / 1000} s without a usable redirect` +
+    (counts && ` (${counts})`);
   const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
   // Deno tells nobody of a browser that spoke https to us, or sent too much.
-  const unseen = RUNTIME.Deno
-    ? ", and, if the browser showed an error, delete the cookies of localhost"
-    : "";
-  const hint = unused.has("stateless")
-    ? missingStateError("").hint
+  const unseen = RUNTIME.Deno ? ", or delete the cookies of localhost" : "";
+  const hint = unused.has("without state")
+    ? ALLOW_STATE
     : `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
       "or log in again, and paste the address that the browser is sent to";
-  return new TikTokShopError("timeout", waited + counts.join(""), { hint });
+  return new TikTokShopError("timeout", message, { hint });
 }
 
 /**
- * A login under way: owns its listeners, its timer and its end. The first
- * redirect that {@linkcode Callback} or `submit()` hands it is acted on, and
- * each event moves it along {@linkcode STEPS}, or does nothing.
+ * A login under way: answers every request, acts on the first redirect that
+ * may be acted on, and owns its listeners, its timer and its end. Only state 1
+ * can be cancelled or fail from outside; the exchange (state 2) ends by itself.
  */
 class LoopbackFlow implements AuthFlow {
-  readonly reply: Promise<TokenReply>;
+  readonly url: string;
+  readonly port: number;
+  readonly redirectUrl: string;
+  state: FlowState = FlowState.IDLE;
   onState: ((state: FlowState) => unknown) | undefined;
-  url = "";
-  port = 0;
-  redirectUrl = "";
   redirectParams: Readonly<Record<string, string>> = Object.freeze({});
   readonly #options: StartAuthOptions;
-  readonly #callback: Callback;
-  readonly #random = randomText(32);
-  readonly #exchange = new AbortController();
+  readonly #expected: Expected;
   readonly #settle = deferred<TokenReply>();
-  #server: LoopbackServer | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #forgetAbort: () => void = () => {};
-  #state: FlowState = FlowState.IDLE;
+  readonly reply: Promise<TokenReply> = this.#settle.promise;
+  readonly #exchange = new AbortController();
+  readonly #unused = new Map<Unused, number>();
+  /** The code without state that a person may be asked about. */
+  #held: string | undefined;
+  /** The codes that a person was asked about. */
+  readonly #refused = new Set<string>();
+  #questions = 3; // in one login
   /** The one redirect that is acted on, and the page that it brings. */
-  #taken: { outcome: Outcome; page: Promise<PageAnswer> } | undefined;
+  #taken: Outcome & { answer: Promise<PageAnswer> } | undefined;
+  #release: () => Promise<void> = () => Promise.resolve();
 
-  constructor(options: StartAuthOptions) {
-    checkCallback(options);
+  constructor(options: StartAuthOptions, port: number) {
     this.#options = options;
-    this.#callback = new Callback(options, this);
     this.onState = options.onState;
-    this.reply = this.#settle.promise;
-    // Whoever only watches `state` must not die of an unhandled rejection.
+    this.port = port;
+    this.redirectUrl = callbackUrl(options, port);
+    this.#expected = expectedOn(port, this.redirectUrl, options);
+    const { state } = this.#expected;
+    this.url = authorizationUrl({ ...options, state });
+    // A caller that only watches `state` must not see an unhandled rejection.
     this.reply.catch(() => {});
   }
 
-  get state(): FlowState {
-    return this.#state;
-  }
-
-  async listen(): Promise<void> {
-    const { signal, tls, host, port = DEFAULT_PORT, timeout } = this.#options;
-    if (signal?.aborted) throw cancelledError(signal.reason, "login");
-    this.#server = await listenOnLoopback(portRange(port), {
-      tls,
-      needsBoth: host !== "127.0.0.1",
-      handlerOn: (port) => {
-        const expected = this.#expectedOn(port);
-        return (request) => this.#callback.answer(request, expected);
-      },
-      onUnread: (why) => this.#callback.note(why),
-    });
-    void this.#server.failed.then((error) => {
-      // A redirect that was taken needs no listener any more.
-      if (!this.#taken) this.#fail(error);
-    });
-    this.port = this.#server.port;
-    this.redirectUrl = callbackUrl(this.#options, this.port);
-    const { state } = this.#expectedOn(this.port);
-    this.url = authorizationUrl({ ...this.#options, state });
+  /** Waits for the redirect, once the server listens. */
+  begin(server: LoopbackServer): void {
+    const { signal, timeout } = this.#options;
     const time = waitingTime(timeout);
-    this.#timer = setTimeout(() => {
-      this.#fail(timeoutError(time, this.#callback.unused, this.redirectUrl));
+    const timer = setTimeout(() => {
+      this.#giveUp(timeoutError(time, this.#unused, this.redirectUrl));
     }, time);
-    this.#forgetAbort = onAbort(signal, this.#aborted);
+    const abort = () => this.cancel(signal?.reason);
+    const forget = onAbort(signal, abort);
+    this.#release = () => {
+      clearTimeout(timer);
+      forget();
+      return server.close();
+    };
+    void server.failed.then((error) => this.#giveUp(error));
     this.#step(FlowState.WAITING_FOR_REDIRECT);
     // An abort while the port was opening fires no event any more.
-    if (signal?.aborted) this.#aborted();
+    if (signal?.aborted) abort();
   }
 
   async submit(urlOrCode: string): Promise<void> {
-    const query = redirectQuery(urlOrCode);
-    const { state } = this.#expectedOn(this.port);
-    const judgement = judgePasted(urlOrCode, state);
-    const outcome = judgement.kind === "missing_state"
-      ? await confirmed(judgement.outcome, this.#options)
-      : judgement;
-    if (outcome.kind !== "code" && outcome.kind !== "error") {
-      throw judgementError(outcome);
-    }
-    if (this.#state !== FlowState.WAITING_FOR_REDIRECT) {
+    const outcome = judgePasted(urlOrCode, this.#expected.state);
+    const { allowMissingState, confirmMissingState } = this.#options;
+    // Nobody is asked about an error: without state it ends nothing.
+    const isAllowed = outcome.stateMatched || !outcome.error &&
+        (allowMissingState || await confirmMissingState?.());
+    if (!isAllowed) throw missingStateError();
+    if (this.state !== FlowState.WAITING_FOR_REDIRECT) {
       throw new TikTokShopError("invalid_redirect", "The login is over", {
         hint: LOGIN_AGAIN,
       });
     }
-    const params = typeof query === "string" ? { code: query } : query;
-    void this.take(outcome, new URLSearchParams(params));
+    void this.#take(outcome);
   }
 
   cancel(reason: unknown = "cancelled"): void {
     // An exchange ends by itself: its reply may have come a moment ago.
     this.#exchange.abort(reason);
-    if (this.#state === FlowState.WAITING_FOR_RESPONSE) return;
-    this.#fail(cancelledError(reason, "login"));
+    this.#giveUp(cancelledError(reason));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.cancel("disposed of");
     await this.reply.catch(() => {});
-    await this.#server?.close();
+    await this.#release();
   }
 
-  take(
-    outcome: Outcome,
-    params: URLSearchParams,
-  ): Promise<PageAnswer> | undefined {
-    if (this.#state === FlowState.WAITING_FOR_REDIRECT) {
-      clearTimeout(this.#timer);
-      this.redirectParams = Object.freeze(Object.fromEntries(params));
-      this.#taken = { outcome, page: this.#conclude(outcome) };
+  async answer(request: Request): Promise<Response> {
+    const { url } = request; // with a broken Host it is none
+    const query = new URLSearchParams(
+      URL.canParse(url) ? new URL(url).search : "",
+    );
+    const verdict = judgeRequest(request, query, this.#expected);
+    const { status, page, facts, headers, unused } = "code" in verdict
+      ? await this.#receive(verdict)
+      : verdict;
+    const reason = unused && this.note(unused);
+    if (!page) return plainAnswer(status, headers);
+    const reader = { locale: query.get("locale"), headers: request.headers };
+    return pageAnswer(status, page, reader, { reason, ...facts });
+  }
+
+  /** Counts what is not used, and tells each kind once; the text of it. */
+  note(why: Unused): string {
+    const times = this.#unused.get(why) ?? 0;
+    this.#unused.set(why, times + 1);
+    const text = UNUSED[why].replace("URL", this.redirectUrl);
+    if (text && times === 0) void notify(this.#options.onWarning, text);
+    return text;
+  }
+
+  /** Acts on a redirect that passed the gate, or holds it. */
+  async #receive(outcome: Outcome): Promise<PageAnswer> {
+    const isOver = this.state !== FlowState.WAITING_FOR_REDIRECT;
+    const isAllowed = outcome.stateMatched || !outcome.error &&
+        (isOver || this.#options.allowMissingState);
+    if (!isAllowed) return this.#hold(outcome);
+    const answer = this.#take(outcome);
+    if (!answer) return turnedAway(409);
+    return await within(answer, PAGE_TIMEOUT_MS) ??
+      { status: 202, page: "received" };
+  }
+
+  /** A redirect without state: held and asked about, never spent unasked. */
+  #hold(outcome: Outcome): PageAnswer {
+    const { code, error } = outcome;
+    if (error || this.#refused.has(code)) {
+      return turnedAway(400, "of another login");
     }
-    const { outcome: first, page } = this.#taken ?? {};
-    return first && sameOutcome(first, outcome) ? page : undefined;
+    if (code === this.#held) return { status: 202, page: "held" };
+    if (this.#held !== undefined) {
+      // Nobody can tell which of the two is the person's.
+      this.#held = undefined;
+      this.#questions = 0;
+      return turnedAway(400, "voided by another");
+    }
+    if (this.#questions === 0) return turnedAway(400, "of another login");
+    this.#questions--;
+    this.#held = code;
+    void this.#ask(outcome);
+    return { status: 202, page: "held", unused: "without state" };
   }
 
-  readonly #aborted = () => this.cancel(this.#options.signal?.reason);
+  /** Asks about the held code; with nobody to ask, the timeout tells of it. */
+  async #ask(outcome: Outcome): Promise<void> {
+    const { confirmMissingState: ask } = this.#options;
+    if (!ask) return;
+    const yes = await Promise.resolve().then(ask).catch(() => false);
+    if (this.#held !== outcome.code) return; // another one has voided it
+    this.#held = undefined;
+    this.#refused.add(outcome.code);
+    if (yes) void this.#take(outcome);
+  }
 
-  #expectedOn(port: number): Expected {
-    return expectedOn(port, this.#random, this.#options);
+  /** Acts on the first redirect; a copy gets the same answer, others none. */
+  #take(outcome: Outcome): Promise<PageAnswer> | undefined {
+    if (this.state === FlowState.WAITING_FOR_REDIRECT) {
+      this.redirectParams = Object.freeze(outcome.params);
+      this.#taken = { ...outcome, answer: this.#conclude(outcome) };
+    }
+    const { code, error, answer } = this.#taken ?? {};
+    const isCopy = code === outcome.code &&
+      error?.message === outcome.error?.message;
+    return isCopy ? answer : undefined;
   }
 
   /** Spends the code and settles; what the browser is to be told. */
-  async #conclude(outcome: Outcome): Promise<PageAnswer> {
+  async #conclude({ code, error }: Outcome): Promise<PageAnswer> {
+    if (error) return this.#fail(error);
+    this.#step(FlowState.WAITING_FOR_RESPONSE);
     let secrets: string[] = [];
     try {
-      if (outcome.kind === "error") throw outcome.error;
-      this.#step(FlowState.WAITING_FOR_RESPONSE);
       const { signal } = this.#exchange;
-      const { reply, meta } = await obtainFor(
-        this.#options,
-        outcome.code,
-        signal,
-      ).catch((error) => {
-        throw signal.aborted ? cancelledError(signal.reason, "login") : error;
-      });
+      const { reply, meta } = await obtainFor(this.#options, code, signal);
       // From here on nothing cancels the login: the code is spent.
       secrets = tokensOf(reply);
       await this.#options.onReply?.(reply, meta);
-      if (this.#end(FlowState.SUCCESS)) this.#settle.resolve(reply);
-      return successPage(reply);
+      this.#step(FlowState.SUCCESS);
+      this.#settle.resolve(reply);
+      const { seller_name: seller, seller_base_region: region } = reply.data;
+      return { status: 200, page: "success", facts: { seller, region } };
     } catch (error) {
-      this.#fail(error);
-      return failurePage(error, secrets);
+      return this.#fail(error, secrets);
     }
   }
 
-  #fail(error: unknown): void {
-    const state = this.#state === FlowState.WAITING_FOR_REDIRECT &&
-        isDenial(error)
-      ? FlowState.ACCESS_DENIED
-      : FlowState.FAILED;
-    if (this.#end(state)) this.#settle.reject(error);
+  /** Ends a login from outside, as long as no redirect was taken. */
+  #giveUp(error: TikTokShopError): void {
+    if (this.state === FlowState.WAITING_FOR_REDIRECT) this.#fail(error);
   }
 
-  /** Ends the login; false if it has ended before. */
-  #end(state: FlowState): boolean {
-    if (!this.#step(state)) return false;
-    clearTimeout(this.#timer);
-    this.#forgetAbort();
-    void this.#server?.close();
-    return true;
+  #fail(error: unknown, secrets: string[] = []): PageAnswer {
+    const { kind, hint } = (error ?? {}) as Partial<TikTokShopError>;
+    const isDenial = kind === "access_denied" &&
+      this.state === FlowState.WAITING_FOR_REDIRECT;
+    this.#step(isDenial ? FlowState.ACCESS_DENIED : FlowState.FAILED);
+    this.#settle.reject(error);
+    if (isDenial) return { status: 403, page: "denied" };
+    const facts = { reason: messageOf(error, secrets), hint };
+    return { status: 502, page: "failed", facts };
   }
 
-  #step(state: FlowState): boolean {
-    if (!STEPS[this.#state].includes(state)) return false;
-    this.#state = state;
+  #step(state: FlowState): void {
+    this.state = state;
     void notify(this.onState, state, this.#options.onWarning);
-    return true;
+    if (state >= FlowState.SUCCESS) void this.#release();
   }
-}
-
-function isDenial(error: unknown): boolean {
-  return (error as Partial<TikTokShopError>)?.kind === "access_denied";
-}
-
-/** Tells whether a redirect is a copy of another. */
-function sameOutcome(a: Outcome, b: Outcome): boolean {
-  const keyOf = (one: Outcome) =>
-    one.kind === "code" ? `code ${one.code}` : one.error.message;
-  return keyOf(a) === keyOf(b);
-}
-
-function successPage({ data }: TokenReply): PageAnswer {
-  const { seller_name: seller, seller_base_region: region } = data;
-  return { status: 200, page: "success", facts: { seller, region } };
-}
-
-function failurePage(error: unknown, secrets: string[]): PageAnswer {
-  if (isDenial(error)) return { status: 403, page: "denied" };
-  const { hint } = (error ?? {}) as { hint?: string };
-  const facts = { reason: messageOf(error, secrets), hint };
-  return { status: 502, page: "failed", facts };
-}
-
-function checkCallback(options: StartAuthOptions): void {
-  checkWait(options);
-  checkAppKey(options.appKey);
-  checkAppSecret(options.appSecret);
-  authorizationUrl({ ...options, state: "-" });
 }
 
 /** Checks all of a login that is not the app's. */
@@ -1495,24 +1363,18 @@ function checkWait(options: Partial<StartAuthOptions>): void {
 function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
   const time = seconds(timeout) * 1000;
   if (time <= 2 ** 31 - 1) return time;
-  throw misuse(
-    "Cannot wait longer than 24 days: lower the timeout",
-    RangeError,
-  );
+  throw misuse("Cannot wait longer than 24 days", RangeError);
 }
 
 /** Checks where the redirect is to come in. */
 function checkPlace(options: Partial<StartAuthOptions>): void {
   const { host = "localhost", path = "/", redirectUrl } = options;
   if (host !== "localhost" && host !== "127.0.0.1") {
-    throw misuse(
-      `Cannot use the host "${printable(host)}": it is localhost or 127.0.0.1`,
-    );
+    throw misuse(`Cannot use the host "${host}": use localhost or 127.0.0.1`);
   }
-  if (!path.startsWith("/") || /[?#\s]/.test(path)) {
+  if (!/^\/[^?#\s]*$/.test(path)) {
     throw misuse(
-      `Cannot use the path "${printable(path)}": it starts with "/" and has ` +
-        'no "?" or "#"',
+      `Cannot use the path "${path}": begin with "/", without "?" or "#"`,
     );
   }
   if (redirectUrl === undefined) return;
@@ -1522,185 +1384,30 @@ function checkPlace(options: Partial<StartAuthOptions>): void {
 /** Judged here: a key of another certificate only the browser would notice. */
 function checkTls(tls: { cert: string; key: string }): void {
   const { createPrivateKey, X509Certificate } = node("node:crypto");
-  const read = <T>(what: string, parse: () => T): T => {
-    try {
-      return parse();
-    } catch {
-      throw misuse(
-        `Cannot read the ${what}: it must be PEM, without a password`,
-      );
-    }
-  };
-  const cert = read("TLS certificate", () => new X509Certificate(tls.cert));
-  const key = read("TLS key", () => createPrivateKey(tls.key));
-  if (cert.checkPrivateKey(key)) return;
+  let part = "certificate";
+  try {
+    const cert = new X509Certificate(tls.cert);
+    part = "key";
+    if (cert.checkPrivateKey(createPrivateKey(tls.key))) return;
+  } catch {
+    const must = "it must be PEM, without a password";
+    throw misuse(`Cannot read the TLS ${part}: ${must}`);
+  }
   throw misuse("The TLS key belongs to another certificate");
 }
 
 /** Goes with every 405, and answers OPTIONS. */
 const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
 
-const REASONS: Record<number, string> = {
-  200: "OK",
-  400: "Bad request",
-  404: "Not found",
-  405: "Method not allowed",
-  421: "Misdirected request",
-  431: "Request header fields too large",
-  500: "Internal error",
-};
-
 /** An answer without a page. */
 function plainAnswer(
   status: number,
   headers: Record<string, string> = {},
 ): Response {
-  const text = status === 204 ? null : `${REASONS[status] ?? status}\n`;
-  const type = { "Content-Type": "text/plain; charset=utf-8" };
-  return new Response(text, {
-    status,
-    headers: { ...safeHeaders(), ...(text === null ? {} : type), ...headers },
-  });
+  const text = status === 204 ? null : `Status ${status}\n`;
+  const type = "text/plain; charset=utf-8";
+  return safeAnswer(status, text, { "Content-Type": type, ...headers });
 }
-
-/**
- * The codes that came without state. One at a time is held to be asked about;
- * a second one voids both, as nobody can tell which of them is the person's.
- */
-class StatelessCodes {
-  #held: string | undefined;
-  #questions = 3; // in one login
-  readonly #dropped = new Set<string>();
-
-  /** What becomes of a code that has come. */
-  judge(code: string): "held" | "new" | "ambiguous" | "other" {
-    if (code === this.#held) return "held";
-    if (this.#held !== undefined) {
-      this.drop(this.#held);
-      this.#questions = 0;
-      return "ambiguous";
-    }
-    if (this.#questions === 0 || this.#dropped.has(code)) return "other";
-    this.#questions--;
-    this.#held = code;
-    return "new";
-  }
-
-  /** Lets go of a code that was decided on; false if it was void before. */
-  drop(code: string): boolean {
-    if (this.#held !== code) return false;
-    this.#held = undefined;
-    this.#dropped.add(code);
-    return true;
-  }
-}
-
-/**
- * The browser's side of a login: answers every request by the verdict of the
- * gate, and hands the login the redirects that may be acted on.
- */
-class Callback {
-  /** How often what came was not used. */
-  readonly unused = new Map<Unused, number>();
-  readonly #options: StartAuthOptions;
-  readonly #login: LoopbackFlow;
-  readonly #stateless = new StatelessCodes();
-
-  constructor(options: StartAuthOptions, login: LoopbackFlow) {
-    this.#options = options;
-    this.#login = login;
-  }
-
-  answer(request: Request, expected: Expected): Answer {
-    const verdict = judgeRequest(request, expected);
-    const query = queryOf(request);
-    const { headers } = request;
-    const reader = { locale: query.get("locale"), headers };
-    if ("outcome" in verdict) {
-      return verdict.proven
-        ? this.#arrived(verdict.outcome, query, reader)
-        : this.#hold(verdict.outcome, query, reader);
-    }
-    const { status, page, unused } = verdict;
-    const reason = unused && this.note(unused);
-    return page
-      ? pageAnswer(status, page, reader, { reason })
-      : plainAnswer(status, verdict.headers);
-  }
-
-  /** Counts what is not used, and tells each kind once; the text of it. */
-  note(why: Unused): string {
-    const times = this.unused.get(why) ?? 0;
-    this.unused.set(why, times + 1);
-    const text = UNUSED[why][1].replace("URL", this.#login.redirectUrl);
-    if (text && times === 0) void notify(this.#options.onWarning, text);
-    return text;
-  }
-
-  /** A redirect without state: held and asked about, never spent unasked. */
-  #hold(outcome: Outcome, query: URLSearchParams, reader: Reader): Answer {
-    const isOver = this.#login.state !== FlowState.WAITING_FOR_REDIRECT;
-    const isError = outcome.kind === "error"; // it ends nothing without state
-    if (!isError && (isOver || this.#options.allowMissingState)) {
-      return this.#arrived(outcome, query, reader);
-    }
-    const fate = isError ? "other" : this.#stateless.judge(outcome.code);
-    if (fate !== "held") this.note(fate === "new" ? "stateless" : fate);
-    if (fate === "new") void this.#ask(outcome as CodeOutcome, query);
-    return fate === "new" || fate === "held"
-      ? pageAnswer(202, "held", reader)
-      : pageAnswer(400, "other", reader);
-  }
-
-  async #ask(outcome: CodeOutcome, query: URLSearchParams): Promise<void> {
-    // With nobody to ask it stays held, and the timeout tells of it.
-    if (!this.#options.confirmMissingState) return;
-    const yes = await confirmed(outcome, this.#options)
-      .then(() => true, () => false);
-    const isHeld = this.#stateless.drop(outcome.code);
-    if (yes && isHeld) void this.#login.take(outcome, query);
-  }
-
-  async #arrived(
-    outcome: Outcome,
-    query: URLSearchParams,
-    reader: Reader,
-  ): Promise<Response> {
-    const page = this.#login.take(outcome, query);
-    if (!page) return pageAnswer(409, "other", reader);
-    const answer = await within(page, PAGE_PATIENCE);
-    if (!answer) return pageAnswer(202, "received", reader);
-    return pageAnswer(answer.status, answer.page, reader, answer.facts);
-  }
-}
-
-/** A code without state, once an option or a person allows it. */
-async function confirmed(
-  outcome: Outcome,
-  options: Pick<StartAuthOptions, "allowMissingState" | "confirmMissingState">,
-): Promise<Outcome> {
-  const { allowMissingState, confirmMissingState } = options;
-  // Nobody is asked about an error: without state it ends nothing.
-  const mayBe = outcome.kind === "code";
-  if (mayBe && (allowMissingState || await confirmMissingState?.())) {
-    return outcome;
-  }
-  throw missingStateError("There is no state with the code to judge it by");
-}
-
-/** The steps of a login: none is taken twice, and none leads back. */
-const STEPS: Record<FlowState, readonly FlowState[]> = {
-  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
-  [FlowState.WAITING_FOR_REDIRECT]: [
-    FlowState.WAITING_FOR_RESPONSE,
-    FlowState.ACCESS_DENIED,
-    FlowState.FAILED,
-  ],
-  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
-  [FlowState.SUCCESS]: [],
-  [FlowState.ACCESS_DENIED]: [],
-  [FlowState.FAILED]: [],
-};
 
 function pageAnswer(
   status: number,
@@ -1709,37 +1416,33 @@ function pageAnswer(
   facts?: PageFacts,
 ): Response {
   const lang = pageLanguage(reader);
-  return new Response(renderPage(page, lang, facts), {
-    status,
-    headers: {
-      ...safeHeaders(),
-      "Content-Type": "text/html; charset=utf-8",
-      "Content-Language": lang,
-    },
+  return safeAnswer(status, renderPage(page, lang, facts), {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Language": lang,
   });
 }
 
-/** The headers of every answer: nothing is kept, loaded, framed or sent on. */
-function safeHeaders(): Record<string, string> {
-  return {
+/** An answer that is not kept, and loads, frames and sends on nothing. */
+function safeAnswer(
+  status: number,
+  body: string | null,
+  headers: Record<string, string>,
+): Response {
+  pagePolicy ??= `default-src 'none'; ` +
+    `style-src '${sourceHash(PAGE_STYLE)}'; ` +
+    `script-src '${sourceHash(PAGE_SCRIPT)}'; ` +
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  const safe = {
     "Connection": "close",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": pagePolicy ??= `default-src 'none'; ` +
-      `style-src '${sourceHash(PAGE_STYLE)}'; ` +
-      `script-src '${sourceHash(PAGE_SCRIPT)}'; ` +
-      "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": pagePolicy,
   };
+  return new Response(body, { status, headers: { ...safe, ...headers } });
 }
 
 let pagePolicy: string | undefined;
-
-interface PageAnswer {
-  status: number;
-  page: Page;
-  facts?: PageFacts;
-}
 
 // === Tokens
 
@@ -3911,7 +3614,7 @@ interface LoopbackOptions {
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Answer;
   /** Told what came that cannot be read; the text for its page. */
-  onUnread: (why: "headers" | "https") => string;
+  onUnread: (why: "with too large headers" | "by https") => string;
 }
 
 type Answer = Response | Promise<Response>;
@@ -4115,9 +3818,10 @@ function unreadAnswer(
   const code = codeOf(error);
   if (code === "HPE_HEADER_OVERFLOW") {
     const reader = { locale: null, headers: new Headers() };
-    return pageAnswer(431, "other", reader, { reason: onUnread("headers") });
+    const reason = onUnread("with too large headers");
+    return pageAnswer(431, "other", reader, { reason });
   }
-  if (isTlsHello(error)) onUnread("https");
+  if (isTlsHello(error)) onUnread("by https");
   return code === "HPE_INVALID_METHOD"
     ? plainAnswer(405, ALLOW)
     : plainAnswer(400);
@@ -4135,11 +3839,12 @@ async function refuse(
   response: Response,
 ): Promise<void> {
   if (!socket.writable) return void socket.destroy();
+  const { STATUS_CODES } = node("node:http");
   const { status, headers } = response;
   const body = await response.arrayBuffer();
   const lines = [...headers].map(([name, value]) => `${name}: ${value}\r\n`);
   socket.write(
-    `HTTP/1.1 ${status} ${REASONS[status]}\r\n${lines.join("")}` +
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join("")}` +
       `Content-Length: ${body.byteLength}\r\n\r\n`,
   );
   socket.end(new Uint8Array(body));
@@ -6651,7 +6356,7 @@ class TerminalInput {
     const asked = this.#asked = deferred<string>();
     this.#drain();
     try {
-      return await abortable(asked.promise, this.#signal, stopped);
+      return await abortable(asked.promise, this.#signal);
     } finally {
       if (this.#asked === asked) this.leave();
       if (hidden) put("\n");
@@ -6726,12 +6431,8 @@ class TerminalInput {
       take(this.#hidden ? erased(line) : line.trim());
     }
     // Nobody is left to answer.
-    if (this.#ended) this.#asked?.reject(stopped("the input has ended"));
+    if (this.#ended) this.#asked?.reject(cancelledError("the input has ended"));
   }
-}
-
-function stopped(reason: unknown): TikTokShopError {
-  return cancelledError(reason, "command");
 }
 
 /**
@@ -6862,12 +6563,13 @@ async function confirmCode(
   for (;;) {
     const answer = await askAboutCode(input);
     if (!isPasted(answer)) return isYes(answer);
-    const judgement = judgePasted(answer, state);
-    if ("outcome" in judgement || "code" in judgement || "error" in judgement) {
+    try {
+      judgePasted(answer, state);
       submitLine(flow, answer, progress);
       return false;
+    } catch (error) {
+      explain(error as TikTokShopError, progress);
     }
-    explain(judgementError(judgement), progress);
   }
 }
 
@@ -7164,7 +6866,7 @@ async function completeStep(
   if (!await store.dropPending(profile)) throw noPending(profile);
   try {
     const { reply, meta } = await obtainFor(options, code, signal);
-    await keepTokens(reply, meta, options);
+    await saveReply(reply, meta, options);
     return reply;
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
@@ -7182,21 +6884,15 @@ async function completedCode(
 ): Promise<string> {
   let text = await givenRedirect(cli, input);
   for (;;) {
-    const judgement = judgePasted(text, pending.state);
-    if (judgement.kind === "code") return judgement.code;
-    if (judgement.kind !== "missing_state") throw judgementError(judgement);
-    const { outcome } = judgement;
-    const allowed = cli.has("allow-missing-state");
-    if (outcome.kind === "error") {
-      if (allowed) throw outcome.error;
-      break;
-    }
+    const { code, error, stateMatched } = judgePasted(text, pending.state);
+    const allowed = stateMatched || cli.has("allow-missing-state");
+    if (error) throw allowed ? error : missingStateError();
     const answer = allowed ? "y" : await askAboutCode(input);
-    if (isYes(answer)) return outcome.code;
+    if (isYes(answer)) return code;
     if (!isPasted(answer)) break;
     text = answer;
   }
-  throw missingStateError("There is no state with the code to judge it by");
+  throw missingStateError();
 }
 
 /** Refuses a URL without its end: to a shell, "&" ends a command. */

@@ -1729,7 +1729,7 @@ test("callApi() can be aborted while it waits", () =>
     const signal = AbortSignal.timeout(100);
     const call = callApi({ path: ECHO }, { ...options, signal });
     const error = await failure(call, "cancelled");
-    assert.match(error.message, /^The call was cancelled: /);
+    assert.match(error.message, /^Cancelled: /);
   }));
 
 /** Secrets of every character that URLs, JSON and headers can carry. */

@@ -274,7 +274,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         assert.equal(code, 130, screen);
         assert.match(
           screen,
-          /\nerror: The command was cancelled: interrupted\n/,
+          /\nerror: Cancelled: interrupted\n/,
         );
         assert.deepEqual(await readdir(cli.store).catch(() => []), []);
       }));

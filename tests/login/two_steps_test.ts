@@ -288,7 +288,11 @@ describe("login --complete", TOGETHER, () => {
       (url) => `${url}&code=other`,
       /The redirect names "code" twice\nhint: /,
     ],
-    ["something else", () => "hello there", /This is no redirect: /],
+    [
+      "something else",
+      () => "hello there",
+      /No authorization code found in this text/,
+    ],
     [
       "a denial with another state",
       (url) =>
@@ -310,7 +314,7 @@ describe("login --complete", TOGETHER, () => {
     withCli(async (cli) => {
       const { href } = await redirectOf(cli);
       const ended = await complete(cli, "-", [], { input: "" });
-      assertFailed(ended, 1, /This is no redirect: there is no code in it/);
+      assertFailed(ended, 1, /No authorization code found in this text/);
       assertDone(await complete(cli, href));
     }));
 

@@ -1136,7 +1136,7 @@ describe("api", TOGETHER, () => {
       assertFailed(
         ended,
         130,
-        /The call was cancelled: interrupted\nhint: try/,
+        /Cancelled: interrupted\nhint: try/,
       );
     }));
 

@@ -311,7 +311,7 @@ describe("login takes what is pasted at a terminal", AT_TERMINAL, () => {
       const session = sitDown(cli);
       const { href } = await redirectOf(cli, session);
       session.type("hello there\r");
-      await session.until(/This is no redirect: .*: copy the whole address/);
+      await session.until(/No authorization code found in this text: copy the/);
       session.type(`${href.replace("state=", "state=x")}\r`);
       await session.until(/The redirect belongs to another login: /);
       session.type(`\r${href}\r`);
@@ -470,7 +470,7 @@ describe("login at a terminal", AT_TERMINAL, () => {
       session.type("\x03");
       const { code, screen, reply } = await session.finish();
       assert.equal(code, 130);
-      assert.match(screen, /The login was cancelled: interrupted/);
+      assert.match(screen, /Cancelled: interrupted/);
       assert.equal(reply, "");
       assert.equal(await isListening(cli.port), false);
     }));
@@ -495,11 +495,11 @@ describe("login at a terminal", AT_TERMINAL, () => {
         await fetch(withoutState(redirect));
         await session.answer(/\[y\/N\] $/, "n\r");
         session.type("what now?\r");
-        await session.until(/This is no redirect/);
+        await session.until(/No authorization code found/);
         session.type("\x03");
         const { code, screen } = await session.finish();
         assert.equal(code, 130);
-        assert.match(screen, /error: The login was cancelled/);
+        assert.match(screen, /error: Cancelled/);
         assert.doesNotMatch(screen.replaceAll("\r\n", ""), CONTROLS);
         assert.doesNotMatch(screen, / left/);
       }));
