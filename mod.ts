@@ -943,11 +943,10 @@ const NO_CODE = "No authorization code found in this text";
 
 function missingStateError(): TikTokShopError {
   const message = "There is no state with the code to judge it by";
-  return new TikTokShopError("missing_state", message, { hint: ALLOW_STATE });
+  const hint = "if you started this login yourself and nobody sent you the " +
+    "link, allow a missing state";
+  return new TikTokShopError("missing_state", message, { hint });
 }
-
-const ALLOW_STATE = "if you started this login yourself and nobody sent you " +
-  "the link, allow it with --allow-missing-state (allowMissingState)";
 
 /** The parameters of a URL or query string, or else the bare code. */
 function redirectQuery(input: string): URLSearchParams | string {
@@ -1133,11 +1132,11 @@ function timeoutError(
   const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
   // Deno tells nobody of a browser that spoke https to us, or sent too much.
   const unseen = RUNTIME.Deno ? ", or delete the cookies of localhost" : "";
-  const hint = unused.has("without state")
-    ? ALLOW_STATE
-    : `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
+  const cause = unused.has("without state") ? missingStateError() : undefined;
+  const hint = cause?.hint ??
+    `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
       "or log in again, and paste the address that the browser is sent to";
-  return new TikTokShopError("timeout", message, { hint });
+  return new TikTokShopError("timeout", message, { cause, hint });
 }
 
 /**
@@ -1278,8 +1277,9 @@ class LoopbackFlow implements AuthFlow {
     if (this.#questions === 0) return turnedAway(400, "of another login");
     this.#questions--;
     this.#held = code;
+    this.note("without state");
     void this.#ask(outcome);
-    return { status: 202, page: "held", unused: "without state" };
+    return { status: 202, page: "held" };
   }
 
   /** Asks about the held code; with nobody to ask, the timeout tells of it. */
@@ -5388,6 +5388,9 @@ function nextStep(
 ): { run?: string; flag?: string } {
   const { kind, code, cause } = (error ?? {}) as Partial<TikTokShopError>;
   if (!kind || (kind === "store" && !cause)) return {};
+  // A timeout may be one for want of a state.
+  const { kind: beneath } = (cause ?? {}) as Partial<TikTokShopError>;
+  if (beneath === "missing_state") return nextStep(cause, cli);
   // Only after a login is logging in what "try again" means.
   if (kind === "cancelled" && cli?.commandName !== "login") return {};
   const step = NEXT_STEPS[code ?? ""] ?? NEXT_STEPS[kind];

@@ -268,7 +268,7 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
         assert.equal(code, 130);
         assert.match(
           screen,
-          new RegExp(`^.*error:.* cancelled: ${reason}`, "m"),
+          new RegExp(`^.*error:.* Cancelled: ${reason}`, "m"),
         );
       }));
 
@@ -347,7 +347,7 @@ describe("login asks about a redirect without state", AT_TERMINAL, () => {
     withCli(async (cli) => {
       const session = sitDown(cli);
       await fetch(await statelessRedirect(cli, session));
-      await session.until(/A redirect without state came and is held/);
+      await session.until(/A redirect without state is held/);
       await session.answer(/\[y\/N\] $/, "yes\r");
       assertDone(await session.finish());
     }));

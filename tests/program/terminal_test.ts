@@ -139,7 +139,7 @@ describe("login on a terminal", AT_TERMINAL, () => {
       redirect.searchParams.delete("state");
       await fetch(redirect);
       const question = afterWait(
-        "A redirect without state came and is held: it may be forged",
+        "A redirect without state is held: it may be forged",
         "Nothing proves that this code belongs to your login. Did you approve" +
           " the app",
         "yourself, just now, at the link above\\? \\[y/N\\]$",
