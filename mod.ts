@@ -705,7 +705,7 @@ async function caseTwin(
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
-  options: SaveOptions,
+  options: LoginOptions,
 ): Promise<string> {
   const save = async () => {
     const slug = sellerSlug(tokens.data);
@@ -733,7 +733,7 @@ async function saveAs(
   store: TokenStore,
   profile: string,
   tokens: StoredTokens,
-  { switch: overwrite, onWarning, saveSignal: signal }: SaveOptions,
+  { switch: overwrite, onWarning, saveSignal: signal }: LoginOptions,
 ): Promise<boolean> {
   return await withLock(store, profile, { onWarning, signal }, async (lock) => {
     const held = await store.load(profile);
@@ -2633,33 +2633,32 @@ export function parseWebhook(rawBody: RawBody): WebhookEvent {
 // === Token stores
 
 /**
- * Keeps tokens by profile name. Others can implement it for a store of their
- * own; `testTokenStore` of the package's `./testing` tells whether it holds.
+ * Keeps tokens by profile name. `testTokenStore` of the package's `./testing`
+ * proves that a store of your own keeps these rules.
  */
 export interface TokenStore {
   /** The tokens of a profile; undefined if there are none. */
   load(profile: string): Promise<StoredTokens | undefined>;
   /**
-   * Keeps the tokens of a profile: all of them, or the old ones stay. Given a
-   * lock that is no longer held, it keeps nothing and rejects with kind
-   * `lock_lost`. Without a lock it asks nobody.
+   * Keeps all the tokens of a profile; if that fails, the old ones stay. Given
+   * a lock that is no longer held, it keeps nothing and rejects with kind
+   * `lock_lost`. Without a lock it always saves.
    */
   save(profile: string, tokens: StoredTokens, lock?: TokenLock): Promise<void>;
-  /** Forgets a profile; whether there was one. */
+  /** Forgets a profile; resolves to whether there was one. */
   remove(profile: string): Promise<boolean>;
   /** The names of all profiles, sorted. */
   list(): Promise<string[]>;
   /**
-   * Waits for the right to be the only one that refreshes a profile; rejects
-   * with kind `cancelled` when the signal aborts.
+   * Waits for the sole right to refresh a profile; rejects with kind
+   * `cancelled` when the signal aborts.
    */
   lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
   /**
-   * Proves that `save` will work, before a code or a refresh token is spent
-   * for what it is to save; changes nothing. Given the profile's lock.
-   * Rejects with kind `store` if not, or with `lock_lost`. What a person
-   * should know though it works goes to `onWarning`. A store may leave this
-   * method out.
+   * Proves that `save` will work, before a code or a refresh token is spent;
+   * changes nothing. Rejects with kind `store` or `lock_lost` if it will not.
+   * `onWarning` is called with what a person should know all the same. A store
+   * may leave this method out.
    */
   assertWritable?(
     profile: string,
@@ -2673,7 +2672,7 @@ export interface TokenStore {
  * Releasing it twice, or after it was lost, does nothing.
  */
 export interface TokenLock extends AsyncDisposable {
-  /** Names this holder among all that there ever were. */
+  /** Names this holder; no other one ever has the same name. */
   readonly id: string;
 }
 
@@ -2700,79 +2699,52 @@ async function withLock<T>(
   }
 }
 
-/** How long a silent holder keeps its lock. */
-const LEASE_MS = 5000;
-/** A file's lock is renewed four times in the shortest lease. */
-const LOCK_RENEWAL_MS = 250;
+const LEASE_MS = 5000; // how long a silent holder keeps its lock
 
 /** Below a second, a busy machine loses its locks. */
 function assertLease(lease: number): number {
-  if (Number.isInteger(lease) && lease >= 1000 && lease <= 3_600_000) {
-    return lease;
-  }
-  throw misuse(
-    `Cannot use the lease ${lease}: give 1000 to 3600000 whole milliseconds`,
-    RangeError,
-  );
+  const isWhole = Number.isInteger(lease);
+  if (isWhole && lease >= 1000 && lease <= 3_600_000) return lease;
+  const message = `Cannot use the lease ${lease}: use 1000 to 3600000 ms`;
+  throw misuse(message, RangeError);
 }
 
 /** A store that lives as long as the process. */
 export function memoryStore(): TokenStore {
-  const profiles = new Map<string, StoredTokens>();
-  const locks = new LocalLocks();
+  const profiles = new Map<string, string>();
+  const locks = new Map<string, { id: string; released: Promise<void> }>();
   // deno-lint-ignore require-await -- the interface is asynchronous
   const run = async <T>(action: () => T): Promise<T> => action();
   return {
-    load: (profile) => run(() => structuredCopy(profiles.get(profile))),
+    load: (profile) =>
+      run(() => {
+        const text = profiles.get(profile);
+        return text === undefined ? text : parseJson(text) as StoredTokens;
+      }),
     save: (profile, tokens, lock) =>
       run(() => {
-        if (lock && !locks.isHeld(profile, lock)) throw lockLost(profile);
-        profiles.set(profile, structuredCopy(tokens));
+        const isLost = lock && locks.get(profile)?.id !== lock.id;
+        if (isLost) throw lockLost(profile);
+        profiles.set(profile, stringifyJson(tokens, 0));
       }),
     remove: (profile) => run(() => profiles.delete(profile)),
     list: () => run(() => [...profiles.keys()].sort()),
-    lock: (profile, signal) => locks.lock(profile, signal),
+    async lock(profile, signal) {
+      do {
+        const { released } = locks.get(profile) ?? {};
+        await abortable(Promise.resolve(released), signal);
+      } while (locks.has(profile));
+      const { promise: released, resolve } = deferred<void>();
+      const id = randomText(9);
+      const release = () =>
+        run(() => {
+          if (locks.get(profile)?.id === id) locks.delete(profile);
+          resolve();
+        });
+      locks.set(profile, { id, released });
+      return { id, [Symbol.asyncDispose]: release };
+    },
   };
-}
-
-/** Locks within one process: each caller waits for those ahead. */
-class LocalLocks {
-  readonly #tails = new Map<string, Promise<void>>();
-  readonly #holders = new Map<string, string>();
-
-  isHeld(profile: string, { id }: TokenLock): boolean {
-    return this.#holders.get(profile) === id;
-  }
-
-  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const turn = deferred<void>();
-    const before = Promise.resolve(this.#tails.get(profile));
-    const tail = before.then(() => turn.promise);
-    this.#tails.set(profile, tail);
-    // Only once settled: a waiter that gave up keeps the place of those ahead.
-    void tail.then(() => {
-      if (this.#tails.get(profile) === tail) this.#tails.delete(profile);
-    });
-    try {
-      await abortable(before, signal);
-    } catch (error) {
-      turn.resolve();
-      throw error;
-    }
-    const id = randomText(9);
-    this.#holders.set(profile, id);
-    // deno-lint-ignore require-await -- the interface is asynchronous
-    const release = async () => {
-      if (this.#holders.get(profile) === id) this.#holders.delete(profile);
-      turn.resolve();
-    };
-    return { id, [Symbol.asyncDispose]: release };
-  }
-}
-
-/** A copy: a caller that changes what it got must not change the store. */
-function structuredCopy<T>(value: T): T {
-  return value === undefined ? value : parseJson(stringifyJson(value, 0)) as T;
 }
 
 /** A lock that is renewed until it is released; if that fails, it expires. */
@@ -2794,43 +2766,31 @@ function heldLock(
 }
 
 function lockLost(profile: string): TikTokShopError {
-  return new TikTokShopError(
-    "lock_lost",
-    `Another process took over the lock of profile "${printable(profile)}"`,
-    { hint: "try again" },
-  );
+  const message = `Another process took over the lock of profile "${profile}"`;
+  return new TikTokShopError("lock_lost", message, { hint: "try again" });
 }
 
-/** The tokens in the text of a file, or of what `place` names. Pure. */
-function judgeTokenFile(
-  text: string,
-  place: string,
-  kind = "token file",
-): StoredTokens {
+/** The tokens in a text; `place` names where it is from. Pure. */
+function judgeTokenFile(text: string, place: string): StoredTokens {
+  const refuse = (what: string, hint: string) =>
+    new TikTokShopError("store", `${place} ${what}`, { hint });
   const value = parseJson(text);
   if (!isRecord(value) || !hasTokens(value.data)) {
     const hint = "move it away, then log in again";
-    const message = `${place} is no ${kind}, or damaged`;
-    throw new TikTokShopError("store", message, { hint });
+    throw refuse("is no token file, or damaged", hint);
   }
-  const meta = judgeMeta(value.meta);
+  const meta = isRecord(value.meta) ? value.meta : {};
   if ((integerOf(meta.version) ?? 1) > 1) {
-    const hint = `update ${PROGRAM}`;
-    const message = `${place} was written by a newer version of ${PROGRAM}`;
-    throw new TikTokShopError("store", message, { hint });
+    const what = `was written by a newer version of ${PROGRAM}`;
+    throw refuse(what, `update ${PROGRAM}`);
   }
-  return Object.assign(value, { meta }) as unknown as StoredTokens;
-}
-
-/** Our own part of a token file; takes out what is not of its type. */
-function judgeMeta(value: unknown): Record<string, unknown> {
-  const meta = isRecord(value) ? value : {};
   for (const name of ["app_key", "service_id", "region", "user_type"]) {
     if (typeof meta[name] !== "string") delete meta[name];
   }
-  const shops = Array.isArray(meta.shops) ? meta.shops : undefined;
-  if (!shops?.every(isRecord)) delete meta.shops; // they are asked for again
-  return meta;
+  const { shops } = meta;
+  const isList = Array.isArray(shops) && shops.every(isRecord);
+  if (!isList) delete meta.shops; // they are asked for again
+  return Object.assign(value, { meta }) as unknown as StoredTokens;
 }
 
 /** Names that are safe on every file system, and not one of our files. */
@@ -2842,15 +2802,10 @@ function isProfile(name: string): boolean {
 function assertProfile(name: string): void {
   if (isProfile(name)) return;
   throw misuse(
-    `Cannot use the profile name "${printable(name)}": use up to 64 letters, ` +
-      "digits, dots, hyphens and underscores; config is reserved",
+    `Cannot use the profile name "${name}": use up to 64 letters, digits, ` +
+      "dots, hyphens and underscores; config is reserved",
   );
 }
-
-type SaveOptions = Pick<
-  LoginOptions,
-  "profile" | "switch" | "onWarning" | "saveSignal"
->;
 
 // === File store
 
@@ -2858,10 +2813,10 @@ type SaveOptions = Pick<
  * A store of one JSON file per profile, readable by its owner alone (0600 in
  * a 0700 folder) and replaced atomically.
  *
- * The lock of a profile is a folder beside its file, whose holder renews it.
- * Who was killed or stopped does not: after the lease the next one takes it
- * over. A holder who comes to life after that can save nothing any more
- * (`save` rejects with kind `lock_lost`), so newer tokens stay.
+ * The lock of a profile is a folder beside its file, which the holder renews.
+ * A killed or stopped holder stops renewing, and after the lease the next
+ * process takes over. A holder that wakes up after that cannot save (`save`
+ * rejects with kind `lock_lost`), so the newer tokens stay.
  *
  * @param folder where the files are.
  * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
@@ -2869,20 +2824,17 @@ type SaveOptions = Pick<
  * @throws {RangeError} if the lease is too short or too long.
  */
 export function fileStore(
-  folder?: string,
+  folder: string = storeFolder(),
   options: FileStoreOptions = {},
 ): TokenStore {
-  const { env, platform } = RUNTIME.process;
-  const { lease } = options;
-  const place = folder ?? storeFolder(env, platform);
-  return new FileStore(place, ".json", true, lease);
+  return new FileStore(folder, ".json", true, options.lease);
 }
 
 /** Options of {@linkcode fileStore}. */
 export interface FileStoreOptions {
   /**
-   * Milliseconds, from 1000 to an hour, that the holder of a lock may be
-   * silent (killed or stopped) before this store takes the lock over.
+   * Milliseconds, from 1000 to an hour, after which this store takes over the
+   * lock of a holder that was killed or stopped.
    * @default {5000}
    */
   lease?: number;
@@ -2893,35 +2845,30 @@ const defaultStores = new Map<string, TokenStore>();
 
 /** Always the same store, so that its callers share their refreshes. */
 function defaultStore(): TokenStore {
-  const { env, platform } = RUNTIME.process;
-  const folder = storeFolder(env, platform);
+  const folder = storeFolder();
   const store = defaultStores.get(folder) ?? fileStore(folder);
   defaultStores.set(folder, store);
   return store;
 }
 
-/** The store's folder by the user's environment. Pure. */
+/** The store's folder by the user's environment. Pure if given both. */
 function storeFolder(
-  env: Readonly<Record<string, string | undefined>>,
-  platform: string,
+  env: Readonly<Record<string, string | undefined>> = RUNTIME.process.env,
+  platform: string = RUNTIME.process.platform,
 ): string {
   const { isAbsolute, join } = node("node:path");
   const own = env.TIKTOK_SHOP_HOME;
   if (own) return expandHome(own, { env, platform });
   const onWindows = platform === "win32";
-  const home = onWindows ? env.USERPROFILE : env.HOME;
-  const set = onWindows ? env.APPDATA : env.XDG_CONFIG_HOME;
+  const xdg = onWindows ? undefined : env.XDG_CONFIG_HOME;
   // A relative one is ignored (XDG Base Directory Specification).
-  const given = set && (onWindows || isAbsolute(set)) ? set : undefined;
-  const usual = onWindows ? ["AppData", "Roaming"] : [".config"];
-  const base = given ?? (home && join(home, ...usual));
-  if (base) return join(base, PROGRAM);
+  if (xdg && isAbsolute(xdg)) return join(xdg, PROGRAM);
   const name = onWindows ? "APPDATA" : "HOME";
-  throw new TikTokShopError(
-    "store",
-    `Cannot tell where to keep tokens: ${name} is not set`,
-    { hint: `set ${name} or TIKTOK_SHOP_HOME, or give a store` },
-  );
+  const home = env[name];
+  if (home) return join(home, onWindows ? "" : ".config", PROGRAM);
+  const message = `Cannot tell where to keep tokens: ${name} is not set`;
+  const hint = `set ${name} or TIKTOK_SHOP_HOME, or give a store`;
+  throw new TikTokShopError("store", message, { hint });
 }
 
 class FileStore implements TokenStore {
@@ -2946,16 +2893,13 @@ class FileStore implements TokenStore {
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const path = this.path(profile);
+    const read = () => readText(path).catch(unless(isMissing));
     for (const end = performance.now() + WRITING_MS;; await sleep(50)) {
-      const text = await onDisk(`Cannot read ${path}`, () => readText(path));
+      const text = await onDisk(`Cannot read ${path}`, read);
       if (text === undefined) return undefined;
-      try {
-        return judgeTokenFile(text, path);
-      } catch (error) {
-        // A file that is written in place may have been read half.
-        const isWhole = parseJson(text) !== undefined;
-        if (isWhole || performance.now() > end) throw error;
-      }
+      // Half a file may be read while it is written in place.
+      const isHalf = parseJson(text) === undefined && performance.now() < end;
+      if (!isHalf) return judgeTokenFile(text, path);
     }
   }
 
@@ -2964,9 +2908,7 @@ class FileStore implements TokenStore {
     tokens: StoredTokens,
     lock?: TokenLock,
   ): Promise<void> {
-    const path = this.path(profile);
-    const text = `${stringifyJson(tokens)}\n`;
-    await this.#save(profile, () => replaceFile(path, text, lock?.id));
+    await this.#save(profile, `${stringifyJson(tokens)}\n`, lock);
   }
 
   async assertWritable(
@@ -2975,8 +2917,11 @@ class FileStore implements TokenStore {
     onWarning?: (message: string) => unknown,
   ): Promise<void> {
     const path = this.path(profile);
-    const way = await this.#save(profile, () => rehearse(path, lock.id));
-    if (way === "replaced" || this.#warned.has(path)) return;
+    const { readFile } = node("node:fs/promises");
+    const read = () => readFile(path).catch(unless(isMissing));
+    const old = await onDisk(`Cannot read ${path}`, read);
+    const isReplaced = await this.#save(profile, old, lock, SPARE_BYTES);
+    if (isReplaced || this.#warned.has(path)) return;
     this.#warned.add(path);
     await notify(
       onWarning,
@@ -2985,25 +2930,29 @@ class FileStore implements TokenStore {
     );
   }
 
-  async #save(profile: string, save: () => Promise<Saved>): Promise<Saved> {
-    const tried = `Cannot save the tokens to ${this.path(profile)}`;
-    await onDisk(tried, () => this.makeFolder());
-    const way = await save().catch((error) => {
-      throw storeError(tried, error);
+  async #save(
+    profile: string,
+    content: string | Uint8Array | undefined,
+    lock?: TokenLock,
+    spare?: number,
+  ): Promise<boolean> {
+    const path = this.path(profile);
+    return await onDisk(`Cannot save the tokens to ${path}`, async () => {
+      await this.makeFolder();
+      return await replaceFile(path, content, lock?.id, spare).catch(
+        (error) => {
+          throw lock && isMissing(error) ? lockLost(profile) : error;
+        },
+      );
     });
-    if (way === "lost") throw lockLost(profile);
-    return way;
   }
 
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
     const path = this.path(profile);
-    try {
+    return await onDisk(`Cannot lock ${path}`, async () => {
       await this.makeFolder();
       return await lockFile(await realPath(path), this.#lease, signal);
-    } catch (error) {
-      if (error instanceof TikTokShopError) throw error;
-      throw storeError(`Cannot lock ${path}`, error);
-    }
+    });
   }
 
   async remove(profile: string): Promise<boolean> {
@@ -3011,7 +2960,7 @@ class FileStore implements TokenStore {
     // Only a token file is ever removed: the path may be a mistake.
     if (!await this.load(profile)) return false;
     const { unlink } = node("node:fs/promises");
-    const remove = () => unlink(path).then(() => true);
+    const remove = () => unlink(path).then(() => true, unless(isMissing));
     return await onDisk(`Cannot remove ${path}`, remove) ?? false;
   }
 
@@ -3020,7 +2969,8 @@ class FileStore implements TokenStore {
     if (!this.#own) return [];
     const { readdir } = node("node:fs/promises");
     const tried = `Cannot read the folder ${this.#folder}`;
-    const names = await onDisk(tried, () => readdir(this.#folder)) ?? [];
+    const read = () => readdir(this.#folder).catch(unless(isMissing));
+    const names = await onDisk(tried, read) ?? [];
     return names.filter((name) => name.endsWith(this.#suffix))
       .map((name) => name.slice(0, -this.#suffix.length))
       .filter(isProfile)
@@ -3073,114 +3023,81 @@ function singleFile(file: string): { store: FileStore; profile: string } {
   const { basename, dirname, extname, resolve } = node("node:path");
   const path = resolve(file);
   const suffix = extname(path);
-  const store = new FileStore(dirname(path), suffix, false);
-  return { store, profile: basename(path, suffix) };
+  const profile = basename(path, suffix);
+  return { store: new FileStore(dirname(path), suffix, false), profile };
 }
 
 const WRITING_MS = 1000; // until a file that is written in place is whole
 const SPARE_BYTES = 4096; // that new tokens may need more than the old
 
-/** How a file was saved; `lost`: not at all, the lock is another process's. */
-type Saved = "replaced" | "in place" | "lost";
-
 /**
- * Replaces a file atomically: at any moment it is the old one or the new.
- * Only where nothing can take its place, as a bind mount, it is written over.
+ * Replaces a file atomically: at any moment it is the old one or the new. A
+ * file that nothing can replace, such as a bind mount, is written in place;
+ * then the result is false. Without content this only proves that there is
+ * room for a new file.
  *
  * Given the id of a lock's holder, the new file lies in the lock until it
- * takes the old one's place. A process that takes the lock over removes it
- * too, so a holder that was stopped for too long replaces nothing any more.
+ * replaces the old one. A process that takes the lock over removes it, so a
+ * holder that was stopped for too long replaces nothing: `ENOENT`.
  */
 async function replaceFile(
   path: string,
-  content: string | Uint8Array,
+  content: string | Uint8Array | undefined,
   holder?: string,
   spare = 0,
-): Promise<Saved> {
+): Promise<boolean> {
   const { rename, stat, unlink } = node("node:fs/promises");
   const { dirname, join } = node("node:path");
   const target = await realPath(path);
-  const temporary = await temporaryPath(target, holder);
+  const entry = holder && join(`${target}.lock`, holder);
+  const temporary = entry
+    ? `${entry}.${randomText(6)}`
+    : await temporaryPath(target);
   try {
-    await writeSynced(temporary, content, "wx", spare);
-    // The lock may have been another's already when this came into it.
-    if (holder !== undefined) await stat(join(lockPath(target), holder));
+    await writeSynced(temporary, content ?? "", "wx", spare);
+    // Another process may have taken the lock over just before.
+    if (entry) await stat(entry);
+    if (content === undefined) return true;
     const refusal = await rename(temporary, target).catch((error) => error);
-    if (!refusal) {
-      await syncFolder(dirname(target));
-      return "replaced";
+    if (refusal) {
+      // A mount or the owner of the target may forbid to replace it.
+      if (!/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(refusal))) throw refusal;
+      await writeSynced(target, content, "r+", spare);
+      return false;
     }
-    // What the target is, or whose, may forbid that it is replaced.
-    if (!/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(refusal))) throw refusal;
-    await writeSynced(target, content, "r+", spare);
-    await unlink(temporary);
-    return "in place";
-  } catch (error) {
-    await unlink(temporary).catch(() => {});
-    if (holder !== undefined && isNoFile(error)) return "lost";
-    throw error;
-  }
-}
-
-/** Proves that a file can be saved: writes it as it is, with room to spare. */
-async function rehearse(path: string, holder: string): Promise<Saved> {
-  const { readFile, unlink } = node("node:fs/promises");
-  const content = await onDisk(`Cannot read ${path}`, () => readFile(path));
-  if (content) return await replaceFile(path, content, holder, SPARE_BYTES);
-  const temporary = await temporaryPath(await realPath(path), holder);
-  try {
-    await writeSynced(temporary, "", "wx", SPARE_BYTES);
-    return "replaced";
-  } catch (error) {
-    if (isNoFile(error)) return "lost";
-    throw error;
+    // Windows cannot do this, nor can some network disks.
+    await syncFolder(dirname(target)).catch(() => {});
+    return true;
   } finally {
     await unlink(temporary).catch(() => {});
   }
 }
 
-/** Through a symbolic link, so that it is not replaced by a file. */
+/** Follows a symbolic link, so that no file replaces the link itself. */
 async function realPath(path: string): Promise<string> {
   const { readlink, realpath } = node("node:fs/promises");
   const { dirname, resolve } = node("node:path");
-  try {
-    return await realpath(path);
-  } catch {
-    // It may lead to where there is no file yet.
-    const link = await readlink(path).catch(() => "");
-    return link ? resolve(dirname(path), link) : path;
-  }
+  // A link may lead to where there is no file yet.
+  const linked = () =>
+    readlink(path).then((to) => resolve(dirname(path), to), () => path);
+  return await realpath(path).catch(linked);
 }
 
-function lockPath(file: string): string {
-  return `${file}.lock`;
-}
-
-/** Where a file is written before it takes another's place. */
-async function temporaryPath(file: string, holder?: string): Promise<string> {
-  const { basename, dirname, join } = node("node:path");
-  const random = randomText(6);
-  if (holder !== undefined) return join(lockPath(file), `${holder}.${random}`);
-  const [folder, start] = [dirname(file), `.${basename(file)}.`];
-  await sweep(folder, start);
-  return join(folder, `${start}${random}.tmp`);
-}
-
-/** How the name of a temporary file ends. */
-const TEMPORARY = /^[\w-]{8}\.tmp$/;
-const SWEPT_AFTER_MS = 3_600_000;
-
-/** Removes what a process left that was killed over an hour ago. */
-async function sweep(folder: string, start: string): Promise<void> {
+/** A new name beside a file; removes what was left there over an hour ago. */
+async function temporaryPath(file: string): Promise<string> {
   const { lstat, readdir, unlink } = node("node:fs/promises");
+  const { basename, dirname, join } = node("node:path");
+  const folder = dirname(file);
+  const start = `.${basename(file)}.`;
   for (const name of await readdir(folder).catch(() => [])) {
     if (!name.startsWith(start)) continue;
-    if (!TEMPORARY.test(name.slice(start.length))) continue;
-    const path = node("node:path").join(folder, name);
+    if (!/^[\w-]{8}\.tmp$/.test(name.slice(start.length))) continue;
+    const path = join(folder, name);
     const info = await lstat(path).catch(() => undefined);
-    const isOld = info && Date.now() - info.mtimeMs > SWEPT_AFTER_MS;
+    const isOld = info && Date.now() - info.mtimeMs > 3_600_000;
     if (isOld) await unlink(path).catch(() => {});
   }
+  return join(folder, `${start}${randomText(6)}.tmp`);
 }
 
 /** Writes a file of the owner's, and waits until it is on the disk. */
@@ -3190,14 +3107,14 @@ async function writeSynced(
   flag: "wx" | "r+",
   spare: number,
 ): Promise<void> {
-  const bytes = new Uint8Array(
-    typeof content === "string" ? new TextEncoder().encode(content) : content,
-  );
+  const bytes = typeof content === "string"
+    ? new TextEncoder().encode(content)
+    : content;
   const { appendFile, open } = node("node:fs/promises");
   const handle = await open(path, flag, 0o600);
   try {
     const { size } = await handle.stat();
-    // In one go and with blanks over the old end: it is JSON at any moment.
+    // One write, with blanks over the old end, keeps it JSON at any moment.
     const padded = new Uint8Array(Math.max(size, bytes.length + spare));
     padded.fill(0x20, bytes.length).set(bytes);
     if (flag === "r+") {
@@ -3212,163 +3129,151 @@ async function writeSynced(
     }
     await handle.writeFile(padded);
     await handle.sync();
-    if (padded.length === bytes.length) return;
     await handle.truncate(bytes.length);
-    await handle.sync();
   } finally {
     await handle.close();
   }
 }
 
-/** A renaming too is lost with the power unless its folder is on the disk. */
+/** A power cut may undo a rename until its folder is on the disk. */
 async function syncFolder(folder: string): Promise<void> {
-  try {
-    const handle = await node("node:fs/promises").open(folder, "r");
-    await handle.sync().finally(() => handle.close());
-  } catch {
-    // Windows has no such thing, nor have some network disks.
-  }
+  const handle = await node("node:fs/promises").open(folder, "r");
+  await handle.sync().finally(() => handle.close());
 }
 
-function isNoFile(error: unknown): boolean {
-  return ["ENOENT", "ENOTDIR"].includes(codeOf(error));
-}
+const LOCK_RENEWAL_MS = 250; // a quarter of the shortest lease
 
 /**
- * A lock that outlives no process: a folder that only one holder can make,
- * with an entry of the holder's name. The holder renews the entry's time. A
- * waiter that sees nothing change for a whole lease takes away what it saw,
- * each entry by name, then the folder if it is empty. So it never removes the
- * lock of a process that came meanwhile, nor anything that is no lock.
- * No process ids, for they are reused and mean nothing to another container;
- * no age, for clocks jump and differ.
+ * A lock that outlives no process: a folder that only one process can make,
+ * with an entry named after the holder. The holder renews the entry's time. A
+ * waiter that sees no change for a whole lease removes what it saw, each entry
+ * by name, then the folder if it is empty. So it never removes the lock of a
+ * process that came meanwhile, nor anything that is no lock.
+ *
+ * Process ids would not do: they are reused, and differ between containers.
+ * Nor would an entry's age: clocks jump, and differ between machines.
  */
 async function lockFile(
   file: string,
   lease: number,
   signal?: AbortSignal,
 ): Promise<TokenLock> {
-  const path = lockPath(file);
+  const path = `${file}.lock`;
   const id = randomText(18);
   let seen = "";
-  let patience = lease;
+  let left = lease;
   if (signal?.aborted) throw cancelledError(signal.reason);
   while (!await makeLock(path, id)) {
     const { names, trace, foreign } = await lockTrace(path);
-    if (trace !== seen) [seen, patience] = [trace, lease];
-    if (foreign && patience <= 0) throw foreignLock(file, foreign);
-    if (patience <= 0) await takeAway(path, names);
+    if (trace !== seen) [seen, left] = [trace, lease];
+    if (left <= 0 && foreign) throw foreignLock(file, foreign);
+    if (left <= 0) await takeAway(path, names);
     const began = performance.now();
     await sleep(15 + 20 * Math.random(), signal);
-    // After a longer gap it was us who were stopped, and maybe the holder too.
-    patience -= Math.min(performance.now() - began, LOCK_RENEWAL_MS);
+    // In a longer gap this process was stopped, perhaps the holder too.
+    left -= Math.min(performance.now() - began, LOCK_RENEWAL_MS);
   }
-  const renew = async () => {
-    const now = new Date();
-    const entry = node("node:path").join(path, id);
-    await node("node:fs/promises").utimes(entry, now, now);
-  };
+  const entry = node("node:path").join(path, id);
+  const { utimes } = node("node:fs/promises");
+  const renew = () => utimes(entry, new Date(), new Date());
   return heldLock(id, LOCK_RENEWAL_MS, renew, () => takeAway(path, [id]));
 }
 
-/** The entries of a lock: a holder's id, and what that holder is saving. */
-const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
-
 /** What stands in a lock's place may be anybody's, so it is left alone. */
 function foreignLock(file: string, foreign: string): TikTokShopError {
-  const message = `Cannot lock ${file}: ${foreign}, which is no lock of ours`;
-  const hint = "delete it if nobody needs it, or name the token file otherwise";
+  const message = `Cannot lock ${file}: "${foreign}" is in the lock's place`;
+  const hint = "delete it if nobody needs it, or use another token file";
   return new TikTokShopError("store", message, { hint });
 }
 
 /** Makes the lock's folder and the holder's entry; false if it is taken. */
 async function makeLock(path: string, id: string): Promise<boolean> {
   const { mkdir, readdir, writeFile } = node("node:fs/promises");
+  const isTaken = (error: unknown) => isLocked(error) && !isMissing(error);
+  const folder = mkdir(path, { mode: 0o700 }).then(() => true);
+  if (!await folder.catch(unless(isTaken))) return false;
+  let held = false;
   try {
-    await mkdir(path, { mode: 0o700 });
-  } catch (error) {
-    if (isLocked(error) && !isNoFile(error)) return false;
-    throw error;
-  }
-  const entry = node("node:path").join(path, id);
-  try {
+    const entry = node("node:path").join(path, id);
     await writeFile(entry, "", { flag: "wx", mode: 0o600 });
-    // As long as it was empty, others could take it away and make their own.
-    if ((await readdir(path)).join() === id) return true;
-    await takeAway(path, [id]);
+    // Another process may have taken the empty folder away and made its own.
+    held = (await readdir(path)).join() === id;
   } catch (error) {
-    await takeAway(path, [id]).catch(() => {});
     if (!isLocked(error)) throw error;
+  } finally {
+    if (!held) await takeAway(path, [id]).catch(() => {});
   }
-  return false;
-}
-
-/** Whether an error tells of another's lock, and of nothing worse. */
-function isLocked(error: unknown): boolean {
-  // Windows refuses so while a process has open what is being removed.
-  const busy = RUNTIME.process.platform === "win32" &&
-    /^(EPERM|EACCES|EBUSY)$/.test(codeOf(error));
-  return busy || /^(ENOENT|ENOTDIR|EEXIST|ENOTEMPTY)$/.test(codeOf(error));
+  return held;
 }
 
 /**
- * What there is in a lock's place. A change of the trace is a sign of life;
- * what is foreign has none, for it may change for ever.
+ * What is in a lock's place. A change of the trace is a sign of life; what is
+ * foreign has no trace, for it may change for ever.
  */
 async function lockTrace(
   path: string,
 ): Promise<{ names: string[]; trace: string; foreign?: string }> {
   const { lstat, readdir } = node("node:fs/promises");
-  // A link is not followed: its target is no lock.
-  const look = (each: string) => lstat(each).catch(() => undefined);
-  const place = await look(path);
-  if (place && !place.isDirectory()) {
-    const what = place.isSymbolicLink() ? "a link" : "a file";
-    return { names: [], trace: "", foreign: `there is ${what} ${path}` };
-  }
+  const { basename, join } = node("node:path");
   const names = (await readdir(path).catch(() => [])).sort();
-  const { join } = node("node:path");
-  const entries = await Promise.all(
-    names.map((name) => look(join(path, name))),
+  const paths = [path, ...names.map((name) => join(path, name))];
+  // A link is not followed: its target is no lock.
+  const infos = await Promise.all(
+    paths.map((each) => lstat(each).catch(() => undefined)),
   );
-  const other = names.find((name, i) =>
-    !LOCK_ENTRY.test(name) || entries[i]?.isFile() === false
+  const foreign = paths.find((each, i) =>
+    i === 0
+      ? infos[i]?.isDirectory() === false
+      : !LOCK_ENTRY.test(basename(each)) || infos[i]?.isFile() === false
   );
-  const foreign = other && `the folder ${path} holds "${printable(other)}"`;
-  const times = [place, ...entries].map((each) => each?.mtimeMs);
+  const times = infos.map((each) => each?.mtimeMs);
   return { names, foreign, trace: foreign ? "" : `${[...names, ...times]}` };
 }
+
+/** The entries of a lock: a holder's id, and what that holder is saving. */
+const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
 
 /** Removes entries of a lock by name, and its folder if nothing else is in. */
 async function takeAway(path: string, names: string[]): Promise<void> {
   const { rmdir, unlink } = node("node:fs/promises");
-  const unlessLocked = (error: unknown) => {
-    if (!isLocked(error)) throw error;
-  };
   for (const name of names) {
-    await unlink(node("node:path").join(path, name)).catch(unlessLocked);
+    await unlink(node("node:path").join(path, name)).catch(unless(isLocked));
   }
-  await rmdir(path).catch(unlessLocked);
+  await rmdir(path).catch(unless(isLocked));
 }
 
-/** The outcome of work on a file; undefined if there is no such file. */
-async function onDisk<T>(
-  tried: string,
-  work: () => Promise<T>,
-): Promise<T | undefined> {
+/** Whether an error means only that another process was quicker. */
+function isLocked(error: unknown): boolean {
+  // Windows answers like this while a process still has a file open.
+  const busy = RUNTIME.process.platform === "win32" &&
+    /^(EPERM|EACCES|EBUSY)$/.test(codeOf(error));
+  return busy || /^(ENOENT|EEXIST|ENOTEMPTY)$/.test(codeOf(error));
+}
+
+function isMissing(error: unknown): boolean {
+  return codeOf(error) === "ENOENT";
+}
+
+/** For `catch`: undefined for an expected error; others are thrown again. */
+function unless(isExpected: (error: unknown) => boolean) {
+  return (error: unknown): undefined => {
+    if (!isExpected(error)) throw error;
+  };
+}
+
+/** Works on files; a failure becomes an error of kind `store`. */
+async function onDisk<T>(tried: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (codeOf(error) === "ENOENT") return undefined;
-    throw storeError(tried, error);
+    throw error instanceof TikTokShopError ? error : storeError(tried, error);
   }
 }
 
 function storeError(message: string, error: unknown): TikTokShopError {
   return new TikTokShopError("store", `${message}: ${messageOf(error)}`, {
     cause: error,
-    hint: "check the folder's permissions and the free space, or pass " +
-      "--file FILE",
+    hint: "check the folder's permissions and free space, or use another one",
   });
 }
 
@@ -3383,13 +3288,13 @@ export interface RedisStoreOptions {
   prefix?: string;
   /**
    * Milliseconds, from 1000 to an hour, after which Redis forgets the lock of
-   * a holder who was killed or stopped; he renews it four times as often.
+   * a holder that was killed or stopped. Holders renew it four times as often.
    * @default {5000}
    */
   lease?: number;
   /**
-   * The commands of all nodes that hold keys, for a cluster: `list()` asks
-   * each of them, every time anew.
+   * The commands of all nodes of a cluster that hold keys. Called at each
+   * `list()`, which asks every node.
    * @default {the one `command`}
    */
   nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
@@ -3400,8 +3305,7 @@ export type RedisCommand = (...words: string[]) => Promise<unknown>;
 
 /**
  * A store in Redis, for those who outgrow one machine. It depends on no
- * client: `command` sends one command, given as its words, and resolves to
- * the reply.
+ * client, only on a command:
  *
  * | client | command |
  * | --- | --- |
@@ -3435,21 +3339,19 @@ export type RedisCommand = (...words: string[]) => Promise<unknown>;
  * ```
  *
  * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
- * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`.
- * What stands in braces makes a cluster keep both on one node. Tokens never
- * expire: let Redis save them on disk, and evict nothing.
+ * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`;
+ * the braces make a cluster keep both on one node. Tokens never expire: let
+ * Redis save them on disk, and evict nothing.
  *
  * A lock is a key that expires, renewed as long as its holder runs. A holder
- * may be stopped for longer and not know it: a suspended machine, a full
- * memory. Then another one refreshes, and what the first has in hand is out of
- * date. So `save` with a lock carries a fencing check: one script, which Redis
- * runs in one step, compares the lock's key with the holder's id and writes
- * only if he still has it; else it writes nothing and `save` rejects with kind
+ * may be stopped for longer and not know it, as on a suspended machine; then
+ * another one refreshes. So `save` with a lock is one script that writes only
+ * if the lock's key still has the holder's id; else `save` rejects with kind
  * `lock_lost`. It needs `EVAL`.
  *
- * @returns a store; its methods reject with kind `store` where the client
- * does, or if a value is not ours; with a `TypeError` for a profile name that
- * a file could not have.
+ * @returns a store. Its methods reject with kind `store` if the client does,
+ * or if a value is not ours; with a `TypeError` for a profile name that a file
+ * could not have.
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export function redisStore(
@@ -3472,29 +3374,24 @@ return 1`;
 
 class RedisStore implements TokenStore {
   readonly #command: RedisCommand;
-  readonly #nodes: () => RedisCommand[] | Promise<RedisCommand[]>;
-  readonly #prefix: string;
-  readonly #lease: number;
+  readonly #options: Required<RedisStoreOptions>;
 
   constructor(command: RedisCommand, options: RedisStoreOptions) {
-    const { prefix = `${PROGRAM}:`, lease = LEASE_MS } = options;
+    const { prefix = `${PROGRAM}:`, nodes = () => [command] } = options;
     if (/[{}]/.test(prefix)) {
-      throw misuse(
-        `Cannot use the prefix "${printable(prefix)}": the braces of a key ` +
-          "stand around the profile",
-      );
+      throw misuse(`Cannot use the prefix "${prefix}": it must have no braces`);
     }
+    const lease = assertLease(options.lease ?? LEASE_MS);
     this.#command = command;
-    this.#nodes = options.nodes ?? (() => [command]);
-    this.#prefix = prefix;
-    this.#lease = assertLease(lease);
+    this.#options = { prefix, nodes, lease };
   }
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const key = this.#key(profile);
-    const value = await this.#send(["GET", key], `Cannot read ${key}`);
-    if (value === null || value === undefined) return undefined;
-    return judgeTokenFile(String(value), `The value of ${key}`, "token reply");
+    const read = () => this.#command("GET", key);
+    const value = await inRedis(`Cannot read ${key}`, read) ?? undefined;
+    if (value === undefined) return undefined;
+    return judgeTokenFile(String(value), `The value of ${key}`);
   }
 
   async save(
@@ -3504,38 +3401,34 @@ class RedisStore implements TokenStore {
   ): Promise<void> {
     const key = this.#key(profile);
     const text = stringifyJson(tokens, 0);
-    const tried = `Cannot save the tokens to ${key}`;
     const secrets = tokensOf(tokens);
-    if (!lock) return void await this.#send(["SET", key, text], tried, secrets);
-    const words = [REDIS_SAVE, "2", lockKey(key), key, lock.id, text];
-    const saved = await this.#send(["EVAL", ...words], tried, secrets);
-    if (Number(saved) !== 1) throw lockLost(profile);
+    if (lock) return this.#act(REDIS_SAVE, profile, lock.id, text, secrets);
+    const save = () => this.#command("SET", key, text);
+    await inRedis(`Cannot save the tokens to ${key}`, save, secrets);
   }
 
-  /** The lock was set, so Redis takes what is new; EVAL is another right. */
-  async assertWritable(profile: string, lock: TokenLock): Promise<void> {
-    const key = this.#key(profile);
-    const words = [REDIS_RENEW, "1", lockKey(key), lock.id, `${this.#lease}`];
-    const tried = `Cannot save the tokens to ${key}`;
-    const held = await this.#send(["EVAL", ...words], tried);
-    if (Number(held) !== 1) throw lockLost(profile);
+  /** The lock proves that Redis takes new values; EVAL is another right. */
+  async assertWritable(profile: string, { id }: TokenLock): Promise<void> {
+    await this.#act(REDIS_RENEW, profile, id, `${this.#options.lease}`);
   }
 
   async remove(profile: string): Promise<boolean> {
     const key = this.#key(profile);
-    return Number(await this.#send(["DEL", key], `Cannot remove ${key}`)) > 0;
+    const remove = () => this.#command("DEL", key);
+    return Number(await inRedis(`Cannot remove ${key}`, remove)) > 0;
   }
 
   async list(): Promise<string[]> {
-    const start = `${this.#prefix}{`;
+    const { nodes, prefix } = this.#options;
+    const start = `${prefix}{`;
     const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
-    const names = new Set<string>(); // a scan may tell a key twice
+    const names = new Set<string>(); // a scan may return a key twice
     const tried = `Cannot list ${pattern}`;
-    for (const node of await inRedis(this.#nodes, tried)) {
+    for (const node of await inRedis(tried, nodes)) {
       let cursor = "0";
       do {
         const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-        const reply = await inRedis(() => node(...words), tried);
+        const reply = await inRedis(tried, () => node(...words));
         const [next, keys] = reply as [unknown, unknown[]];
         for (const key of keys) names.add(String(key).slice(start.length, -1));
         cursor = String(next);
@@ -3545,38 +3438,46 @@ class RedisStore implements TokenStore {
   }
 
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const key = lockKey(this.#key(profile));
+    const key = `${this.#key(profile)}:lock`;
     const id = randomText(18);
-    const lease = String(this.#lease);
-    const words = ["SET", key, id, "NX", "PX", lease];
+    const { lease } = this.#options;
+    const words = ["SET", key, id, "NX", "PX", `${lease}`];
+    const set = () => this.#command(...words);
     if (signal?.aborted) throw cancelledError(signal.reason);
-    while (String(await this.#send(words, `Cannot set ${key}`)) !== "OK") {
+    while (String(await inRedis(`Cannot set ${key}`, set)) !== "OK") {
       await sleep(20 + 30 * Math.random(), signal);
     }
-    const act = (script: string) =>
-      this.#send(["EVAL", script, "1", key, id, lease], `Cannot hold ${key}`);
+    const act = (script: string) => this.#act(script, profile, id, `${lease}`);
     // After the lease, Redis has released it by itself.
-    const release = () => within(act(REDIS_RELEASE), this.#lease);
-    return heldLock(id, this.#lease / 4, () => act(REDIS_RENEW), release);
+    const release = () => within(act(REDIS_RELEASE), lease);
+    return heldLock(id, lease / 4, () => act(REDIS_RENEW), release);
+  }
+
+  /** Runs a script; rejects if `id` no longer holds the lock. */
+  async #act(
+    script: string,
+    profile: string,
+    id: string,
+    argument: string,
+    secrets?: readonly string[],
+  ): Promise<void> {
+    const key = this.#key(profile);
+    const words = [script, "2", `${key}:lock`, key, id, argument];
+    const act = () => this.#command("EVAL", ...words);
+    const tried = `Cannot save the tokens to ${key}`;
+    const done = await inRedis(tried, act, secrets);
+    if (Number(done) !== 1) throw lockLost(profile);
   }
 
   #key(profile: string): string {
     assertProfile(profile);
-    return `${this.#prefix}{${profile}}`;
-  }
-
-  #send(
-    words: string[],
-    tried: string,
-    secrets: readonly string[] = [],
-  ): Promise<unknown> {
-    return inRedis(() => this.#command(...words), tried, secrets);
+    return `${this.#options.prefix}{${profile}}`;
   }
 }
 
 async function inRedis<T>(
-  act: () => T | Promise<T>,
   tried: string,
+  act: () => T | Promise<T>,
   secrets: readonly string[] = [],
 ): Promise<T> {
   try {
@@ -3588,10 +3489,6 @@ async function inRedis<T>(
       hint: "check that Redis is within reach and that it lets you write",
     });
   }
-}
-
-function lockKey(key: string): string {
-  return `${key}:lock`;
 }
 
 // === Loopback server

@@ -282,8 +282,8 @@ test("redisStore() fails with kind store when its client does", async () => {
 
 for (
   const [what, words, message] of [
-    ["text that is no JSON", ["SET", "{}"], /is no token reply, or damaged/],
-    ["half a reply", ["SET", '{"data":{"acc'], /is no token reply, or damaged/],
+    ["text that is no JSON", ["SET", "{}"], /is no token file, or damaged/],
+    ["half a reply", ["SET", '{"data":{"acc'], /is no token file, or damaged/],
     [
       "a reply of a newer version",
       ["SET", JSON.stringify({ ...REPLY, meta: { version: 2 } })],

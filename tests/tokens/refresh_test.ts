@@ -844,8 +844,11 @@ for (const [what, make] of Object.entries(FOREIGN)) {
         for (const store of stores) {
           const error = await failure(accessToken({ ...ask, store }), "store");
           assert.ok(error.message.includes(path), error.message);
-          assert.match(error.message, /which is not a lock of/);
-          assert.match(error.hint!, /delete it if nobody needs it, or keep/);
+          assert.match(
+            error.message,
+            /^Cannot lock .*" is in the lock's place$/,
+          );
+          assert.match(error.hint!, /delete it if nobody needs it, or use/);
         }
       } finally {
         clearInterval(touching);
@@ -872,9 +875,9 @@ test("The program says that it waits for a lock, and leaves another program's fi
       assert.deepEqual([code, stdout], [1, ""]);
       assert.match(
         stderr,
-        /Cannot lock .*Cargo: there is a file .*Cargo\.lock/,
+        /Cannot lock .*Cargo: ".*Cargo\.lock" is in the lock's place/,
       );
-      assert.match(stderr, /hint: .* a file of another name/);
+      assert.match(stderr, /hint: .* use another token file/);
     }
     assert.equal(await readFile(`${file}.lock`, "utf8"), "# by Cargo");
     assert.ok((await readFile(file, "utf8")).includes("refresh_token"));
