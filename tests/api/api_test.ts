@@ -1,7 +1,7 @@
 /**
  * signature(), callApi() and authorizedShops(): against the sandbox, which
- * checks every signature, and against a server of bytes where the sandbox
- * would never answer so. No error and no trace may show a secret.
+ * checks every signature, and against a server of bytes that answers what the
+ * sandbox never would. No error and no trace may show a secret.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -103,7 +103,7 @@ function tokensOf({ data }: StoredTokens): string[] {
   return [data.access_token, data.refresh_token];
 }
 
-/** No secret of the sandbox's app, nor a sign of any call, is in a text. */
+/** Asserts that a text has no secret of the app and no sign of a call. */
 function assertSecretFree(
   text: string,
   { appSecret, requests }: Pick<Sandbox, "appSecret" | "requests">,
@@ -118,7 +118,7 @@ function assertSecretFree(
   }
 }
 
-/** The error of a call; nothing that a logger prints of it is secret. */
+/** The error of a call, which shows no secret to a logger. */
 async function refused(
   { sandbox, options, tokens }: CliFixture,
   request: ApiRequest,
@@ -163,7 +163,7 @@ async function withServer(
     try {
       for await (const chunk of request) chunks.push(Buffer.from(chunk));
     } catch {
-      return; // whoever called has hung up
+      return; // the caller has hung up
     }
     const { method = "", headers, url = "" } = request;
     const [path = "", search] = url.split("?");
@@ -270,7 +270,7 @@ for (const { from, secret, path, query, sign } of VECTORS) {
 const BYTES = Uint8Array.of(0xff, 0xfe, 0x00, 0x80, 0x0a);
 const BOUNDARY = "multipart/form-data; boundary=x";
 
-/** What is signed, and what stands between the two secrets for it. */
+/** Requests, and the text between the two secrets that is signed for each. */
 const SIGNED: [
   string,
   Omit<SignedRequest, "path">,
@@ -406,7 +406,7 @@ const BODIES: [string, unknown, string | Uint8Array, string?][] = [
   ["0", 0, "0"],
 ];
 
-/** What JSON would turn into \`{}\` or null, and how it is named. */
+/** Values that JSON turns into \`{}\` or null, and their names. */
 const UNSENDABLE: [unknown, string][] = [
   [new Map([["a", 1]]), "Map"],
   [new Set([1]), "Set"],
@@ -695,7 +695,7 @@ const ONLY_SHOP: Shop = {
   seller_type: "LOCAL",
 };
 
-/** Calls an operation, ids in the place of its names; resolves to the query. */
+/** Calls an operation with ids for its names; resolves to the query. */
 async function operationQuery(
   { method, path }: Operation,
   shop: string | undefined,
@@ -796,7 +796,7 @@ test("callApi() shows that TikTok refuses a shop that was named", () =>
       assert.match(hint!, /takes no shop_cipher/);
       assert.equal(calls.splice(0).length, 1);
     }
-    // And one that was added is left out once, not for ever.
+    // A cipher that was added is left out once, and not for ever.
     await failure(callApi({ path }, options), "rejected");
     assert.equal(calls.length, 2);
   }));
@@ -923,7 +923,7 @@ test("callApi() refuses a shop that it cannot find", () =>
 
 // === callApi(): expired tokens
 
-/** Tokens that the sandbox takes for expired and we do not. */
+/** Tokens that have expired for the sandbox, and not for us. */
 const LONG = { access_token_expire_in: unixTime() + 7 * DAY };
 
 /** A sandbox whose clock can be put forward. */
@@ -972,7 +972,7 @@ test("callApi() refreshes once for many calls that get 105002", () => {
   );
 });
 
-/** Calls a server that takes the first token for invalid. */
+/** Calls a server that refuses the first token. */
 async function callAmid(
   meanwhile: (store: TokenStore) => Promise<void>,
   judge: (call: Promise<unknown>, calls: Received[]) => Promise<void>,
@@ -1234,7 +1234,7 @@ const DOUBTS: [string, HostHandler, ErrorKind][] = [
   ["answers 36009007", () => refusal(36009007, "timeout"), "rejected"],
 ];
 
-/** And answers that are no reason to try again, whatever the call was. */
+/** Answers after which no call is tried again. */
 const ODD_ANSWERS: [string, HostHandler, ErrorKind][] = [
   ["answers nothing", () => answer(""), "invalid_response"],
   ["sends half of the JSON", () => answer('{"code":0,"d'), "invalid_response"],
@@ -1647,7 +1647,7 @@ test("callApi() refuses limits that are none before any request", () =>
     assert.equal(calls.length, 0);
   }));
 
-/** Runs against a host that takes a body of 4 MiB in so many ms. */
+/** Runs against a host that takes this many ms to read 4 MiB. */
 function withSlowLine(
   ms: number,
   run: (options: ApiOptions) => Promise<unknown>,

@@ -1,6 +1,6 @@
 /**
- * Attacks and byte streams during one wait: none ends it, none spends
- * the code, and the good callback then works as if nothing had been.
+ * Attacks and byte streams while a login waits: none ends the wait, none
+ * spends the code, and the good callback works after all of them.
  */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
@@ -32,7 +32,7 @@ import { timed, within } from "../support/timing.ts";
 
 const COUNT = howOften(1000);
 
-/** What an attacker sees who even knows where the redirect will go. */
+/** What an attacker knows at most: even the redirect itself. */
 function sceneOf(redirect: URL): Scene {
   return {
     random: new Random(SEED),
@@ -156,7 +156,7 @@ async function bareGrowth(redirect: URL): Promise<number> {
   }
 }
 
-/** It does not grow by much, and not for ever. */
+/** Asserts that the process grows little, and that its growth ends. */
 async function assertSmall(growth: Growth, redirect: URL): Promise<void> {
   if (Number.isNaN(growth.whole)) return;
   note("MiB of growth by the first half", growth.half.toFixed(1));

@@ -90,7 +90,7 @@ async function failAt(
   return found;
 }
 
-/** Whoever was given tokens has them, or the file has them. */
+/** The caller or the file has the tokens that the host gave. */
 async function assertNothingLost(
   { tokens, errors, unsaved }: Pick<Outcome, "tokens" | "errors" | "unsaved">,
   folder: string,
@@ -144,7 +144,7 @@ test(
           note(`full disks: tokens ${end}`, count);
         }
         assert.ok(ends.kept > 0 && ends.refused > 0, JSON.stringify(ends));
-        // Where they could not be saved, none were asked for.
+        // No tokens were asked for where none could be saved.
         assert.equal(ends.handed, 0);
       } finally {
         spawnSync("umount", ["--lazy", disk]);
@@ -173,7 +173,7 @@ async function fillDisk(
 
 const PAGE = 4096; // bytes
 
-/** Takes names and pages away from a disk; the files to remove. */
+/** Fills a disk but for some names and pages; the files to remove. */
 async function fill(random: Random, disk: string): Promise<string[]> {
   const files: string[] = [];
   const names = random.oneIn(3) ? random.below(12) : 0;

@@ -182,7 +182,7 @@ function verdictOf(text: string): Verdict {
 
 // === How a body is sent
 
-/** Bytes for the wire, and what the client may make of them. */
+/** Bytes for the wire, and what a client may read in them. */
 interface Sent {
   head: string[];
   body: Uint8Array;
@@ -283,7 +283,7 @@ const FRAMINGS: Record<string, (sent: Sent, random: Random) => Sent> = {
   }),
 };
 
-/** Ends too early; who decodes it may have had all before he notices. */
+/** Ends too early; a decoder may have all the text before it notices. */
 function cutOff(sent: Sent): Sent {
   const isCoded = sent.head.some((line) => line.startsWith("Content-Enc"));
   const verdicts: Verdict[] = isCoded
@@ -298,13 +298,13 @@ function withHead(sent: Sent, ...head: string[]): Sent {
 
 const STATUSES = [
   ...Array.from({ length: 400 }, (_, i) => 200 + i),
-  // Those that mean something to somebody, more often.
+  // Statuses that mean something come more often.
   ...[200, 200, 200, 400, 401, 403, 404, 429, 500, 502, 503].flatMap((status) =>
     Array.from({ length: 40 }, () => status)
   ),
 ];
 
-/** Statuses whose bodies, or which themselves, clients treat each their way. */
+/** Statuses that each client treats in its own way. */
 const ODD_STATUSES = [101, 204, 205, 304, 407, 421];
 
 const TYPES = [
@@ -341,8 +341,8 @@ interface Planned {
 }
 
 /**
- * Of more bytes, and the end of the connection before it has read them, Node's
- * fetch dies: see `PLAIN_BODY` in mod.ts.
+ * With more bytes Node's fetch dies, if the connection ends before it has read
+ * them: see `PLAIN_BODY` in mod.ts.
  */
 const MOST_AT_ONCE = ON_DENO ? Infinity : 60_000;
 
@@ -383,7 +383,7 @@ function plan(index: number, request: HostRequest): Planned {
   const [codingName, encode] = turn(CODINGS, 60);
   const [framingName, frame] = turn(FRAMINGS, 60);
   const drawn = random.pick(STATUSES);
-  // Of a large 407 Node's fetch dies, however it is sent.
+  // Node's fetch dies of a large 407, however it is sent.
   const status = drawn === 407 && body.length > MOST_AT_ONCE ? 408 : drawn;
   const made = frame(encode(body, verdictOf(decoded(body))), random);
   const name = [bodyName, codingName, framingName, status].join(", ");
@@ -531,7 +531,7 @@ async function logIn(index: number, host: Host, options: HttpOptions) {
   }
 }
 
-/** The verdicts that a call allows; the API needs no token in its reply. */
+/** The verdicts that a call allows: the API's reply needs no token. */
 function allowed(
   call: string,
   { verdicts }: Pick<Planned, "verdicts">,

@@ -1,7 +1,6 @@
 /**
- * Texts of strangers, which carry markup, terminal controls and characters
- * that turn the writing round, in every value that comes to a page or to a
- * terminal. They are shown, and do nothing, in a real Chromium and in tmux.
+ * Injected texts with markup, terminal controls and characters that turn the
+ * writing direction, in every value that reaches a page or a terminal. They are shown, and do nothing, in a real Chromium and in tmux.
  */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
@@ -86,8 +85,8 @@ function hostileText(random: Random, parts = 6): string {
   return text.join("");
 }
 
-// What is invisible or turns the writing, but for the joiner of emoji and
-// some scripts, which is harmless between letters.
+// Characters that are invisible or turn the writing direction. The joiner of
+// emoji and of some scripts is harmless between letters.
 // deno-lint-ignore no-control-regex -- these are what is looked for
 const TURNING = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u202a-\u202e\u2066-\u2069]/;
 
@@ -152,7 +151,7 @@ async function outlineOf(tab: Tab, login: Login, url: URL): Promise<string> {
   }
 }
 
-/** Nothing of the page in the tab came to life. */
+/** Asserts that no text of the page has run. */
 async function assertInert({ page, ...tab }: Tab, url: URL): Promise<void> {
   const text = await page.evaluate<string>("document.body.innerText");
   assert.doesNotMatch(text, TURNING);
@@ -225,7 +224,7 @@ const COMMANDS = [
   'logout --profile "$H"',
   'status --profile "$H"',
   'status --file "/$H"',
-  // Node reads that file itself, and speaks for itself.
+  // Node reads that file itself, and prints its own messages.
   ...(ON_DENO ? ['status --env-file "$H"'] : []),
   '"$H"',
   '--"$H"',
@@ -258,7 +257,7 @@ async function writeScript(
   );
 }
 
-/** What the shell and its echo bring to the terminal is not ours. */
+/** Removes what the shell and its echo print. */
 function assertObeysNobody(raw: string): void {
   // Deno clears its own line at its start; a bare return would write over one.
   const ours = raw.replaceAll("\x1b[0G\x1b[2K\x1b[J", "")

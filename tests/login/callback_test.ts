@@ -125,7 +125,7 @@ async function occupy(
 
 const MODULE = pathToFileURL(join(ROOT, "mod.ts")).href;
 
-/** Why there is no network of one's own; false if there is. */
+/** Why no network namespace can be made here, or false. */
 const NO_NAMESPACES = spawnSync("unshare", ["-n", "ip", "link"]).status !== 0 &&
   "this needs unshare(1), ip(8) and the right to make a network";
 
@@ -498,7 +498,7 @@ loginTest(
     const headers = { Cookie: `a=${"b".repeat(300 << 10)}` };
     const bytes = rawRequest(port, { target, headers });
     const answer = await exchangeRaw(port, bytes);
-    if (ON_DENO) { // it answers by itself, and tells nobody
+    if (ON_DENO) { // it answers by itself, and reports nothing
       assert.ok([400, 431].includes(answer.status), `${answer.status}`);
     } else {
       assert.equal(answer.status, 431);
@@ -657,7 +657,7 @@ const REFUSALS: Refusal[] = [
     request: (_, target) => ({ method: "OPTIONS", target }),
     status: 204,
   },
-  // Who fails twice is told the first, in the order of the gate.
+  // A request with two faults is told the first, in the order of the gate.
   {
     what: "a wrong Host, path and method",
     request: () => ({ host: "evil.example", target: "/no", method: "POST" }),
@@ -990,7 +990,7 @@ loginTest(
   },
 );
 
-// Every third of them ends in another decoding mistake's trap.
+// The sandbox's codes take turns: each third one fails another wrong decoding.
 for (let nth = 1; nth <= 3; nth++) {
   loginTest(
     `startAuth() decodes the code exactly once, ${nth} of 3`,
@@ -1047,7 +1047,7 @@ test("startAuth() spends the code once for 20 copies of the callback", () =>
     await until(() => login.flow.state === 2);
     goOn();
     assert.equal((await reply).code, 0);
-    // Some may find the port closed by now, or be let go unanswered.
+    // Some may find the port closed, or get no answer.
     const settled = await Promise.allSettled(answers);
     const statuses = settled
       .flatMap((one) => one.status === "fulfilled" ? [one.value.status] : []);
@@ -1223,7 +1223,7 @@ test("startAuth() voids two different codes without state", () =>
     assert.equal(await showCode(login, "FORGED"), 202);
     assert.equal((await show(redirect)).status, 400);
     answers[0]!(true);
-    // Nor is one that comes after them the person's for sure.
+    // A code that comes after them is not surely the person's either.
     assert.equal(await showCode(login, "FORGED_2"), 400);
     assert.equal((await show(redirect)).status, 400);
     assert.equal(answers.length, 1);
@@ -1579,7 +1579,7 @@ loginTest(
   },
 );
 
-/** Each way to give a login up, which its reply must outlive. */
+/** The ways to give a login up, which must not lose its reply. */
 const GIVEN_UP: Record<
   string,
   (login: Login, abort: AbortController) => unknown
@@ -1767,7 +1767,7 @@ async function endProgram(
   return await endProgram({ ...ending, timeout: 2 * timeout }, command, more);
 }
 
-/** Ends the login of a program of somebody else's, that never exits. */
+/** Ends the login of a program that uses the library and never exits. */
 function endLibrary(
   ending: ProcessEnding,
   more: Partial<StartAuthOptions> = {},
@@ -1789,7 +1789,7 @@ flow.reply.catch((error) => console.error(error.message));
 }
 
 for (const [what, ending] of Object.entries(PROCESS_ENDINGS)) {
-  // Windows has no signal that a process could heed.
+  // Windows has no signal that a process can handle.
   const skip = what === "cancel" && process.platform === "win32";
 
   test(`login, the program, ends within 1 s of ${what}`, { skip }, async () => {
@@ -1861,7 +1861,7 @@ flow.reply.then(() => console.log("success"), (error) => {
       const [link] = await running.until(/^http\S+authorize\S+$/m);
       sockets = await exhaust(port);
       if (ON_DENO) {
-        // Its listener dies of it.
+        // Deno's listener ends with the error.
         await running.until(/^port_in_use .*too many open files.*\|.*limit/im);
       } else {
         for (const socket of sockets) socket.destroy();
@@ -2063,7 +2063,7 @@ loginTest(
 
 const STATE = "our-state";
 
-/** Input, the code that is read from it, and whether a state vouches for it. */
+/** Input, the code in it, and whether the input has the state. */
 const CODES: [string, string, string, boolean][] = [
   ["a URL", `http://localhost:3017/?code=C&state=${STATE}`, "C", true],
   ["a URL of any host", `https://a.example/b?state=${STATE}&code=C`, "C", true],

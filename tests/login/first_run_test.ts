@@ -331,7 +331,7 @@ describe("login at its next run", AT_TERMINAL, () => {
     }, ({ sandbox }) => ({ TIKTOK_SHOP_APP_SECRET: sandbox.appSecret })));
 });
 
-/** What is kept gives way to all else that may be set. */
+/** Saved settings give way to every other source. */
 describe("config.json", { concurrency: 4 }, () => {
   const KEPT = { app_key: "keptkeptkept", service_id: "111", region: "us" };
 

@@ -465,7 +465,7 @@ describe("a setting of login", TOGETHER, () => {
       assert.equal((await cli.login()).code, 0);
       const before = cli.sandbox.requests.length;
       for (const name of foreign) {
-        // Beside what the environment sets, too, and though it is empty.
+        // Also beside what the environment sets, and even if it is empty.
         const value = name === "HOME" ? "" : "http://127.0.0.1:9/";
         await cli.write(".env", `TIKTOK_SHOP_${name}=${value}\n`);
         const ended = await cli.run(["token"]);
@@ -900,7 +900,7 @@ async function assertInterrupted(
 
 /** The program by a shell that redirects or closes its streams. */
 function throughShell(redirection: string, args: string[]): string[] {
-  // A limit of its own, for it outlives a shell that is killed.
+  // It has its own limit, since it outlives a shell that is killed.
   const [command, ...rest] = cliCommand([...args, "--timeout", "120"]);
   return ["sh", "-c", `"$0" "$@" ${redirection}`, command!, ...rest];
 }
@@ -937,7 +937,7 @@ describe("login survives", { ...TOGETHER, ...NO_WINDOWS }, () => {
     const skip = skipIf(!ON_LINUX && /full/.test(redirection), "no /dev/full");
     it(`${name}, and saves the tokens`, skip, () =>
       withCli(async (cli) => {
-        // Nobody can be told the link, so a "browser" is.
+        // The link can only be passed to a "browser".
         const { path, log } = await installBrowser(cli);
         const args = ["login", ...cli.portFlag([]), "--browser", `"${path}"`];
         const ended = await cli.startCommand(throughShell(redirection, args))

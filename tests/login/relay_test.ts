@@ -117,7 +117,7 @@ const STATES: [what: string, state: string | null][] = [
   ["no state at all", null],
 ];
 
-/** That a tab has asked these origins for something, and no other. */
+/** Asserts that a tab has made requests to these origins only. */
 function assertOnly(origins: string[], requests: string[]): void {
   const asked = new Set(requests.map((url) => new URL(url).origin));
   assert.deepEqual([...asked], origins);
@@ -141,7 +141,7 @@ describe("relay's page in Chromium", { skip: NO_CHROMIUM }, () => {
       (handler) => createHttps({ cert, key }, handler),
     );
     const args = [
-      // Chromium is to take it for a public host, as relays are.
+      // Chromium takes it for a public host, as relays are.
       `--ip-address-space-overrides=127.0.0.1:${port}=public`,
       "--ignore-certificate-errors",
     ];

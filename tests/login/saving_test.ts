@@ -568,7 +568,7 @@ describe("the program's login saves", TOGETHER, () => {
 
 // === Ctrl-C while saving
 
-/** Begins a login; what brings it its redirect. */
+/** Begins a login; the function that sends it the redirect. */
 type Begin = (cli: CliFixture) => Promise<() => Running>;
 
 const BEGINNINGS: Record<string, Begin> = {
@@ -597,7 +597,7 @@ async function interruptSaving(
 ): Promise<{ running: Running; lock: TokenLock }> {
   const arrive = await begin(cli);
   const running = arrive();
-  // Once the code is spent: before that, the wait is one for the proof.
+  // After the code is spent: an earlier wait would be that of the proof.
   const { sandbox, store } = cli;
   const isSpent = () => sandbox.count("/api/v2/token/get") === 1;
   await eventually(isSpent, "the code is spent");

@@ -1,7 +1,6 @@
 /**
- * The callback over https, with certificates made by openssl, and what a
- * person is told who mixes up http and https. The program is run as a process;
- * the library is in callback_test.ts.
+ * The callback over https, with certificates made by openssl, and what is said
+ * if http and https are mixed up: by the program, then by the library.
  */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
@@ -278,7 +277,7 @@ test("startAuth() serves https on both families", async () => {
       assertSafe(shown.headers, "https");
       await login.flow.reply;
       await within(1000, () => portClosed(port));
-      // Deno keeps a socket that never began its handshake. The process ends.
+      // Deno keeps a socket that never began its handshake.
       const known = (one: HeldSocket) => ON_DENO && /^idle/.test(one.name);
       await allDropped(held.filter((one) => !known(one)));
     } finally {
@@ -342,7 +341,7 @@ loginTest(
     for (const host of [...LOOPBACKS, ...LOOPBACKS]) {
       await assert.rejects(showTls(url, host, ""));
     }
-    // Deno's server does not tell of what is no HTTP.
+    // Deno's server does not report bytes that are no HTTP.
     const warned = login.warnings.filter((text) => /spoke https/.test(text));
     assert.equal(warned.length, ON_DENO ? 0 : 1);
     await assertWaits(login);

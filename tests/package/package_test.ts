@@ -46,8 +46,8 @@ before(async () => {
 after(() => fs.rm(temporary, { recursive: true, force: true }));
 
 /**
- * What is told to these tests: the compiler to build with, and the folder in
- * which the tarball that was tested is left.
+ * The settings of these tests: the compiler to build with, and the folder to
+ * leave the tested tarball in.
  */
 const {
   PACKAGE_COMPILER: COMPILER = "auto",

@@ -201,7 +201,7 @@ async function pageIn(name: PageName, language: Language): Promise<Texts> {
 
 let received: Promise<Texts[]> | undefined;
 
-/** That page comes after 15 s: all of them are waited for at once. */
+/** That page comes after 15 s: the test waits for all of them at once. */
 function receivedPages(): Promise<Texts[]> {
   received ??= Promise.all(LANGUAGES.map((each) => pageIn("received", each)));
   received.catch(() => {}); // told by the test that awaits it
@@ -284,7 +284,7 @@ const REGIONS: [language: Language, region: string, shown: string][] = [
   ["en", "gb", "gb"],
 ];
 
-/** The browser names the region, and never a seller who is called like one. */
+/** The browser names the region, and never a seller with a region's name. */
 async function checkRegions(tab: Tab): Promise<void> {
   for (const [locale, region, shown] of REGIONS) {
     const sandbox = { sellers: [sellerNamed("GB", region)] };

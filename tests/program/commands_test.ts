@@ -61,7 +61,7 @@ const KNOWN_SHOP = {
   seller_type: "LOCAL",
 };
 
-/** Gives a profile tokens that nothing knows, for who only looks at them. */
+/** Gives a profile tokens that no host knows, for tests that only show them. */
 async function invent(
   { store }: CliFixture,
   profile: string,
@@ -76,10 +76,10 @@ function load(cli: CliFixture, profile = "default"): Promise<StoredTokens> {
   return fileStore(cli.store).load(profile) as Promise<StoredTokens>;
 }
 
-/** What only the command that is asked for it may print. */
+/** Secrets that a command may print if it is asked for them. */
 type Asked = "tokens" | "ciphers";
 
-/** Runs the program; nothing secret but what was asked for may be shown. */
+/** Runs the program; it may show only the secrets that it is asked for. */
 async function run(
   cli: CliFixture,
   args: string[],
@@ -96,7 +96,7 @@ async function run(
   return ended;
 }
 
-/** What the files, and the calls that were signed, have of secrets. */
+/** The secrets in the files and in the signed calls. */
 async function secretsOf(cli: CliFixture): Promise<Record<Asked, string[]>> {
   const names = await readdir(cli.folder, { recursive: true });
   const files = names.filter((name) => name.endsWith(".json"))
@@ -144,7 +144,7 @@ const HOST_FAULTS: [SandboxFault, number, RegExp][] = [
   ["no-token", 1, /the reply has no access token\nhint: /],
 ];
 
-/** How each command is run where it is to fail before it does anything. */
+/** The arguments of each command that fails before it does anything. */
 const NEEDING_TOKENS: Record<string, string[]> = {
   refresh: ["refresh"],
   token: ["token"],
@@ -153,7 +153,7 @@ const NEEDING_TOKENS: Record<string, string[]> = {
   exec: ["exec", "--", ...runtimeCommand("never.mjs")],
 };
 
-/** All is as before, but that a refusal may be remembered. */
+/** Asserts that all is as before; a refusal may be remembered. */
 function assertTokensKept(after: string, before: string): void {
   const { meta, ...reply } = JSON.parse(after);
   const { refresh_refused: _, ...rest } = meta;
@@ -362,7 +362,7 @@ describe("refresh --all", TOGETHER, () => {
       const told = lines.map(({ profile }) => profile);
       assert.deepEqual(told.sort(), profiles.sort());
       assert.equal(cli.sandbox.count(REFRESH), 40);
-      // As many as that, unless the machine is slower than the sandbox.
+      // Nearly as many as that even where the program starts them slowly.
       assert.ok(most() <= 16 && most() > 8, `${most()} at a time`);
     }, { ...options, latency: 1500 });
   });
@@ -632,7 +632,7 @@ shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
         refresh_token_expire_in: String(inFuture(90 * DAY)),
       }, { shops: { none: true }, clock_offset: "x" });
       const { stdout, stderr, code } = await run(cli, ["status"]);
-      // A name that is none: the open id stands in for it.
+      // Where there is no name, the open id takes its place.
       assert.match(stdout, /\nodd +7010\w+ +GB +seller +unknown +90d\n$/);
       assert.deepEqual([stderr, code], ["", 0]);
     }));
@@ -1498,7 +1498,7 @@ describe("a command in a hint", POSIX, () => {
 
   it("is quoted for cmd and for PowerShell on Windows", () =>
     withCli(async (cli) => {
-      // There is no Windows here: the name of the system is all that differs.
+      // No Windows is needed: only the name of the system differs.
       const module = JSON.stringify(new URL("../../mod.ts", import.meta.url));
       const file = await cli.write(
         "windows.mjs",
@@ -1617,7 +1617,7 @@ describe("a fault of the program", () => {
     const lines = `import { main } from ${module};
       import process from "node:process";
       const args = ["status", ...process.argv.slice(2)];
-      // No caller of main() may hand this over: it stands for our own mistake.
+      // It stands for our own mistake: no caller may pass it to main().
       args.includes = (text) => text === "--verbose" ||
         args.get("app_secret=" + process.env.TIKTOK_SHOP_APP_SECRET);
       args.slice = () => args.get("app_secret");

@@ -87,10 +87,10 @@ async function takenOnIpv6(...args: string[]): Promise<Condition> {
   return { args, end: () => server.close() };
 }
 
-/** A range of ports, the first `taken` of which are taken by IPv4. */
+/** A range of ports, with the first `taken` ports in use by IPv4. */
 async function takenRange(count: number, taken: number): Promise<Condition> {
   for (;;) {
-    // All of them asked for, so that no test beside this one gets any.
+    // All of them at once, so that no other test gets one of them.
     const ports = await Promise.all(Array.from({ length: count }, freePort));
     ports.sort((a, b) => a - b);
     const first = ports[0]!;
@@ -530,7 +530,7 @@ function openStores(): typeof STATES {
 }
 
 describe("doctor", TOGETHER, () => {
-  // One for all: doctor must not change anything.
+  // One for all tests: doctor must not change anything.
   const cli = sharedCli();
 
   const seen = new Map<string, number>();

@@ -122,7 +122,7 @@ function quoted(word: string): string {
 function withoutTyped(screen: string, typed: string[]): string {
   const plain = screen.replace(HYPERLINK, "").replaceAll("\r\n", "\n");
   const rest = plain.replace(/^https?:\S+$/gm, "");
-  // A hidden answer is never shown, so nothing may excuse it.
+  // A hidden answer is never shown, so it is not taken out.
   const echoed = typed.filter((text) => /^https?:|^\w+_[\w+/=-]+$/.test(text));
   return echoed.reduce((text, one) => text.replaceAll(one, ""), rest);
 }

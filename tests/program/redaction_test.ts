@@ -27,8 +27,8 @@ import { cpuTime } from "../support/timing.ts";
 
 // === Helpers
 
-// Each secret holds what URLs and JSON escape, around letters that nothing
-// escapes: wherever those are found, the secret can be read.
+// Each secret has characters that URLs and JSON escape, around letters that
+// nothing escapes: where those letters are found, the secret can be read.
 const SECRETS = {
   app_secret: `S+/=%"\\'~!(*)QzAppSecretQz&x`,
   auth_code: `ROW_c+/==%2F"\\QzAuthCodeQz#?☃&y`,

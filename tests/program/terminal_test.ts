@@ -56,7 +56,7 @@ function linkOn(screen: string): string {
   return link!.replaceAll("\n", "");
 }
 
-/** Keeps a screen; nothing on it is cut, and it is what is said of it. */
+/** Keeps a screen; asserts that it matches and that no line is cut. */
 async function look(
   name: string,
   { screen, lines }: Shown,
@@ -66,7 +66,7 @@ async function look(
   await writeFile(join(SCREENS, `terminal-${name}.txt`), `${screen}\n`);
   assert.match(screen, pattern);
   for (const line of lines) {
-    // Only what has no place to be broken at: links, tokens, pasted text.
+    // Only what cannot be broken: links, tokens, pasted text.
     if (line.length > 80) assert.match(line, /\S{43,}/, line);
   }
 }
@@ -246,7 +246,7 @@ describe("login without a browser", AT_TERMINAL, () => {
             "address of the page",
         ),
       );
-      // His own browser cannot open the redirect: he copies its address.
+      // The person's own browser cannot open the redirect: its address is copied.
       terminal.enter(await cli.decide(link));
       assert.equal((await terminal.finish()).code, 0);
       assert.match(await cli.saved(), /"access_token"/);
@@ -271,7 +271,7 @@ describe("login without a browser", AT_TERMINAL, () => {
       assert.equal((await terminal.finish()).code, 0);
     }, { container: "podman" }));
 
-  it("goes in two steps, the second of which asks", () =>
+  it("goes in two steps, and the second step asks", () =>
     atTerminal(async (cli, terminal) => {
       await terminal.run(
         "tiktok-shop-oauth2 login --start --port " +

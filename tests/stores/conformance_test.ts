@@ -246,7 +246,7 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** As the library's own had it once: who leaves takes the queue along. */
+/** As the library's own did once: a caller that leaves takes the queue along. */
 function forgetfulQueue({ lock }: TokenStore): Partial<TokenStore> {
   let turn = 0;
   return {
@@ -262,7 +262,7 @@ function forgetfulQueue({ lock }: TokenStore): Partial<TokenStore> {
   };
 }
 
-/** Releases whoever holds the profile's lock. */
+/** Releases the profile's lock, no matter which holder has it. */
 function releaseNewest({ lock }: TokenStore): Partial<TokenStore> {
   const holders = new Map<string, TokenLock>();
   return {

@@ -13,7 +13,7 @@ import type { Random } from "./fuzz.ts";
 
 const AT_ONCE = 40;
 
-/** What an attacker sees; he even holds the good redirect. */
+/** What an attacker knows: even the good redirect. */
 export interface Scene {
   random: Random;
   port: number;
@@ -240,7 +240,7 @@ async function attack(
 /** Sockets that are held open at once. */
 const MOST_HELD = 500;
 
-/** Sends what is no whole request, and keeps or drops the socket. */
+/** Sends a part of a request, and keeps or drops the socket. */
 async function trickle(
   address: { port: number; host: string },
   bytes: string,
@@ -267,8 +267,8 @@ function drip(socket: Socket, bytes: string): void {
 }
 
 /**
- * Runs as many attacks, some at a time; those that were answered wrongly.
- * Sockets that are still open are left in `held`.
+ * Runs this many attacks, some at a time; the wrong answers. Sockets that are
+ * still open are left in `held`.
  */
 export async function attackAll(
   scene: Scene,

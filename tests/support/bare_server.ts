@@ -1,7 +1,7 @@
 /**
- * The barest server on a port of both loopback addresses, for comparison: what
- * attacks make it grow by is the runtime's own doing. It says
- * "listening" and refuses everything.
+ * The barest server on a port of both loopback addresses, for comparison: if
+ * it grows under attack, the runtime is the cause. It says "listening" and
+ * refuses everything.
  */
 import { createServer } from "node:http";
 import process from "node:process";

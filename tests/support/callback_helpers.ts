@@ -44,7 +44,7 @@ export interface Login {
 
 export async function startLogin(setup: LoginSetup = {}): Promise<Login> {
   const { sandbox: shop, port = await freePort(), ...options } = setup;
-  // Of a range it is the last one, as the first are taken.
+  // The last port of a range, as the first ones are taken.
   const redirectUrl = `http://localhost:${/\d+$/.exec(String(port))}/`;
   const sandbox = await startSandbox({ redirectUrl, ...shop });
   const { states, warnings }: Pick<Login, "states" | "warnings"> = {
@@ -113,7 +113,7 @@ export function loginTest(
   });
 }
 
-/** That the login still waits, and that its good redirect still works. */
+/** Asserts that the login still waits, and that its redirect still works. */
 export async function assertWaits(login: Login): Promise<void> {
   assert.equal(login.flow.state, 1);
   assert.equal(login.exchanges(), 0);
@@ -288,7 +288,7 @@ export async function holdSockets(port: number): Promise<HeldSocket[]> {
       rawRequest(port).repeat(1000),
     );
     deaf.socket.pause();
-    // Who does not read does not see the end either.
+    // A socket that does not read does not see the end either.
     held.push({ ...deaf, closed: Promise.resolve() });
     for (const [name, bytes] of Object.entries(HELD)) {
       const one = await holdSocket(name, { port, host }, bytes(port));

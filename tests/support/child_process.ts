@@ -1,7 +1,7 @@
 /**
- * A process that keeps tokens fresh, for tests that start, stop and kill it;
- * `child_processes.ts` starts it. It says "ready", and for each order, a line of JSON
- * on stdin, it asks for access tokens and prints what came of it on one line.
+ * A child process that keeps tokens fresh, for tests that start, stop and kill
+ * it; `child_processes.ts` starts it. It says "ready". For each order, a line of
+ * JSON on stdin, it asks for access tokens and prints the outcome on one line.
  */
 import { writeSync } from "node:fs";
 import process from "node:process";
@@ -22,7 +22,7 @@ let calls = 0;
 
 const { store, close } = await openStore();
 print("ready");
-// Whole lines, for who orders waits for an answer.
+// Each chunk is a whole line: the test waits for the answer to an order.
 for await (const line of process.stdin) {
   const order: Order = JSON.parse(`${line}`);
   [interruption, calls] = [order.interruption, 0];
@@ -52,7 +52,7 @@ async function work({ callers = 1, profile }: Order): Promise<Outcome> {
     }
   }
   const tokens = [...new Set(outcome.tokens)];
-  // Only who ordered calls to fail asks how many there were.
+  // Only a test that makes calls fail asks how many there were.
   if (interruption?.error) return { ...outcome, calls, tokens };
   return { tokens, errors: outcome.errors };
 }
@@ -85,14 +85,14 @@ function count(): void {
   process.kill(process.pid, signal);
 }
 
-/** Not by process.stdout, which might write it later. */
+/** Prints at once; process.stdout might write later. */
 function print(line: string): void {
   writeSync(1, `${line}\n`);
 }
 
 /**
- * Counts the calls of the file system: there is no other way to a crash
- * between any two of them. Nothing but this process is changed by it.
+ * Counts the calls of the file system, to crash between any two of them. Only
+ * this process is changed.
  */
 function countCalls(): void {
   const fs = process.getBuiltinModule("node:fs/promises");

@@ -1,4 +1,4 @@
-/** Processes that keep tokens fresh, and what several tests do with them. */
+/** Child processes that keep tokens fresh, and what tests do with them. */
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -26,7 +26,7 @@ export interface Job {
   app: AppCredentials;
   /** Further options of `accessToken()`. */
   options: Pick<AccessTokenOptions, "refreshEndpoint" | "minValid">;
-  /** From when on its clock is four million times too fast. */
+  /** The time since which its clock runs four million times too fast. */
   hasteSince?: number;
 }
 
@@ -108,8 +108,8 @@ const MODULES: Modules = {
 let modules: Modules | undefined;
 
 /**
- * The same modules as JavaScript: to remove the types, Node needs ten times as
- * long as for all the rest of a start, and here are a hundred of them.
+ * The same modules as JavaScript: Node needs ten times as long to remove types
+ * as for the rest of a start, and the tests start a hundred processes.
  */
 function withoutTypes({ child, library, redis }: Modules): Modules {
   const { stripTypeScriptTypes } = process.getBuiltinModule(
@@ -206,7 +206,7 @@ const MOST_CALLS = 80;
 
 /**
  * Runs something at the first, second, third call and so on, in several lanes
- * at once, until it says that there is no such call any more.
+ * at once, until there is no such call any more (`run` returns false).
  */
 export async function atEveryCall(
   lanes: number,
@@ -258,7 +258,7 @@ export async function keepExpired(
   return (await store.load(profile))!;
 }
 
-/** Waits until something is so. */
+/** Waits until a condition holds. */
 export async function eventually(
   condition: () => boolean | Promise<boolean>,
   what: string,

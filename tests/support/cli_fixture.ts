@@ -124,7 +124,7 @@ export class CliFixture {
       );
       return end;
     });
-    ended.catch(() => {}); // whoever waits for it, or withCli(), is told
+    ended.catch(() => {}); // the waiting test or withCli() gets the error
     this.#runs.push({ ...running, ended });
     return { ...running, ended };
   }
@@ -320,11 +320,11 @@ export async function withCli(
     await run(cli);
     failed = false;
   } finally {
-    // The test's own failure tells more than what comes of it.
+    // The test's own failure tells more than those that follow from it.
     await cli.close().catch((error) => {
       if (!failed) throw error;
     }).finally(async () => {
-      // Left behind, it would keep the process from its end.
+      // An open sandbox would keep the process alive.
       await sandbox.stop();
       await folder[Symbol.asyncDispose]();
     });

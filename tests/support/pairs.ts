@@ -1,6 +1,6 @@
 /**
  * Pairs of tokens that a host gives one after the other, for the tests of
- * "never lose a token": which of them must be there, whatever has happened.
+ * "never lose a token": which of them must be there after a failure.
  */
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
@@ -18,19 +18,19 @@ import {
 } from "./token_host.ts";
 import type { Job } from "./child_processes.ts";
 
-/** Short, for who was killed is waited for that long. */
+/** Short, as a killed holder is waited for that long. */
 export const LEASE = 1000;
 
 /** The profile's file. */
 export const FILE = "default.json";
 
 /**
- * A token host that rotates, and takes a refresh token as long as the one that
- * it gave for it has not come back: its answer may have gone to a process that
- * was killed. It numbers the pairs, so that no two can be mixed up.
+ * A token host that rotates. It takes a refresh token until the next one comes
+ * back, since its answer may have gone to a process that was killed. It numbers
+ * the pairs, so that two of them cannot be mixed up.
  */
 export class PairHost {
-  /** The refresh tokens that it still takes: given last, and asked with. */
+  /** The refresh tokens that it still takes: the last one and the one before. */
   alive: string[] = ["refresh-0"];
   #given = 0;
 
@@ -83,15 +83,15 @@ export async function withPairIn<T>(
 const BEGIN = Date.now();
 
 /**
- * Each refreshes, whatever is left: the tokens live seven days, and the hour
- * after which a longer life is asked for again is over in a millisecond.
+ * Options with which each call refreshes: the tokens live seven days, and by
+ * this clock the hour until the next refresh is over in a millisecond.
  */
 export const ALWAYS = {
   minValid: "8d",
   now: (): number => BEGIN + (Date.now() - BEGIN) * 4_000_000,
 };
 
-/** What a child process is told that is to refresh this file. */
+/** The job of a child process that refreshes this file. */
 export function jobOf({ refreshEndpoint }: Host, folder: string): Job {
   const place = { folder, lease: LEASE };
   const { minValid } = ALWAYS;
@@ -109,7 +109,7 @@ export async function keptToken(folder: string): Promise<string> {
   return refresh_token;
 }
 
-/** The file is whole, and holds the pair before the last one or the last. */
+/** Asserts that the file is whole and has the last pair or the one before. */
 export async function assertKept(
   folder: string,
   { alive }: PairHost,
@@ -118,7 +118,7 @@ export async function assertKept(
   assert.ok(alive.includes(kept), `${kept}, not ${alive}`);
 }
 
-/** The next refresh works, and tidies up. */
+/** Asserts that the next refresh works, and tidies up. */
 export async function assertUsable(
   folder: string,
   { refreshEndpoint }: Host,

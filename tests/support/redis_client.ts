@@ -111,7 +111,7 @@ function isInstalled(command: string): boolean {
   });
 }
 
-/** Starts a server that keeps nothing, and gives what stops it. */
+/** Starts a server that keeps nothing; the function that stops it. */
 export async function startRedis(
   port: number,
   folder: string,

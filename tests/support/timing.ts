@@ -11,7 +11,7 @@ import { ON_DENO } from "./helpers.ts";
 /** How many times the slowest of the bare processes is granted. */
 const FACTOR = 10;
 
-/** How long something took, and what the machine's other work may add, in ms. */
+/** How long something took, and what load may have added to it, in ms. */
 export interface Timed<T> {
   value: T;
   took: number;

@@ -52,7 +52,7 @@ export interface HostRequest {
   time: number;
 }
 
-/** Answers the nth request, or does with its socket as it likes. */
+/** Answers the nth request, or uses its socket freely. */
 export type HostHandler = (
   request: HostRequest,
   index: number,

@@ -1,6 +1,6 @@
 /**
- * What a login or a call sends to this machine goes through no proxy, which
- * would read the secrets in it. A real proxy listens, and nothing may come.
+ * Requests of a login or a call to this machine go through no proxy: it would
+ * read their secrets. A real proxy listens, and must get nothing.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -244,7 +244,7 @@ const HOSTS: [name: string, handler: HostHandler, message: RegExp][] = [
 ];
 
 describe("past a proxy that is set", () => {
-  /** Sets what Deno and Node look at for their proxies; nobody listens. */
+  /** Sets the variable of a proxy at which nobody listens. */
   const withVariable = async (run: () => Promise<unknown>) => {
     const { HTTP_PROXY } = process.env;
     process.env.HTTP_PROXY = "http://127.0.0.1:9";

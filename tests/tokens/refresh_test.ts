@@ -206,7 +206,7 @@ test("accessToken() asks again after a refresh that failed", () =>
     assert.equal(refreshCount(sandbox), 2);
   }));
 
-// === A caller who leaves
+// === A caller that leaves
 
 test("accessToken() goes on for the others when a caller aborts", () =>
   withExpired(async ({ sandbox, store, ask }) => {
@@ -614,9 +614,9 @@ test("the refresh command prints the reply that it could not save", () =>
     assert.ok(!stderr.includes(data.access_token), stderr);
   }, { latency: 2000 }));
 
-// === A holder who is dead or stopped
+// === A holder that is dead or stopped
 
-test("accessToken() goes on when a holder was killed while he asked", () =>
+test("accessToken() goes on when a holder was killed while it asked", () =>
   withExpiredFile(async ({ sandbox, store, folder }) => {
     sandbox.fail("refresh", "slow:60000");
     const job = jobAt(sandbox, { folder, lease: 2 * LEASE });
@@ -635,7 +635,7 @@ test("accessToken() goes on when a holder was killed while he asked", () =>
   }));
 
 test(
-  "accessToken() leaves the lock to a holder who was stopped along with it",
+  "accessToken() leaves the lock to a holder that was stopped along with it",
   {
     skip: NO_STOPPING,
   },
@@ -679,7 +679,7 @@ test("accessToken() loses nothing that a stopped holder was given", {
   skip: NO_STOPPING,
 }, () =>
   stopEverywhere({}, async ({ ask, asked, child, stored }) => {
-    // One of the two gets an answer, for the sandbox rotates.
+    // Only one of the two gets an answer, as the sandbox rotates.
     const token = await accessToken(ask).catch((error) => {
       assert.equal(error.kind, "login_required");
       assert.equal(asked(), 2);
@@ -723,7 +723,7 @@ async function stopEverywhere(
   for (const sandbox of sandboxes) await sandbox.stop();
 }
 
-/** The same at one call; false if there are not that many. */
+/** The same at one call; false if there is no such call. */
 async function stopAt(
   call: number,
   child: Child,
@@ -884,7 +884,7 @@ test("The program says that it waits for a lock, and leaves another program's fi
     assert.equal(refreshCount(sandbox), 0);
   }));
 
-test("accessToken() tells that it waits for a holder who lives", () =>
+test("accessToken() tells that it waits for a holder that lives", () =>
   withExpired(async ({ store, ask }) => {
     const lock = await store.lock(NAME);
     const told: string[] = [];
@@ -901,7 +901,7 @@ test("accessToken() tells that it waits for a holder who lives", () =>
     ]);
   }));
 
-test("fileStore() leaves the lock to a holder who lives", () =>
+test("fileStore() leaves the lock to a holder that lives", () =>
   withFolder(async (folder) => {
     const stores = [0, 1, 2].map(() => fileStore(folder, { lease: LEASE }));
     const lock = await stores[0]!.lock(NAME);
@@ -989,7 +989,7 @@ for (const ahead of [-400, -30, -3, 0, 3, 30, 400]) {
     const clocks = { host: SPRING, ahead };
     return withClocks(clocks, async (setup) => {
       clocks.ahead = 0;
-      // A clock that was a week behind, and is not: the token seems too old.
+      // The clock was a week behind and is right now: the token seems too old.
       const wasted = ahead < -7 ? 1 : 0;
       assert.equal(await requestsAfter(0.1, clocks, setup), wasted);
       for (const days of [6.999, 9.5, 29.5, 30.5, 36, 399.5, 400.5, 406]) {

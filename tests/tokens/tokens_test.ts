@@ -69,7 +69,7 @@ function exchangeFor(bytes: ReturnType<HostHandler>): Promise<TokenReply> {
   return withHost(() => bytes, (host) => exchange(host));
 }
 
-/** Has every answer ask for an hour's wait, so that no failure is retried. */
+/** Makes every answer ask for an hour's wait, so that nothing is retried. */
 const oneTry: typeof fetch = async (url, init) => {
   const { status, headers, body } = await fetch(url, init);
   const copy = new Headers(headers);
@@ -394,7 +394,7 @@ const NOT_RETRIED: readonly Row[] = [
   ["by a slow clock", () => busy(61, 1e12), "invalid_response"],
 ];
 
-/** The requests that each row causes; all rows at once, for they wait. */
+/** The requests that each row causes; all rows wait at the same time. */
 function requestsOf(
   rows: readonly Row[],
   call: (host: Host) => Promise<unknown>,

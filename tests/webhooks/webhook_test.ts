@@ -173,7 +173,7 @@ test("verifyWebhook() approves bodies that are not ASCII, or no text", () => {
 });
 
 test("verifyWebhook() throws a TypeError when there is no app secret", () => {
-  // With an empty one, anybody could sign.
+  // Anybody could sign with an empty secret.
   const header = createHmac("sha256", "").update(APP.appKey).update(BODY)
     .digest("hex");
   assert.throws(
