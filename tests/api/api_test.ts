@@ -1452,7 +1452,7 @@ test("exchangeCode() keeps no body: what failed may be full of tokens", () =>
 
 // === TikTok's codes
 
-/** A row of the README's table: codes, message, hint, what is done by itself. */
+/** A row of the README's table: codes, message, hint, what is then done. */
 type CodeRow = [codes: string, message: string, hint: string, cure: string];
 
 async function readmeCodes(): Promise<CodeRow[]> {

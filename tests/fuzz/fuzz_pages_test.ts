@@ -1,6 +1,7 @@
 /**
  * Injected texts with markup, terminal controls and characters that turn the
- * writing direction, in every value that reaches a page or a terminal. They are shown, and do nothing, in a real Chromium and in tmux.
+ * writing direction, in every value that reaches a page or a terminal. They are
+ * shown, and do nothing, in a real Chromium and in tmux.
  */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";

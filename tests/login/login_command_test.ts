@@ -1,7 +1,7 @@
 /**
  * The program's `login`, run as a process against the sandbox: what it prints
- * and where, every flag, every exit code, and what it saves. What needs a
- * terminal is in prompt_test.ts. No run may show a secret; cli_fixture.ts looks.
+ * and where, every flag and every exit code. What needs a terminal is in
+ * prompt_test.ts, what is saved in saving_test.ts. No run may show a secret.
  */
 import assert from "node:assert/strict";
 import {

@@ -246,7 +246,7 @@ describe("login without a browser", AT_TERMINAL, () => {
             "address of the page",
         ),
       );
-      // The person's own browser cannot open the redirect: its address is copied.
+      // The person's own browser cannot open the redirect; its address can.
       terminal.enter(await cli.decide(link));
       assert.equal((await terminal.finish()).code, 0);
       assert.match(await cli.saved(), /"access_token"/);

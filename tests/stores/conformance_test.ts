@@ -246,7 +246,7 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** As the library's own did once: a caller that leaves takes the queue along. */
+/** A mistake the library once made: a caller that leaves ends the queue. */
 function forgetfulQueue({ lock }: TokenStore): Partial<TokenStore> {
   let turn = 0;
   return {

@@ -376,7 +376,7 @@ redisTest(
   NO_STOPPING,
 );
 
-/** Lets a child process stop itself before one of its commands, for too long. */
+/** Lets a child process stop before one of its commands, for too long. */
 async function stopAt(
   call: number,
   child: Child,

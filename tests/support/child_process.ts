@@ -1,7 +1,7 @@
 /**
  * A child process that keeps tokens fresh, for tests that start, stop and kill
- * it; `child_processes.ts` starts it. It says "ready". For each order, a line of
- * JSON on stdin, it asks for access tokens and prints the outcome on one line.
+ * it; `child_processes.ts` starts it. It says "ready". For each order, a line
+ * of JSON on stdin, it asks for access tokens and prints the outcome on one line.
  */
 import { writeSync } from "node:fs";
 import process from "node:process";

@@ -30,7 +30,7 @@ export const FILE = "default.json";
  * the pairs, so that two of them cannot be mixed up.
  */
 export class PairHost {
-  /** The refresh tokens that it still takes: the last one and the one before. */
+  /** The refresh tokens that it still takes: the last two. */
   alive: string[] = ["refresh-0"];
   #given = 0;
 

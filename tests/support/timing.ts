@@ -52,7 +52,7 @@ export async function within<T>(
   return value;
 }
 
-/** The milliseconds from the start of a process that does nothing to its end. */
+/** The milliseconds that a process takes that does nothing. */
 export function bareProcess(): Promise<number> {
   const began = performance.now();
   const args = ON_DENO ? ["eval", ""] : ["-e", ""];

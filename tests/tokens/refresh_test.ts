@@ -701,7 +701,7 @@ interface Stopped extends Setup {
 
 const LANES = 8;
 
-/** Lets child processes stop themselves before every call of the file system. */
+/** Lets child processes stop before every call of the file system. */
 async function stopEverywhere(
   options: SandboxOptions,
   check: (stopped: Stopped) => Promise<void>,
