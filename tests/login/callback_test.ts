@@ -60,19 +60,9 @@ import {
   temporaryFolder,
 } from "../support/helpers.ts";
 import { cpuTime, within } from "../support/timing.ts";
+import { failure } from "../support/token_host.ts";
 
 // === Helpers
-
-/** A promise's error, which must be one of ours. */
-async function failure(promise: Promise<unknown>): Promise<TikTokShopError> {
-  try {
-    await promise;
-  } catch (error) {
-    assert.ok(error instanceof TikTokShopError, String(error));
-    return error;
-  }
-  throw new Error("It should have failed");
-}
 
 /** Opens a URL like a browser does. */
 async function show(

@@ -13,6 +13,7 @@ import {
   withCli,
 } from "../support/cli_fixture.ts";
 import {
+  linkOn,
   NO_TERMINAL,
   type Terminal,
   withTerminal,
@@ -56,11 +57,9 @@ async function answer(
   }
 }
 
-/** The link on the screen, which takes more than one line. */
-async function linkOn(terminal: Terminal): Promise<URL> {
-  const screen = await terminal.until(/Waiting for the redirect to/);
-  const [, link] = /^(http\S+authorize\S*(?:\n\S+)*)\n\n/m.exec(screen)!;
-  return new URL(link!.replaceAll("\n", ""));
+/** The link of a login that waits. */
+async function waitingLink(terminal: Terminal): Promise<URL> {
+  return new URL(linkOn(await terminal.until(/Waiting for the redirect to/)));
 }
 
 const CONFIG = "config.json";
@@ -77,7 +76,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, appSecret],
         [/\[Y\/n]$/, ""],
       );
-      await fetch(await cli.decide((await linkOn(terminal)).href));
+      await fetch(await cli.decide((await waitingLink(terminal)).href));
       assert.equal((await terminal.finish()).code, 0);
       assert.ok(!terminal.raw.includes("\x1b]52"));
     }, (cli) => ({ TIKTOK_SHOP_HOME: `${cli.folder}/\x1b]52;c;QQ==\x07x` })));
@@ -96,7 +95,7 @@ describe("login at its first run", AT_TERMINAL, () => {
           "",
         ],
       );
-      await fetch(await cli.decide((await linkOn(terminal)).href));
+      await fetch(await cli.decide((await waitingLink(terminal)).href));
       const { code, screen } = await terminal.finish();
       assert.equal(code, 0);
       assert.match(screen, /Authorized by Harbour & Finch/);
@@ -121,7 +120,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, appSecret],
         [/\[Y\/n\]$/, "y"],
       );
-      await linkOn(terminal);
+      await waitingLink(terminal);
       assert.doesNotMatch(terminal.screen, /Service id/);
       terminal.press("C-c");
       assert.equal((await terminal.finish()).code, 130);
@@ -175,7 +174,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, appSecret],
         [/\[Y\/n\]$/, "n"],
       );
-      await linkOn(terminal);
+      await waitingLink(terminal);
       terminal.press("C-c");
       assert.equal((await terminal.finish()).code, 130);
       assert.deepEqual(await readdir(cli.store).catch(() => []), []);
@@ -197,7 +196,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/\n(.*\n){4,}App secret:$/, appSecret],
         [/\[Y\/n\]$/, "n"],
       );
-      await linkOn(terminal);
+      await waitingLink(terminal);
       assert.ok(!terminal.raw.includes("two words"));
     }));
 
@@ -215,7 +214,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, appSecret],
         [/\[Y\/n\]$/, "y"],
       );
-      const { host, searchParams } = await linkOn(terminal);
+      const { host, searchParams } = await waitingLink(terminal);
       assert.equal(host, "services.us.tiktokshop.com");
       assert.equal(searchParams.get("service_id"), "7412345678901234567");
       terminal.press("C-c");
@@ -236,7 +235,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/Service id:$/, serviceId],
         [/App secret:$/, appSecret],
       );
-      await fetch(await cli.decide((await linkOn(terminal)).href));
+      await fetch(await cli.decide((await waitingLink(terminal)).href));
       const { code, screen } = await terminal.finish();
       assert.equal(code, 0, screen);
       assert.doesNotMatch(screen, /Keep all but/);
@@ -293,7 +292,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, appSecret],
         [/\[Y\/n\]$/, ""],
       );
-      await linkOn(terminal);
+      await waitingLink(terminal);
       assert.match(terminal.screen, /\nIt could not be kept: /);
     }));
 });
@@ -314,7 +313,7 @@ describe("login at its next run", AT_TERMINAL, () => {
       const screen = await terminal.until(/App secret:$/);
       assert.doesNotMatch(screen, /App key:|Service id:/);
       terminal.enter(appSecret);
-      const link = await linkOn(terminal);
+      const link = await waitingLink(terminal);
       assert.equal(link.searchParams.get("service_id"), serviceId);
       assert.doesNotMatch(terminal.screen, /\[Y\/n\]/);
       await fetch(await cli.decide(link.href));
@@ -326,7 +325,7 @@ describe("login at its next run", AT_TERMINAL, () => {
       const { appKey, serviceId } = cli.sandbox;
       await keep(cli, { app_key: appKey, service_id: serviceId });
       await terminal.run(loginLine(cli));
-      await linkOn(terminal);
+      await waitingLink(terminal);
       assert.doesNotMatch(terminal.screen, /(key|id|secret):|\[Y\/n\]/);
     }, ({ sandbox }) => ({ TIKTOK_SHOP_APP_SECRET: sandbox.appSecret })));
 });

@@ -16,6 +16,7 @@ import {
 } from "../support/cli_fixture.ts";
 import { ROOT } from "../support/helpers.ts";
 import {
+  linkOn,
   NO_TERMINAL,
   type Shown,
   type Terminal,
@@ -48,12 +49,6 @@ async function startLogin(
   const line = `tiktok-shop-oauth2 login --port ${cli.port} ${args}`;
   await terminal.run(line.trim());
   return linkOn(await terminal.until(/^\d+:\d\d left/m));
-}
-
-/** The link on a screen, which takes more than one line. */
-function linkOn(screen: string): string {
-  const [, link] = /^(http\S+authorize\S*(?:\n\S+)*)\n\n/m.exec(screen)!;
-  return link!.replaceAll("\n", "");
 }
 
 /** Keeps a screen; asserts that it matches and that no line is cut. */

@@ -167,3 +167,9 @@ export async function withTerminal(
     terminal.close();
   }
 }
+
+/** The link on a screen, which takes more than one line. */
+export function linkOn(screen: string): string {
+  const [, link] = /^(http\S+authorize\S*(?:\n\S+)*)\n\n/m.exec(screen)!;
+  return link!.replaceAll("\n", "");
+}
