@@ -91,7 +91,6 @@ interface DenoRuntime {
   readonly permissions: {
     querySync(of: { name: "read" }): { readonly state: string };
   };
-  createHttpClient(options: object): object;
   serve(
     options: DenoServeOptions,
     handler: (
@@ -263,17 +262,6 @@ function cancelledError(reason: unknown): TikTokShopError {
 
 function codeOf(error: unknown): string {
   return String((error as { code?: unknown } | undefined)?.code);
-}
-
-/** Whether an error is such a one, or one that lies beneath it. */
-function someCause(
-  error: unknown,
-  test: (error: Record<string, unknown>) => boolean,
-  depth = 0,
-): boolean {
-  // Not for ever: an error may be its own cause.
-  return isRecord(error) && depth < 8 &&
-    (test(error) || someCause(error.cause, test, depth + 1));
 }
 
 // === Types
@@ -1312,7 +1300,8 @@ class LoopbackFlow implements AuthFlow {
     let secrets: string[] = [];
     try {
       const { signal } = this.#exchange;
-      const { reply, meta } = await obtainFor(this.#options, code, signal);
+      const options = { ...this.#options, signal };
+      const { reply, meta } = await obtainFor(options, code);
       // From here on nothing cancels the login: the code is spent.
       secrets = tokensOf(reply);
       await this.#options.onReply?.(reply, meta);
@@ -1355,8 +1344,7 @@ function checkWait(options: Partial<StartAuthOptions>): void {
   checkPlace(options);
   if (options.tls) checkTls(options.tls);
   limitsOf(options, TOKEN_LIMITS);
-  const url = tokenUrl(options);
-  if (!options.fetch) fetchFor(url);
+  tokenUrl(options);
 }
 
 /** How many ms to wait for the redirect. */
@@ -1465,13 +1453,12 @@ export async function exchangeCode(
   options: TokenOptions = {},
 ): Promise<TokenReply> {
   const url = codeRequest(app, code, options);
-  return (await obtainTokens(url, app, options)).reply;
+  return (await obtainTokens(url, options)).reply;
 }
 
 /**
  * Gets new tokens for a refresh token. Save the reply at once: the old tokens
- * may be dead. The reply may come without a refresh token; the old one is
- * then still good.
+ * may be dead. A reply without a refresh token leaves the old one good.
  *
  * Source: TikTok Shop Partner Center, "Refresh access token".
  *
@@ -1484,96 +1471,80 @@ export async function refreshTokens(
   options: TokenOptions = {},
 ): Promise<TokenReply> {
   const url = refreshRequest(app, refreshToken, options);
-  return (await obtainTokens(url, app, options)).reply;
+  return (await obtainTokens(url, options)).reply;
 }
 
 function tokenUrl(options: TokenOptions): URL {
-  return endpointUrl(
-    options.tokenEndpoint ?? DEFAULT_TOKEN_ENDPOINT,
-    "token endpoint",
-  );
+  const { tokenEndpoint = DEFAULT_TOKEN_ENDPOINT } = options;
+  return endpointUrl(tokenEndpoint, "token endpoint");
 }
 
-/** The request for a code: a GET with the secret in its query. Pure. */
 function codeRequest(
   app: AppCredentials,
-  code: string,
+  auth_code: string,
   options: TokenOptions,
 ): URL {
-  return withParameters(tokenUrl(options), {
-    app_key: checkAppKey(app.appKey),
-    app_secret: app.appSecret,
-    auth_code: code,
-    grant_type: "authorized_code", // not "authorization_code"
-  });
+  const grant_type = "authorized_code"; // not "authorization_code"
+  return tokenRequest(tokenUrl(options), app, { auth_code, grant_type });
 }
 
-/** The request for a refresh token. Pure. */
 function refreshRequest(
   app: AppCredentials,
-  refreshToken: string,
-  options: TokenOptions,
+  refresh_token: string,
+  { refreshEndpoint = DEFAULT_REFRESH_ENDPOINT }: TokenOptions,
 ): URL {
-  const endpoint = options.refreshEndpoint ?? DEFAULT_REFRESH_ENDPOINT;
-  return withParameters(endpointUrl(endpoint, "refresh endpoint"), {
-    app_key: checkAppKey(app.appKey),
-    app_secret: app.appSecret,
-    refresh_token: refreshToken,
-    grant_type: "refresh_token",
-  });
+  const url = endpointUrl(refreshEndpoint, "refresh endpoint");
+  const grant_type = "refresh_token";
+  return tokenRequest(url, app, { refresh_token, grant_type });
 }
 
-/** Spends the code of a login: the reply, and what is to be kept with it. */
+/** A token request: a GET with the secret in its query. Pure. */
+function tokenRequest(
+  url: URL,
+  { appKey, appSecret }: AppCredentials,
+  grant: Record<string, string>,
+): URL {
+  const app_key = checkAppKey(appKey);
+  const app_secret = checkAppSecret(appSecret);
+  return withParameters(url, { app_key, app_secret, ...grant });
+}
+
+/** Spends the code of a login: the reply, and what to save with it. */
 async function obtainFor(
   options: StartAuthOptions,
   code: string,
-  signal: AbortSignal,
 ): Promise<{ reply: TokenReply; meta: TokenMeta }> {
-  const { appKey, region = "row", userType = "seller" } = options;
+  const { appKey: app_key, region = "row", userType = "seller" } = options;
   const url = codeRequest(options, code, options);
-  const { reply, meta } = await obtainTokens(url, options, {
-    ...options,
-    signal,
-  });
-  return {
-    reply,
-    meta: { ...meta, app_key: appKey, region, user_type: userType },
-  };
+  const { reply, meta } = await obtainTokens(url, options);
+  return { reply, meta: { ...meta, app_key, region, user_type: userType } };
 }
 
 /** Makes a token request: the reply, and what the host's clock says. */
 async function obtainTokens(
   url: URL,
-  app: AppCredentials,
   options: TokenOptions,
 ): Promise<{ reply: TokenReply; meta: TokenMeta }> {
-  checkAppSecret(app.appSecret);
-  const { now = Date.now } = options;
-  const secrets = secretsOf(app, url);
+  const { signal, now = Date.now } = options;
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
+  const secrets = [...url.searchParams]
+    .flatMap(([name, value]) => SECRET_NAME.test(name) ? [value] : []);
   const limits = limitsOf(options, TOKEN_LIMITS);
   return await makeCall({
     isRead: true,
-    signal: options.signal,
+    signal,
     send: () => send(url, {}, { ...options, tried, secrets, limits }),
     judge: (answer) => {
       const reply = judgeTokenAnswer(answer, tried, secrets);
       const local = Math.floor(now() / 1000);
-      const offset = answer.date === undefined ? 0 : answer.date - local;
-      // A second or two is the way that the answer took.
-      const behind = Math.abs(offset) > 5 ? { clock_offset: offset } : {};
-      return {
-        reply,
-        meta: { version: 1, obtained_at: local + offset, ...behind },
-      };
+      const obtained_at = answer.date ?? local;
+      const clock_offset = obtained_at - local;
+      const meta = { version: 1, obtained_at };
+      // A second or two is the time that the answer took.
+      const isWrong = Math.abs(clock_offset) > 5;
+      return { reply, meta: isWrong ? { ...meta, clock_offset } : meta };
     },
   });
-}
-
-function secretsOf(app: AppCredentials, url: URL): string[] {
-  const { searchParams: query } = url;
-  return [app.appSecret, query.get("auth_code"), query.get("refresh_token")]
-    .filter((secret) => secret !== null);
 }
 
 /** Judges the answer to a token request. Pure. */
@@ -1584,29 +1555,25 @@ function judgeTokenAnswer(
 ): TokenReply {
   const reply = judgeEnvelope(answer, tried, secrets);
   if (hasTokens(reply.data)) return reply as TokenReply;
-  const { access_token } = (reply.data ?? {}) as Partial<TokenData>;
-  const what = access_token ? "damaged tokens" : "no access token";
-  throw new TikTokShopError(
-    "invalid_response",
-    `${tried}: the reply has ${what}`,
-    {
-      status: answer.status,
-      requestId: requestIdOf(reply, secrets),
-      hint: "try again; if it stays so, name the request id to TikTok",
-    },
-  );
+  const isDamaged = isRecord(reply.data) && reply.data.access_token;
+  const what = isDamaged ? "damaged tokens" : "no access token";
+  const message = `${tried}: the reply has ${what}`;
+  throw new TikTokShopError("invalid_response", message, {
+    status: answer.status,
+    requestId: requestIdOf(reply, secrets),
+    hint: "try again; if it stays so, name the request id to TikTok",
+  });
 }
 
 /**
- * Whether the tokens in a reply can be used. What is not printable ASCII could
+ * Whether the tokens in a reply can be used. What is not printable ASCII can
  * neither be sent in a header nor be shown: it would command the terminal.
  */
 function hasTokens(data: unknown): boolean {
-  const isToken = (value: unknown) =>
-    typeof value === "string" && /^[\x21-\x7e]+$/.test(value);
-  return isRecord(data) && isToken(data.access_token) &&
-    (!data.refresh_token || typeof data.refresh_token !== "string" ||
-      isToken(data.refresh_token));
+  if (!isRecord(data)) return false;
+  const { access_token: access, refresh_token: refresh } = data;
+  return typeof access === "string" && /^[\x21-\x7e]+$/.test(access) &&
+    (typeof refresh !== "string" || /^[\x21-\x7e]*$/.test(refresh));
 }
 
 function tokensOf({ data }: TokenReply): string[] {
@@ -1651,117 +1618,84 @@ export interface AccessTokenOptions extends AppCredentials, TokenOptions {
 export async function accessToken(
   options: AccessTokenOptions,
 ): Promise<string> {
-  return (await validTokens(options)).data.access_token;
+  return (await validTokens(callOptions(options))).data.access_token;
 }
 
-/** How tokens are kept fresh; credentials are asked for only when needed. */
-interface KeepOptions extends Omit<AccessTokenOptions, keyof AppCredentials> {
-  appKey?: string;
-  /** Seconds that a refresh should bring; none asks in any case. */
-  least?: number;
+/** How calls are made with the tokens of a profile. */
+interface CallOptions extends Omit<ApiOptions, keyof AppCredentials> {
+  store: TokenStore;
+  profile: string;
+  /** Called only when needed: a person may be asked. */
   credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
+  /** Seconds that a refresh should bring; left out, it is made in any case. */
+  least?: number;
   /** Limits how many token requests are made at a time. */
   limited?: Limit;
 }
 
-function keepOptions(options: AccessTokenOptions): KeepOptions {
+function callOptions(options: ApiOptions): CallOptions {
+  const { store = defaultStore(), profile = "default" } = options;
   const { appKey, appSecret } = options;
   const credentials = () => Promise.resolve({ appKey, appSecret });
-  return { ...options, credentials };
+  return { ...options, store, profile, credentials };
 }
 
 /** The tokens of a profile, with at least `minValid` left. */
-async function validTokens(
-  options: AccessTokenOptions | KeepOptions,
-): Promise<StoredTokens> {
-  const keep = "credentials" in options ? options : keepOptions(options);
-  const { store = defaultStore(), profile = "default" } = keep;
-  const least = seconds(keep.minValid ?? "5m", 0);
-  const tokens = await loadTokens(store, profile, keep.signal);
-  const { now = Date.now, onWarning } = keep;
+async function validTokens(options: CallOptions): Promise<StoredTokens> {
+  const { store, profile, minValid, now = Date.now, onWarning } = options;
+  const least = seconds(minValid ?? "5m", 0);
+  const tokens = await loadTokens(store, profile, options.signal);
   if (secondsLeft(tokens, now) > least) return tokens;
-  const name = `profile "${printable(profile)}"`;
+  const name = `The access token of profile "${printable(profile)}"`;
   try {
-    const fresh = await refreshOnce(store, profile, tokens, { ...keep, least });
+    const fresh = await refreshOnce(tokens, { ...options, least });
     const left = secondsLeft(fresh, now);
     if (left > least) return fresh;
     const has = left > 0
       ? `has ${timeLeft(left)} left, not ${timeLeft(least)}`
       : "has expired";
-    const word = `The access token of ${name} ${has}: a refresh brings no more`;
-    await notify(onWarning, word);
+    await notify(onWarning, `${name} ${has}: a refresh brings no more`);
     return fresh;
   } catch (error) {
-    if (!isBearable(error) || keep.minValid !== undefined) throw error;
-    if (secondsLeft(tokens, now) <= 0) throw error;
-    const word = `The access token of ${name} could not be refreshed and is ` +
-      `used while it lives: ${messageOf(error)}`;
-    await notify(onWarning, word);
+    // Neither the caller's decision, nor tokens that were not saved.
+    const isHarmless = error instanceof TikTokShopError &&
+      error.kind !== "cancelled" && !error.reply && minValid === undefined;
+    if (!isHarmless || secondsLeft(tokens, now) <= 0) throw error;
+    const word = "could not be refreshed and is used while it lives";
+    await notify(onWarning, `${name} ${word}: ${messageOf(error)}`);
     return tokens;
   }
-}
-
-/** Whether a refresh failed without loss, and by no decision of the caller. */
-function isBearable(error: unknown): boolean {
-  return error instanceof TikTokShopError && error.kind !== "cancelled" &&
-    error.reply === undefined;
 }
 
 const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
 const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
 
 /**
- * Whether a refresh is known to be of no use for now: it brought less than an
- * hour ago what does not live long enough. Throws if the grant was gone less
- * than a minute ago. Both are remembered in the store, for all processes.
+ * Whether a refresh brings nothing: one less than an hour ago brought no token
+ * that lives long enough. Throws if the grant was gone less than a minute ago.
+ * The store remembers both, for all processes. Pure.
  */
 function isVain(
   tokens: StoredTokens,
-  { least, now = Date.now }: KeepOptions,
+  { least, now = Date.now }: CallOptions,
 ): boolean {
   if (least === undefined) return false;
   const { meta } = tokens;
-  const { refresh_refused: refused } = meta;
-  const time = hostTime(meta, now);
-  const isRecent = (at: unknown, pause: number) =>
-    Math.abs(time - Number(textOf(at) || NaN)) < pause;
-  if (isRecord(refused) && isRecent(refused.at, REFUSED_PAUSE)) {
-    throw refusedError(refused);
+  const { refresh_refused: refused, unmet_min_valid: unmet } = meta;
+  const age = (at: unknown) =>
+    Math.abs(hostTime(meta, now) - (integerOf(at) ?? NaN));
+  if (isRecord(refused) && age(refused.at) < REFUSED_PAUSE) {
+    const [code, message] = [integerOf(refused.code), textOf(refused.message)];
+    throw new TikTokShopError("login_required", message, {
+      code,
+      requestId: printable(textOf(refused.request_id)) || undefined,
+      hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
+    });
   }
-  const life = expiryOf(tokens) - (integerOf(meta.obtained_at) ?? 0);
-  const unmet = meta.unmet_min_valid !== undefined && life <= least &&
-    isRecent(meta.obtained_at, UNMET_PAUSE);
+  const life = expiryOf(tokens) - obtainedAt(meta);
   // One that has died since is another matter, unless it came as good as dead.
-  return unmet && (life < 60 || secondsLeft(tokens, now) > 0);
-}
-
-/** The refusal that was remembered, as the error that it was. */
-function refusedError(refused: Record<string, unknown>): TikTokShopError {
-  const code = integerOf(refused.code);
-  const message = printable(textOf(refused.message));
-  return new TikTokShopError("login_required", message, {
-    code,
-    requestId: printable(textOf(refused.request_id)) || undefined,
-    hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
-  });
-}
-
-/** Remembers, as long as the lock is held, that the grant is gone. */
-async function rememberRefusal(
-  error: unknown,
-  store: TokenStore,
-  profile: string,
-  { meta, ...tokens }: StoredTokens,
-  lock: TokenLock,
-  now: () => number = Date.now,
-): Promise<void> {
-  const { kind, code, message, requestId } = error as Partial<TikTokShopError>;
-  if (kind !== "login_required" || code === undefined) return;
-  const at = hostTime(meta, now);
-  const refused = { at, code, message, request_id: requestId };
-  const kept = { ...tokens, meta: { ...meta, refresh_refused: refused } };
-  // If it cannot be saved, the next call asks again: no more is lost.
-  await store.save(profile, kept as StoredTokens, lock).catch(() => {});
+  return unmet !== undefined && age(meta.obtained_at) < UNMET_PAUSE &&
+    life <= least && (life < 60 || secondsLeft(tokens, now) > 0);
 }
 
 async function loadTokens(
@@ -1771,11 +1705,13 @@ async function loadTokens(
 ): Promise<StoredTokens> {
   const tokens = await abortable(store.load(profile), signal);
   if (tokens) return tokens;
-  throw new TikTokShopError(
-    "login_required",
-    `There are no tokens under profile "${printable(profile)}"`,
-    { hint: LOGIN_AGAIN },
-  );
+  const message = `There are no tokens under profile "${printable(profile)}"`;
+  throw new TikTokShopError("login_required", message, { hint: LOGIN_AGAIN });
+}
+
+/** When tokens were obtained, in Unix seconds of the token host's clock. */
+function obtainedAt(meta: TokenMeta): number {
+  return integerOf(meta.obtained_at) ?? 0;
 }
 
 /** "Now" by the token host's clock, in Unix seconds. */
@@ -1783,32 +1719,33 @@ function hostTime(meta: TokenMeta, now: () => number): number {
   const local = now() / 1000;
   const time = local + (integerOf(meta.clock_offset) ?? 0);
   // The local clock was put right since: what was measured is of no use.
-  return time < (integerOf(meta.obtained_at) ?? 0) - 5 ? local : time;
+  return time < obtainedAt(meta) - 5 ? local : time;
+}
+
+/** When an access token ends, in Unix seconds; if unknown, after seven days. */
+function expiryOf({ data, meta }: StoredTokens): number {
+  return integerOf(data.access_token_expire_in) ??
+    obtainedAt(meta) + 7 * 86400;
 }
 
 /**
- * Seconds that an access token surely has left; a missing expiry is seven
- * days. A clock that was wrong may have been put right since, and it may have
- * gone back: then what it tells proves nothing, and a refresh measures it anew.
+ * Seconds that an access token surely has left. A clock that was wrong may
+ * have been put right since, or have gone back: then it proves nothing, and a
+ * refresh measures it anew.
  */
 function secondsLeft(tokens: StoredTokens, now: () => number): number {
-  const { meta } = tokens;
-  const obtained = integerOf(meta.obtained_at) ?? 0;
-  const end = expiryOf(tokens);
-  const time = hostTime(meta, now);
+  const obtained = obtainedAt(tokens.meta);
+  const time = hostTime(tokens.meta, now);
   if (time < obtained - 3600) return 0;
-  // In the first hour it is as wrong as it was: else a clock that is a week
-  // ahead, and remains so, would let no token live.
-  return end - (time < obtained + 3600 ? time : Math.max(time, now() / 1000));
+  // In the first hour the clock is as wrong as it was: else one that stays a
+  // week ahead would let no token live.
+  const isFirstHour = time < obtained + 3600;
+  return expiryOf(tokens) - (isFirstHour ? time : Math.max(time, now() / 1000));
 }
 
-/** When an access token ends, in Unix seconds. */
-function expiryOf({ data, meta }: StoredTokens): number {
-  return integerOf(data.access_token_expire_in) ??
-    (integerOf(meta.obtained_at) ?? 0) + 7 * 86400;
-}
+/** The refreshes under way in this process, each with its callers. */
+const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
 
-/** A refresh that the callers of this process share. */
 interface SharedRefresh {
   tokens: Promise<StoredTokens>;
   callers: number;
@@ -1816,87 +1753,62 @@ interface SharedRefresh {
   left: AbortController;
 }
 
-/** The refreshes under way in this process. */
-const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
-
 /** One refresh for all callers of this process; each may stop waiting. */
 async function refreshOnce(
-  store: TokenStore,
-  profile: string,
   seen: StoredTokens,
-  options: KeepOptions,
+  options: CallOptions,
 ): Promise<StoredTokens> {
   if (isVain(seen, options)) return seen;
+  const { store, profile, signal } = options;
   const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
   refreshes.set(store, running);
-  const shared = running.get(profile) ??
-    startRefresh(store, profile, seen, options);
+  const left = new AbortController();
+  const shared = running.get(profile) ?? {
+    // Not with this caller's signal: the others go on waiting.
+    tokens: refreshLocked(seen, { ...options, signal: left.signal }),
+    callers: 0,
+    left,
+  };
   running.set(profile, shared);
   shared.callers++;
   try {
-    return await abortable(shared.tokens, options.signal);
+    return await abortable(shared.tokens, signal);
   } finally {
     if (--shared.callers === 0) {
       shared.left.abort("nobody waits for the refresh any more");
-      if (running.get(profile) === shared) running.delete(profile);
+      running.delete(profile);
     }
   }
 }
 
-function startRefresh(
-  store: TokenStore,
-  profile: string,
-  seen: StoredTokens,
-  options: KeepOptions,
-): SharedRefresh {
-  const left = new AbortController();
-  // Not with a caller's signal: the others go on waiting when he leaves. Nor
-  // is the request given up when all have left: its tokens would be lost.
-  const alone = { ...options, signal: undefined };
-  const tokens = refreshLocked(store, profile, seen, alone, left.signal);
-  tokens.catch(() => {}); // when all callers have left
-  return { tokens, callers: 0, left };
-}
-
 /** Refreshes under the lock, unless another process has done so meanwhile. */
 async function refreshLocked(
-  store: TokenStore,
-  profile: string,
   seen: StoredTokens,
-  options: KeepOptions,
-  signal: AbortSignal,
+  options: CallOptions,
 ): Promise<StoredTokens> {
-  // Before the lock: nobody is to wait until a person has found his password.
-  const app = await credentialsOf(profile, seen, options);
-  const { onWarning, now } = options;
-  const refresh = async (lock: TokenLock) => {
-    const held = await loadTokens(store, profile, signal);
-    if (!sameTokens(held, seen) || isVain(held, options)) return held;
-    await store.assertWritable?.(profile, lock, onWarning);
-    // A store may have overheard it; from the request on it counts no more.
-    if (signal.aborted) throw cancelledError(signal.reason);
-    const fresh = await renewedTokens(profile, held, app, options)
-      .catch(async (error) => {
-        await rememberRefusal(error, store, profile, held, lock, now);
-        throw error;
-      });
-    return await saveRenewed(store, profile, held, fresh, lock)
-      .catch((error) => {
+  const { store, profile, signal } = options;
+  // Before the lock: others must not wait while a person looks for the secret.
+  const app = await credentialsOf(seen, options);
+  try {
+    return await withLock(store, profile, options, async (lock) => {
+      const held = await loadTokens(store, profile, signal);
+      if (!sameTokens(held, seen) || isVain(held, options)) return held;
+      await store.assertWritable?.(profile, lock, options.onWarning);
+      // A store may miss the abort.
+      if (signal?.aborted) throw cancelledError(signal.reason);
+      const fresh = await renewedTokens(held, app, lock, options);
+      return await saveRenewed(held, fresh, lock, options).catch((error) => {
         throw unsavedError(error, withoutMeta(fresh));
       });
-  };
-  try {
-    return await withLock(store, profile, { signal, onWarning }, refresh);
+    });
   } catch (error) {
     const { kind } = error as Partial<TikTokShopError>;
-    // Lost before anything was asked for: begin again.
-    if (kind === "lock_lost") {
-      return await refreshLocked(store, profile, seen, options, signal);
-    }
+    // Lost before the request: begin again.
+    if (kind === "lock_lost") return await refreshLocked(seen, options);
     if (kind !== "login_required") throw error;
-    // One whose lock was taken over may be alive, and have been faster.
-    const newer = await store.load(profile).catch(() => undefined);
-    if (newer && !sameTokens(newer, seen)) return newer;
+    // A process whose lock was taken over may be alive, and have been faster.
+    const now = await store.load(profile).catch(() => undefined);
+    if (now && !sameTokens(now, seen)) return now;
     throw error;
   }
 }
@@ -1910,11 +1822,10 @@ function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
 
 /** The credentials of the app that a profile belongs to. */
 async function credentialsOf(
-  profile: string,
   tokens: StoredTokens,
-  options: KeepOptions,
+  { credentials, profile, signal }: CallOptions,
 ): Promise<AppCredentials> {
-  const app = await abortable(options.credentials(tokens), options.signal);
+  const app = await abortable(credentials(tokens), signal);
   const owner = tokens.meta.app_key;
   if (!owner || owner === app.appKey) return app;
   throw misuse(
@@ -1923,30 +1834,39 @@ async function credentialsOf(
   );
 }
 
-/** Asks for new tokens. */
+/** Asks for new tokens; remembers a refusal, so that not every call asks. */
 async function renewedTokens(
-  profile: string,
   held: StoredTokens,
   app: AppCredentials,
-  options: KeepOptions,
+  lock: TokenLock,
+  options: CallOptions,
 ): Promise<StoredTokens> {
+  const { store, profile, least, now = Date.now } = options;
   const { refresh_token: token } = held.data;
   if (typeof token !== "string" || !token) {
-    throw new TikTokShopError(
-      "login_required",
-      `Profile "${printable(profile)}" has no refresh token`,
-      { hint: LOGIN_AGAIN },
-    );
+    const message = `Profile "${printable(profile)}" has no refresh token`;
+    throw new TikTokShopError("login_required", message, { hint: LOGIN_AGAIN });
   }
   const url = refreshRequest(app, token, options);
-  const obtain = () => obtainTokens(url, app, options);
-  const { reply, meta } = await (options.limited?.(obtain) ?? obtain());
-  const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
-  const { least, now = Date.now } = options;
-  if (least !== undefined && secondsLeft(fresh, now) <= least) {
-    fresh.meta.unmet_min_valid = least;
+  // Never aborted: the reply may be the only copy of the new tokens.
+  const obtain = () => obtainTokens(url, { ...options, signal: undefined });
+  try {
+    const { reply, meta } = await (options.limited?.(obtain) ?? obtain());
+    const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
+    const isUnmet = least !== undefined && secondsLeft(fresh, now) <= least;
+    if (isUnmet) fresh.meta.unmet_min_valid = least;
+    return fresh;
+  } catch (error) {
+    const { kind, code, message, requestId: request_id } =
+      error as TikTokShopError;
+    if (kind !== "login_required" || code === undefined) throw error;
+    const at = Math.floor(hostTime(held.meta, now));
+    const refresh_refused = { at, code, message, request_id };
+    const tokens = { ...held, meta: { ...held.meta, refresh_refused } };
+    // If that cannot be saved, the next call asks again: no more is lost.
+    await store.save(profile, tokens, lock).catch(() => {});
+    throw error;
   }
-  return fresh;
 }
 
 /** The reply verbatim, but the old refresh token if none came back. Pure. */
@@ -1955,20 +1875,20 @@ function mergedTokens(
   reply: TokenReply,
   meta: TokenMeta,
 ): StoredTokens {
-  const kept = { ...held.meta };
-  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
-  for (const name of stale) delete kept[name];
-  const { refresh_token, refresh_token_expire_in, open_id } = held.data;
-  const data = { ...reply.data, open_id: reply.data.open_id ?? open_id };
-  if (!data.refresh_token) {
-    Object.assign(data, { refresh_token, refresh_token_expire_in });
-  }
-  const merged = {
+  const { refresh_token, refresh_token_expire_in } = held.data;
+  const open_id = reply.data.open_id ?? held.data.open_id;
+  const kept = reply.data.refresh_token
+    ? {}
+    : { refresh_token, refresh_token_expire_in };
+  const old = { ...held.meta };
+  delete old.clock_offset;
+  delete old.unmet_min_valid;
+  delete old.refresh_refused;
+  return withToJson({
     ...reply,
-    data: withToJson(data),
-    meta: { ...kept, ...meta },
-  };
-  return withToJson(merged) as StoredTokens;
+    data: withToJson({ ...reply.data, open_id, ...kept }),
+    meta: { ...old, ...meta },
+  }) as StoredTokens;
 }
 
 /**
@@ -1976,12 +1896,12 @@ function mergedTokens(
  * saves, unless somebody saved newer tokens: the old pair may be dead.
  */
 async function saveRenewed(
-  store: TokenStore,
-  profile: string,
   held: StoredTokens,
   fresh: StoredTokens,
   lock: TokenLock,
+  options: CallOptions,
 ): Promise<StoredTokens> {
+  const { store, profile } = options;
   try {
     await store.save(profile, fresh, lock);
     return fresh;
@@ -1990,22 +1910,13 @@ async function saveRenewed(
   }
   return await withLock(store, profile, {}, async (again) => {
     const now = await loadTokens(store, profile);
-    if (isOutdone(fresh, held, now)) return now;
-    return await saveRenewed(store, profile, held, fresh, again);
+    // Another refresh token comes of another refresh or login, and ours may be
+    // dead. If it is still the same, the access token that came last works.
+    const isNewer = now.data.refresh_token !== held.data.refresh_token ||
+      (!sameTokens(now, held) &&
+        obtainedAt(now.meta) >= obtainedAt(fresh.meta));
+    return isNewer ? now : await saveRenewed(held, fresh, again, options);
   });
-}
-
-/** Whether what is stored now is to be kept, and not what a refresh brought. */
-function isOutdone(
-  fresh: StoredTokens,
-  held: StoredTokens,
-  now: StoredTokens,
-): boolean {
-  // Another pair comes of another refresh or login, and ours may be dead. The
-  // same refresh token works on: then the access token that came last does.
-  if (now.data.refresh_token !== held.data.refresh_token) return true;
-  const age = (tokens: StoredTokens) => integerOf(tokens.meta.obtained_at) ?? 0;
-  return !sameTokens(now, held) && age(now) >= age(fresh);
 }
 
 // === Signed API calls
@@ -2041,8 +1952,7 @@ export interface SignedRequest {
 export function signature(appSecret: string, request: SignedRequest): string {
   const { path, contentType = "" } = request;
   const query = queryText(request.query);
-  const isMultipart = contentType.toLowerCase()
-    .startsWith("multipart/form-data");
+  const isMultipart = /^multipart\/form-data/i.test(contentType);
   const body = isMultipart ? "" : request.body ?? "";
   const parameters = Object.keys(query)
     .filter((name) => name !== "sign" && name !== "access_token")
@@ -2118,10 +2028,8 @@ export async function callApi(
   request: ApiRequest,
   options: ApiOptions,
 ): Promise<ApiReply> {
-  return await callWith(request, { ...options, ...keepOptions(options) });
+  return await callWith(request, callOptions(options));
 }
-
-type CallOptions = KeepOptions & { apiEndpoint?: string };
 
 async function callWith(
   request: ApiRequest,
@@ -2129,74 +2037,57 @@ async function callWith(
 ): Promise<ApiReply> {
   const call = await prepareCall(request, options);
   const tokens = await validTokens(options);
-  const { profile = "default" } = options;
-  const app = await credentialsOf(profile, tokens, options);
+  const app = await credentialsOf(tokens, options);
   checkAppKey(app.appKey);
   checkAppSecret(app.appSecret);
-  const { method, path, shop } = call;
+  const { operation, tried } = call;
+  const { shop } = request;
+  const { now = Date.now } = options;
+  const live: LiveCall = {
+    ...call,
+    app,
+    tokens,
+    time: () => hostTime(live.tokens.meta, now),
+    secrets: [app.appSecret],
+  };
   if (shop !== undefined) {
-    call.query.shop_cipher = await shopCipher(shop, tokens, options);
-  }
-  const live: LiveCall = { ...call, app, tokens, secrets: [app.appSecret] };
-  if (!call.isExplicit && !WITHOUT_CIPHER.test(`${method} ${path}`)) {
+    live.query.shop_cipher = await shopCipher(shop, tokens, options);
+  } else if (!call.isExplicit && !WITHOUT_CIPHER.test(operation)) {
     live.added = onlyCipher(knownShops(tokens));
   }
-  const tried = `Cannot call ${method} ${path}`;
   return await makeCall({
-    isRead: method === "GET" ||
-      (method === "POST" && /\/(search|query)$/.test(path)),
+    isRead: /^GET |^POST .*\/(search|query)$/.test(operation),
     signal: options.signal,
-    send: () => sendSigned(live, tried, options),
-    judge: (answer) => judgeApiAnswer(answer, tried, live.secrets),
+    send: () => sendSigned(live, options),
+    judge: (answer) =>
+      judgeEnvelope(answer, tried, live.secrets, redactedBody) as ApiReply,
     cures: curesOf(live, options),
   });
 }
 
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-/** A call that was found to be possible, not signed yet. */
-interface PreparedCall {
-  method: string;
-  /** Without its query. */
-  url: URL;
-  /** The API's own: without that of the endpoint, which may be a gateway's. */
-  path: string;
-  query: Query;
-  /** The shop asked for. */
-  shop?: string;
-  /** The caller has said for which shop, or for none. */
-  isExplicit: boolean;
-  body?: string | Uint8Array | FormData;
-  contentType?: string;
-}
-
 /** A call under way, and what its cures change. */
-interface LiveCall extends PreparedCall {
+interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
   app: AppCredentials;
   tokens: StoredTokens;
   /** The cipher that we added unasked. */
   added?: string;
-  /** TikTok's time, once it has told. */
-  clock?: () => number;
-  /** When it was signed last, in Unix seconds. */
-  time?: number;
+  /** TikTok's time, in Unix seconds. */
+  time: () => number;
   /** What was sent, and must not be shown. */
   secrets: string[];
 }
 
 /** Refuses what cannot be sent, before any request is made. */
-async function prepareCall(
-  request: ApiRequest,
-  options: CallOptions,
-): Promise<PreparedCall> {
+async function prepareCall(request: ApiRequest, options: CallOptions) {
   const method = (request.method ?? "GET").toUpperCase();
   if (!METHODS.includes(method)) {
-    throw misuse(
-      `Cannot call with the method "${printable(method)}": use ` +
-        METHODS.join(", "),
-    );
+    const shown = printable(method);
+    const others = METHODS.join(", ");
+    throw misuse(`Cannot call with the method "${shown}": use ${others}`);
   }
-  limitsOf(options, API_LIMITS);
+  const limits = limitsOf(options, API_LIMITS);
   const { url, path } = apiUrl(options, request.path);
   const names = [...url.searchParams.keys()];
   const twice = names.find((name, i) => names.indexOf(name) !== i);
@@ -2209,14 +2100,18 @@ async function prepareCall(
     ...queryText(request.query),
   };
   url.search = "";
-  const { shop } = request;
-  if (shop !== undefined && "shop_cipher" in query) {
+  const hasCipher = "shop_cipher" in query;
+  if (request.shop !== undefined && hasCipher) {
     throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
   }
-  const isExplicit = shop !== undefined || "shop_cipher" in query ||
+  /** The caller has said for which shop, or for none. */
+  const isExplicit = request.shop !== undefined || hasCipher ||
     "category_asset_cipher" in query;
   const sent = await requestBody(method, request.body);
-  return { method, url, path, query, shop, isExplicit, ...sent };
+  const operation = `${method} ${path}`;
+  const tried = `Cannot call ${operation}`;
+  const call = { method, url, path, operation, tried, limits };
+  return { ...call, query, isExplicit, ...sent };
 }
 
 /** Query parameters as they are sent. */
@@ -2227,33 +2122,27 @@ function queryText(query: Query = {}): Record<string, string> {
   const given = Object.entries(query)
     .filter(([, value]) => value !== undefined && value !== null);
   for (const [name, value] of given) {
-    if (/^(string|bigint|boolean)$/.test(typeof value)) continue;
-    if (Number.isFinite(value)) continue;
-    throw misuse(
-      `Cannot send "${printable(name)}" in the query: give text, a number ` +
-        "or a boolean",
-    );
+    const isText = /^(string|bigint|boolean)$/.test(typeof value);
+    if (isText || Number.isFinite(value)) continue;
+    const shown = printable(name);
+    throw misuse(`Cannot send "${shown}" in the query: give text, a number`);
   }
   return Object.fromEntries(given.map(([name, value]) => [name, `${value}`]));
 }
 
 /** How the refusals of a call are cured: see {@linkcode TIKTOK_CODES}. */
-function curesOf(live: LiveCall, options: CallOptions): Cures {
-  const { store = defaultStore(), profile = "default" } = options;
-  const { now = Date.now } = options;
+function curesOf(live: LiveCall, options: CallOptions) {
+  const { store, profile, now = Date.now } = options;
   return {
     "refresh": async () => {
-      const keep = { ...options, least: 0 };
-      live.tokens = await refreshOnce(store, profile, live.tokens, keep);
+      live.tokens = await refreshOnce(live.tokens, { ...options, least: 0 });
       return true;
     },
     // Another process may have refreshed since they were read.
     "reload": async () => {
-      const loaded = abortable(store.load(profile), options.signal);
-      const stored = await loaded ?? live.tokens;
-      const old = live.tokens.data.access_token;
-      live.tokens = stored;
-      return stored.data.access_token !== old;
+      const old = live.tokens;
+      live.tokens = await store.load(profile) ?? old;
+      return live.tokens.data.access_token !== old.data.access_token;
     },
     "without-cipher": () => {
       const isOurs = live.added !== undefined;
@@ -2262,19 +2151,15 @@ function curesOf(live: LiveCall, options: CallOptions): Cures {
     },
     "with-cipher": async () => {
       if (live.isExplicit || live.added) return false;
-      const known = knownShops(live.tokens);
-      const shops = known.length > 0
-        ? known
-        : await shopsWith(options).catch(() => []);
-      live.added = onlyCipher(shops);
+      live.added = onlyCipher(knownShops(live.tokens)) ??
+        onlyCipher(await shopsWith(options).catch(() => []));
       return live.added !== undefined;
     },
     // A clock may have been set since the tokens came.
-    "host-time": ({ date }) => {
-      const { time = 0 } = live;
-      if (date === undefined || Math.abs(date - time) <= 20) return false;
+    "host-time": ({ date = NaN }: HttpAnswer) => {
+      if (!(Math.abs(date - live.time()) > 20)) return false;
       const since = now();
-      live.clock = () => date + (now() - since) / 1000;
+      live.time = () => date + (now() - since) / 1000;
       return true;
     },
   };
@@ -2314,101 +2199,71 @@ async function shopCipher(
   const known = knownShops(tokens);
   if (shop === undefined) return onlyCipher(known);
   if (shop === "none") return undefined;
-  return findShop(known, shop)?.cipher ??
-    findShop(await shopsWith(options), shop)?.cipher ?? unknownShop(shop);
+  const found = findShop(known, shop) ??
+    findShop(await shopsWith(options), shop);
+  if (found) return found.cipher;
+  const name = printable(shop);
+  throw misuse(`There is no shop "${name}": name one of the authorized shops`);
 }
 
 /** A shop by cipher, id, code or name; two of the same name are refused. */
 function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
   const exact = shops.find(({ cipher, id, code }) =>
-    wanted === cipher || wanted === textOf(id) || wanted === code
+    [cipher, textOf(id), code].includes(wanted)
   );
   if (exact) return exact;
   const named = shops.filter(({ name }) =>
     textOf(name).toLowerCase() === wanted.toLowerCase()
   );
-  if (named.length > 1) {
-    throw misuse(
-      `Several shops are named "${printable(wanted)}": give the id, one of ` +
-        named.map(({ id }) => id).join(", "),
-    );
-  }
-  return named[0];
-}
-
-function unknownShop(wanted: string): never {
+  if (named.length < 2) return named[0];
+  const ids = named.map(({ id }) => id).join(", ");
+  const shown = printable(wanted);
   throw misuse(
-    `There is no shop "${printable(wanted)}": see the ids and names that ` +
-      `${PROGRAM} shops prints`,
+    `Several shops are named "${shown}": give the id, one of ${ids}`,
   );
 }
 
 /** Signs a call and makes it, once. */
 async function sendSigned(
   live: LiveCall,
-  tried: string,
   options: CallOptions,
 ): Promise<HttpAnswer> {
-  const { app, tokens, added, method, path, body, contentType } = live;
-  const token = tokens.data.access_token;
-  const { now = Date.now } = options;
-  live.time = Math.floor(live.clock?.() ?? hostTime(tokens.meta, now));
+  const { app, tokens, added, path, body, contentType } = live;
+  const { method, tried, secrets, limits } = live;
   const query = queryText({
     ...live.query,
-    ...(added ? { shop_cipher: added } : {}),
+    ...(added && { shop_cipher: added }),
     app_key: app.appKey,
-    timestamp: live.time,
+    timestamp: Math.floor(live.time()),
   });
   // A multipart body is not signed, and fetch alone knows its bytes.
   const signed = body instanceof FormData ? undefined : body;
   const request = { path, query, body: signed, contentType };
   query.sign = signature(app.appSecret, request);
-  live.secrets = [...live.secrets, token, query.sign];
+  const token = tokens.data.access_token;
+  secrets.push(token, query.sign);
   const headers = {
     "x-tts-access-token": token,
-    ...(contentType ? { "content-type": contentType } : {}),
+    ...(contentType && { "content-type": contentType }),
   };
-  const limits = limitsOf(options, API_LIMITS);
   return await send(
     withParameters(new URL(live.url), query),
     { method, headers, body: body as RequestInit["body"] },
-    { ...options, tried, secrets: live.secrets, limits },
+    { ...options, tried, secrets, limits },
   );
 }
 
-/** Judges the answer to an API call; its error carries the body. Pure. */
-function judgeApiAnswer(
-  answer: HttpAnswer,
-  tried: string,
-  secrets: readonly string[],
-): ApiReply {
-  try {
-    return judgeEnvelope(answer, tried, secrets) as ApiReply;
-  } catch (error) {
-    const parsed = parseJson(answer.text);
-    const body = isRecord(parsed)
-      ? redactedJson(parsed, secrets)
-      : redact(answer.text, secrets).slice(0, 10_000) || undefined;
-    throw extended(error, { body });
-  }
-}
-
-function apiUrl(
-  options: CallOptions,
-  path: string,
-): Pick<PreparedCall, "url" | "path"> {
-  const endpoint = options.apiEndpoint ?? DEFAULT_API_ENDPOINT;
-  const base = endpointUrl(endpoint, "API endpoint");
+/** Where a call goes, and its path without that of a gateway before the API. */
+function apiUrl(options: CallOptions, path: string) {
+  const { apiEndpoint = DEFAULT_API_ENDPOINT } = options;
+  const url = endpointUrl(apiEndpoint, "API endpoint");
   if (!/^\/[^/\\]/.test(path) || /[#\s]/.test(path)) {
-    throw misuse(
-      `Cannot call the path "${printable(path)}": it starts with "/", such ` +
-        "as /authorization/202309/shops",
-    );
+    const shown = printable(path);
+    throw misuse(`Cannot call the path "${shown}": it starts with "/"`);
   }
-  const own = new URL(path, base);
-  const url = new URL(base);
+  const own = new URL(path, url);
   // Set, not parsed: "//host" would be another host.
-  url.pathname = base.pathname.replace(/\/$/, "") + own.pathname;
+  url.pathname = url.pathname.replace(/\/$/, "") + own.pathname;
   url.search = own.search;
   return { url, path: own.pathname };
 }
@@ -2417,7 +2272,7 @@ function apiUrl(
 async function requestBody(
   method: string,
   body: unknown,
-): Promise<Pick<PreparedCall, "body" | "contentType">> {
+): Promise<{ body?: string | Uint8Array | FormData; contentType?: string }> {
   const contentType = "application/json";
   if (body === undefined || body === "") return { contentType };
   if (method === "GET") {
@@ -2426,13 +2281,9 @@ async function requestBody(
   if (body instanceof FormData) return { body };
   if (typeof body === "string") return { body, contentType };
   const isBlob = body instanceof Blob;
-  const isView = ArrayBuffer.isView(body);
-  if (isBlob || isView || tagOf(body).endsWith("ArrayBuffer]")) {
-    const { buffer, byteOffset, byteLength } = isView ? body : {
-      buffer: isBlob ? await body.arrayBuffer() : body as ArrayBuffer,
-    };
-    // A copy: what is signed is what is sent.
-    const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
+  // A copy: what is signed is what is sent.
+  const bytes = bytesOf(isBlob ? await body.arrayBuffer() : body)?.slice();
+  if (bytes) {
     return { body: bytes, contentType: isBlob && body.type || contentType };
   }
   assertJson(body);
@@ -2441,37 +2292,32 @@ async function requestBody(
 
 /** Refuses what JSON would silently lose: a Map is `{}` there, NaN is null. */
 function assertJson(value: unknown, depth = 0): void {
-  if (depth > 500) {
-    throw misuse(
-      "Cannot send the body as JSON: it is nested too deep, or in itself",
-    );
-  }
+  if (depth > 500) throw misuse("Cannot send as JSON: it is nested too deep");
   const isKept = value === null || Number.isFinite(value) ||
     /^(string|bigint|boolean|undefined)$/.test(typeof value) ||
     typeof (value as { toJSON?: unknown }).toJSON === "function";
   if (isKept) return;
   if (!Array.isArray(value) && !isPlain(value)) {
     const { name } = (value as object).constructor ?? {};
-    const what = typeof value === "number" ? String(value) : name;
+    const what = typeof value === "number" ? `${value}` : name || tagOf(value);
     throw misuse(
-      `Cannot send ${printable(what || tagOf(value)).slice(0, 60)} as JSON: ` +
-        "give text, bytes, a Blob, a global FormData, or plain objects and " +
-        "arrays",
+      `Cannot send ${printable(what).slice(0, 60)} as JSON: give text, ` +
+        "bytes, a Blob, a global FormData, or plain objects and arrays",
     );
   }
   for (const member of Object.values(value)) assertJson(member, depth + 1);
 }
 
 /**
- * All shops that the tokens of a profile may act for; given a store, they are
- * remembered in the profile.
+ * All shops that the tokens of a profile may act for; they are remembered in
+ * the profile.
  *
  * Source: TikTok Shop Partner Center, "Get Authorized Shops".
  *
  * @throws {TikTokShopError} of the kinds of {@linkcode callApi}.
  */
 export async function authorizedShops(options: ApiOptions): Promise<Shop[]> {
-  return await shopsWith({ ...options, ...keepOptions(options) });
+  return await shopsWith(callOptions(options));
 }
 
 async function shopsWith(options: CallOptions): Promise<Shop[]> {
@@ -2481,7 +2327,12 @@ async function shopsWith(options: CallOptions): Promise<Shop[]> {
     const found = isRecord(data) ? data.shops : undefined;
     if (Array.isArray(found)) shops.push(...found.filter(isRecord) as Shop[]);
   }
-  await rememberShops(shops, options);
+  const { store, profile } = options;
+  await withLock(store, profile, options, async (lock) => {
+    const tokens = await loadTokens(store, profile, options.signal);
+    const meta = { ...tokens.meta, shops };
+    await store.save(profile, { ...tokens, meta }, lock);
+  });
   return shops;
 }
 
@@ -2500,18 +2351,6 @@ async function* apiPages(
     seen.add(next);
     query = { ...request.query, page_token: next };
   }
-}
-
-async function rememberShops(
-  shops: Shop[],
-  options: CallOptions,
-): Promise<void> {
-  const { store = defaultStore(), profile = "default" } = options;
-  await withLock(store, profile, options, async (lock) => {
-    const tokens = await loadTokens(store, profile, options.signal);
-    const meta = { ...tokens.meta, shops };
-    await store.save(profile, { ...tokens, meta }, lock);
-  });
 }
 
 // === Webhooks
@@ -2563,16 +2402,11 @@ export type RawBody = string | ArrayBuffer | ArrayBufferView;
 
 /** A raw body as what can be hashed and decoded. */
 function rawBytes(body: RawBody): string | Uint8Array {
-  if (typeof body === "string") return body;
-  if (ArrayBuffer.isView(body)) {
-    return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
-  }
-  // By its name: one of another realm is no instance of ours.
-  const name = Object.prototype.toString.call(body);
-  if (/ (Shared)?ArrayBuffer]$/.test(name)) return new Uint8Array(body);
+  const raw = typeof body === "string" ? body : bytesOf(body);
+  if (raw !== undefined) return raw;
   throw misuse(
-    `Cannot use ${name.slice(8, -1)} as a webhook's body: hand over the ` +
-      "request's raw body, before any JSON middleware",
+    `Cannot use ${tagOf(body).slice(8, -1)} as a webhook's body: hand over ` +
+      "the request's raw body, before any JSON middleware",
   );
 }
 
@@ -2598,17 +2432,14 @@ export function verifyWebhook(
 }
 
 /**
- * Reads a webhook's body, of which {@linkcode verifyWebhook} is to approve
- * first. Pure.
+ * Reads a webhook's body; call {@linkcode verifyWebhook} first. Pure.
  *
  * @throws {TikTokShopError} of kind `invalid_response` if it is no event.
  * @throws {TypeError} if the body is not raw.
  */
 export function parseWebhook(rawBody: RawBody): WebhookEvent {
-  const bytes = rawBytes(rawBody);
-  const text = typeof bytes === "string"
-    ? bytes
-    : new TextDecoder().decode(bytes);
+  const raw = rawBytes(rawBody);
+  const text = typeof raw === "string" ? raw : new TextDecoder().decode(raw);
   const body = parseJson(text);
   const type = isRecord(body) ? integerOf(body.type) : undefined;
   if (!isRecord(body) || type === undefined) {
@@ -2617,7 +2448,7 @@ export function parseWebhook(rawBody: RawBody): WebhookEvent {
     });
   }
   const data = isRecord(body.data) ? body.data : {};
-  const event: OtherWebhookEvent = {
+  const event = {
     type,
     notificationId: textOf(body.tts_notification_id),
     shopId: textOf(body.shop_id),
@@ -3964,10 +3795,7 @@ async function launches(
 // === HTTP
 
 /** What bounds a request: the ms it may take, the bytes of its reply. */
-interface Limits {
-  time: number;
-  size: number;
-}
+type Limits = { time: number; size: number };
 
 const TOKEN_LIMITS: Limits = { time: 30_000, size: 1 << 20 };
 /** A page of 100 orders has megabytes, and so has an upload. */
@@ -3976,201 +3804,151 @@ const API_LIMITS: Limits = { time: 120_000, size: 32 << 20 };
 /** The caller's limits, else the usual ones. Pure. */
 function limitsOf(options: HttpOptions, usual: Limits): Limits {
   const { requestTimeout, replyLimit: size = usual.size } = options;
-  if (!Number.isSafeInteger(size) || size < 1) {
-    throw misuse(
-      `Cannot limit replies to ${size} bytes: give a whole number above 0`,
-      RangeError,
-    );
+  if (Number.isSafeInteger(size) && size > 0) {
+    return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
   }
-  return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
+  throw misuse(
+    `Cannot limit replies to ${size} bytes: give a whole number above 0`,
+    RangeError,
+  );
 }
 
 const LOGIN_AGAIN = "log in again";
 
-/** What TikTok means by a code. */
+/** What a code of TikTok's means, beside what to do about it. */
 interface Meaning {
-  /** The codes; left out if the message alone tells. */
-  codes?: readonly number[];
+  /** @default {"rejected"} */
+  kind?: ErrorKind;
   /** Tells the messages of one code apart. */
   match?: RegExp;
-  kind?: ErrorKind;
-  hint: string;
   /** What makes the call worth making again, once (`wait`: three times). */
-  cure?: Cure;
+  cure?: keyof ReturnType<typeof curesOf> | "wait";
   /** TikTok may have carried out the call all the same. */
   isDoubtful?: true;
 }
 
-const TOKEN_INVALID: Meaning = {
-  kind: "login_required",
-  hint: `the access token is not valid, ${LOGIN_AGAIN}`,
-  cure: "reload",
-};
-const IP_REFUSED =
-  "add this machine's IP address to the app's IP allow list in Partner Center";
+type CodeRow = [codes: number[], hint: string, meaning?: Meaning];
+
+const GONE = { kind: "login_required" } as const;
+const DEAD = { ...GONE, cure: "reload" } as const;
+const DEAD_HEADER = { ...DEAD, match: /access.token\W+header/i };
+const NO_CIPHER = /shop_cipher\b.*\bnot (required|wanted)/i;
+const UNWANTED = { cure: "without-cipher", match: NO_CIPHER } as const;
+const DOUBTFUL = { cure: "wait", isDoubtful: true } as const;
+const IP_LIST =
+  /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i;
+
+const SPENT =
+  "the code was used before, is over 30 minutes old or another app's";
+const DEAD_TOKEN = `the access token is not valid, ${LOGIN_AGAIN}`;
+const NOT_LISTED =
+  "add this machine's IP to the app's IP allow list in Partner Center";
 
 /** TikTok's codes; the first row that fits counts. The README shows them. */
-const TIKTOK_CODES: readonly Meaning[] = [
-  {
-    codes: [36004001],
-    kind: "login_required",
-    hint: `the refresh token has expired, ${LOGIN_AGAIN}`,
-  },
-  { codes: [36004003], hint: "check the app secret" },
-  {
-    codes: [36004004],
-    hint: "the code was used before, is older than 30 minutes or belongs to " +
-      `another app, ${LOGIN_AGAIN}`,
-  },
-  {
-    codes: [36004005],
-    kind: "login_required",
-    hint: `the seller's authorization is gone, ${LOGIN_AGAIN}`,
-  },
-  { codes: [105001, 36009005], ...TOKEN_INVALID },
-  { codes: [36009004], match: /access.token\W+header/i, ...TOKEN_INVALID },
-  {
-    codes: [36009004],
-    match: /shop_cipher\b.*\bnot (required|wanted)/i,
-    hint: "name no shop: this call takes no shop_cipher",
-    cure: "without-cipher",
-  },
-  {
-    codes: [36009004],
-    hint: "read TikTok's message: it tells what is wrong with the call",
-    cure: "host-time",
-  },
-  {
-    codes: [105002],
-    hint: "the access token has expired, refresh it",
-    cure: "refresh",
-  },
-  {
-    codes: [105005],
-    hint: `enable the scope for the app in Partner Center, then ${LOGIN_AGAIN}`,
-  },
-  { codes: [106001], hint: "the signature is wrong, check the app secret" },
-  {
-    codes: [106013],
-    hint: "say for which shop with --shop ID (option shop)",
-    cure: "with-cipher",
-  },
-  { codes: [36009002], hint: "too many calls, wait a minute", cure: "wait" },
-  {
-    codes: [36009003],
-    hint: "TikTok had an internal error, try again in a minute",
-    cure: "wait",
-    isDoubtful: true,
-  },
-  {
-    codes: [36009007],
-    hint: "TikTok timed out, try again in a minute",
-    cure: "wait",
-    isDoubtful: true,
-  },
-  { codes: [36009009], hint: "there is no such path, check the call" },
-  { codes: [36009010], hint: "the path takes another method, check the call" },
-  { codes: [36009014], hint: "there is no such version, check the path" },
-  { codes: [36009033], hint: IP_REFUSED },
-  {
-    match:
-      /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i,
-    hint: IP_REFUSED,
-  },
+const TIKTOK_CODES: CodeRow[] = [
+  [[36004001], `the refresh token has expired, ${LOGIN_AGAIN}`, GONE],
+  [[36004003], "check the app secret"],
+  [[36004004], `${SPENT}, ${LOGIN_AGAIN}`],
+  [[36004005], `the seller's authorization is gone, ${LOGIN_AGAIN}`, GONE],
+  [[105001, 36009005], DEAD_TOKEN, DEAD],
+  [[36009004], DEAD_TOKEN, DEAD_HEADER],
+  [[36009004], "name no shop: this call takes no shop_cipher", UNWANTED],
+  [[36009004], "TikTok's message tells what is wrong", { cure: "host-time" }],
+  [[105002], "the access token has expired, refresh it", { cure: "refresh" }],
+  [[105005], `enable the scope in Partner Center, then ${LOGIN_AGAIN}`],
+  [[106001], "the signature is wrong, check the app secret"],
+  [[106013], "name the shop: this call takes one", { cure: "with-cipher" }],
+  [[36009002], "too many calls, wait a minute", { cure: "wait" }],
+  [[36009003], "TikTok had an internal error, try again in a minute", DOUBTFUL],
+  [[36009007], "TikTok timed out, try again in a minute", DOUBTFUL],
+  [[36009009], "there is no such path, check the call"],
+  [[36009010], "the path takes another method, check the call"],
+  [[36009014], "there is no such version, check the path"],
+  [[36009033], NOT_LISTED],
+  [[], NOT_LISTED, { match: IP_LIST }], // under any code
 ];
 
 /** What the table says about a code, and about TikTok's message. Pure. */
-function meaningOf(code: number, message: string): Meaning | undefined {
-  return TIKTOK_CODES.find(({ codes = [code], match }) =>
-    codes.includes(code) && (match?.test(message) ?? true)
+function meaningOf(code: number, message: string) {
+  const row = TIKTOK_CODES.find(([codes, , { match } = {}]) =>
+    (codes.includes(code) || !codes.length) && (match?.test(message) ?? true)
   );
+  return row && { hint: row[1], ...row[2] };
 }
 
-/** TikTok's envelope, if the answer is one. Pure. */
-function envelopeOf(
-  answer: HttpAnswer,
-): { body: Record<string, unknown>; code: number } | undefined {
+/** TikTok's envelope, if the answer is one, and what it means. Pure. */
+function envelopeOf(answer: HttpAnswer) {
   const body = parseJson(answer.text);
   const code = isRecord(body) ? integerOf(body.code) : undefined;
-  return isRecord(body) && code !== undefined ? { body, code } : undefined;
+  if (!isRecord(body) || code === undefined) return undefined;
+  const meaning = code ? meaningOf(code, textOf(body.message)) : undefined;
+  return { body, code, meaning };
 }
 
 const RETRIES = 3;
 const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
 
 function withParameters(url: URL, params: Record<string, string>): URL {
-  // Not those of `url`, each change of which would make it anew.
+  // A copy: each change to url.searchParams re-serializes the URL.
   const query = new URLSearchParams(url.search);
   for (const [name, value] of Object.entries(params)) query.set(name, value);
   url.search = String(query);
   return url;
 }
 
-/** TikTok's envelope, if the answer is one and its `code` is 0. Pure. */
+/**
+ * TikTok's envelope, if the answer is one and its `code` is 0. Of a failed
+ * call, `bodyOf` makes the body that the error carries. Pure.
+ */
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
   secrets: readonly string[],
+  bodyOf?: (text: string, secrets: readonly string[]) => unknown,
 ): Record<string, unknown> {
-  const { body, code = 0 } = envelopeOf(answer) ?? {};
-  if (!body) throw strangeAnswer(answer, tried);
-  if (code === 0) return body;
-  const message = printable(redact(textOf(body.message), secrets));
-  const known = meaningOf(code, textOf(body.message));
+  const { status, retryAfter, text } = answer;
+  const envelope = envelopeOf(answer);
+  if (envelope?.code === 0) return envelope.body;
+  const details = { status, retryAfter, body: bodyOf?.(text, secrets) };
+  if (!envelope) throw strangeAnswer(answer, tried, details);
+  const { body, code, meaning } = envelope;
+  const said = printable(redact(textOf(body.message), secrets)).slice(0, 300);
   const requestId = requestIdOf(body, secrets);
-  throw new TikTokShopError(
-    known?.kind ?? "rejected",
-    `${tried}: TikTok answered with code ${code}, "${message.slice(0, 300)}"` +
-      (requestId ? ` (request id ${requestId})` : ""),
-    {
-      code,
-      requestId,
-      status: answer.status,
-      retryAfter: answer.retryAfter,
-      hint: known?.hint ??
-        "look the code up in Partner Center, or name the request id to TikTok",
-    },
-  );
+  const suffix = requestId ? ` (request id ${requestId})` : "";
+  const message = `${tried}: TikTok answered with code ${code}, "${said}"`;
+  throw new TikTokShopError(meaning?.kind ?? "rejected", message + suffix, {
+    ...details,
+    code,
+    requestId,
+    hint: meaning?.hint ??
+      "look the code up in Partner Center, or name the request id to TikTok",
+  });
 }
 
 function requestIdOf(
   body: Record<string, unknown>,
   secrets: readonly string[],
 ): string | undefined {
-  const id = textOf(body.request_id);
-  return id ? printable(redact(id, secrets)).slice(0, 100) : undefined;
+  const id = printable(redact(textOf(body.request_id), secrets));
+  return id.slice(0, 100) || undefined;
 }
 
-/** An answer that is not TikTok's envelope; its body is not repeated. */
-function strangeAnswer(answer: HttpAnswer, tried: string): TikTokShopError {
-  const { status, text, type } = answer;
-  const redirected = status >= 300 && status < 400;
-  const what = redirected
-    ? "a redirect, which is not followed since the secret is in the query"
+/** An answer that is not TikTok's envelope. */
+function strangeAnswer(
+  { status, text, type }: HttpAnswer,
+  tried: string,
+  details: ErrorDetails,
+): TikTokShopError {
+  const what = status >= 300 && status < 400
+    ? "a redirect, which is not followed: the secret is in the query"
     : text === ""
     ? "an empty body"
     : `${text.length} characters of ${type || "unknown type"}`;
-  return new TikTokShopError(
-    "invalid_response",
-    `${tried}: HTTP ${status} with ${what}, not TikTok's JSON`,
-    {
-      status,
-      retryAfter: answer.retryAfter,
-      hint: status === 429 || status >= 500
-        ? "try again in a minute"
-        : "check the endpoint, and that no proxy or portal answers for TikTok",
-    },
-  );
-}
-
-/** An answer, read whole. */
-interface HttpAnswer {
-  status: number;
-  text: string;
-  type: string;
-  /** The host's clock: Unix seconds of its `Date` header. */
-  date: number | undefined;
-  retryAfter: number | undefined;
+  const message = `${tried}: HTTP ${status} with ${what}, not TikTok's JSON`;
+  const hint = status === 429 || status >= 500
+    ? "try again in a minute"
+    : "check the endpoint, and that no proxy or portal answers for TikTok";
+  return new TikTokShopError("invalid_response", message, { ...details, hint });
 }
 
 interface SendOptions extends HttpOptions {
@@ -4182,9 +3960,9 @@ interface SendOptions extends HttpOptions {
 }
 
 /**
- * Asks for a body as it is: of a large one that is compressed, and whose
- * connection is then closed, Node's fetch ends the process by an assertion
- * that nobody can catch (nodejs/undici#5360).
+ * Asks for a plain body. When the connection of a large compressed one is
+ * closed, Node's fetch ends the process by an assertion that nobody can catch
+ * (nodejs/undici#5360).
  */
 const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
 
@@ -4194,34 +3972,35 @@ async function send(
   init: RequestInit & { headers?: Record<string, string> },
   options: SendOptions,
 ): Promise<HttpAnswer> {
-  const { signal, tried, secrets, limits } = options;
-  const make = options.fetch ?? fetchFor(url);
+  const { signal, secrets, limits } = options;
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), limits.time);
   const forget = onAbort(signal, () => abort.abort());
   const started = performance.now();
+  const trace = (outcome: string) => {
+    const took = Math.round(performance.now() - started);
+    const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
+    const shown = printable(redact(line, secrets));
+    void notify(options.onTrace, shown, options.onWarning);
+  };
   try {
     signal?.throwIfAborted();
     const headers = { ...PLAIN_BODY, ...init.headers };
     const bounds = { redirect: "manual", signal: abort.signal };
-    const request = { ...init, headers, ...bounds };
-    const call = async () => {
-      const response = await make(url, request as RequestInit);
-      return await readAnswer(response, options);
-    };
+    const request = { ...init, headers, ...bounds } as RequestInit;
+    const make = options.fetch ?? fetchFor(url);
+    const call = make(url, request)
+      .then((response) => readAnswer(response, options));
     // Raced, for Node's fetch can forget its signal once the head is in: a
     // body that cannot be decoded would then be waited for without end.
-    const answer = await abortable(call(), abort.signal, (reason) => reason);
-    trace(options, url, init, `HTTP ${answer.status}`, started);
+    const answer = await abortable(call, abort.signal, (reason) => reason);
+    trace(`HTTP ${answer.status}`);
     return answer;
   } catch (error) {
-    trace(options, url, init, "failed", started);
+    trace("failed");
     if (error instanceof TikTokShopError) throw error;
     if (signal?.aborted) throw cancelledError(signal.reason);
-    const late = abort.signal.aborted
-      ? `no answer within ${limits.time / 1000} s`
-      : undefined;
-    throw networkError(error, tried, secrets, late);
+    throw networkError(error, abort.signal.aborted, options);
   } finally {
     clearTimeout(timer);
     forget();
@@ -4240,54 +4019,29 @@ type Received = Pick<Response, "status" | "headers"> & {
 function fetchFor(
   url: URL,
 ): (url: URL, init: RequestInit) => Promise<Received> {
-  const deno = RUNTIME.Deno;
-  try {
-    if (!isLoopback(url.hostname) || !mayBeProxied()) return fetch;
-    if (!deno) return fetchOnNode;
-    const client = directClient(deno, url.hostname);
-    return (url, init) => fetch(url, { ...init, client } as RequestInit);
-  } catch {
-    throw misuse(
-      `Cannot ask ${url.host} without access to the environment: a proxy ` +
-        "might read the secret",
-    );
-  }
+  return isLoopback(url.hostname) && mayBeProxied() ? fetchDirectly : fetch;
 }
 
 /** Whether `fetch` may take a proxy, by the environment or by its dispatcher. */
 function mayBeProxied(): boolean {
-  const { env } = RUNTIME.process;
-  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-  if (names.some((name) => env[name] || env[name.toLowerCase()])) return true;
-  // Where Node keeps it, whoever has set it.
+  try {
+    const names = Object.keys(RUNTIME.process.env);
+    if (names.some((name) => /^(https?|all)_proxy$/i.test(name))) return true;
+  } catch {
+    return true; // Deno may be without permission to tell
+  }
+  // Where Node keeps it, set by any program.
   return Object.getOwnPropertySymbols(globalThis)
     .filter(({ description }) => description?.startsWith("undici.globalDisp"))
     .map((symbol) => (globalThis as Record<symbol, unknown>)[symbol])
     .some((dispatcher) => dispatcher?.constructor.name !== "Agent");
 }
 
-const directClients = new Map<string, object>();
-
-/** A client of Deno's for one host that takes no proxy. */
-function directClient(deno: DenoRuntime, hostname: string): object {
-  const { env } = RUNTIME.process;
-  const known = directClients.get(hostname);
-  if (known) return known;
-  const before = env.NO_PROXY;
-  // Read when the client is made, and set no longer: children inherit it.
-  env.NO_PROXY = hostname.replace(/^\[|\]$/g, "");
-  try {
-    const client = deno.createHttpClient({});
-    directClients.set(hostname, client);
-    return client;
-  } finally {
-    if (before === undefined) delete env.NO_PROXY;
-    else env.NO_PROXY = before;
-  }
-}
+/** Deno's agent takes the environment's proxy, unless it is given another. */
+const DIRECT = { keepAlive: false, proxyEnv: {} };
 
 /** A fetch by Node's own client: with an agent of ours it takes no proxy. */
-async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
+async function fetchDirectly(url: URL, init: RequestInit): Promise<Received> {
   const { Agent, request } = url.protocol === "https:"
     ? node("node:https")
     : node("node:http");
@@ -4295,7 +4049,7 @@ async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
   const { method, signal } = whole;
   const headers = Object.fromEntries(whole.headers);
   const body = new Uint8Array(await whole.arrayBuffer());
-  const options = { method, headers, signal, agent: new Agent() };
+  const options = { method, headers, signal, agent: new Agent(DIRECT) };
   const reply = await new Promise<NodeRequest>((resolve, reject) => {
     const sent = request(url, options, resolve).once("error", reject);
     sent.end(body.length > 0 ? body : undefined);
@@ -4304,170 +4058,133 @@ async function fetchOnNode(url: URL, init: RequestInit): Promise<Received> {
   return { status, headers: headersOf(rawHeaders), body: reply };
 }
 
-function trace(
-  options: SendOptions,
-  url: URL,
-  init: RequestInit,
-  outcome: string,
-  started: number,
-): void {
-  const took = Math.round(performance.now() - started);
-  const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
-  const shown = printable(redact(line, options.secrets));
-  void notify(options.onTrace, shown, options.onWarning);
-}
+const REFUSED_CERTIFICATE = new RegExp(
+  "^(CERT_|ERR_TLS_CERT|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_|HOSTNAME_|" +
+    "INVALID_(CA|PURPOSE)|PATH_LENGTH)|invalid peer certificate", // Deno's
+  "m",
+);
+/** No connection was made: nothing was sent, nothing carried out. */
+const UNSENT =
+  /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)|client error \(Connect\)/m;
 
 function networkError(
   error: unknown,
-  tried: string,
-  secrets: readonly string[],
-  late: string | undefined,
+  isLate: boolean,
+  { tried, secrets, limits }: SendOptions,
 ): TikTokShopError {
   const { cause } = (error ?? {}) as { cause?: unknown };
-  const why = late ?? messageOf(cause ?? error, secrets);
+  const why = isLate
+    ? `no answer within ${limits.time / 1000} s`
+    : messageOf(cause ?? error, secrets);
   return new TikTokShopError("network", `${tried}: ${why}`, {
-    hint: isCertificateError(error)
-      ? "trust your company's certificate: set NODE_EXTRA_CA_CERTS on Node, " +
-        "DENO_CERT or DENO_TLS_CA_STORE=system on Deno; or set this " +
-        "machine's clock"
+    hint: REFUSED_CERTIFICATE.test(causesOf(error))
+      ? "set this machine's clock, or trust your company's certificate: " +
+        "NODE_EXTRA_CA_CERTS on Node, DENO_CERT or DENO_TLS_CA_STORE=system " +
+        "on Deno"
       : "check the connection and the proxy settings, then try again",
     cause: evidence(error, secrets),
   });
 }
 
-const CERTIFICATE_CODES = new RegExp(
-  "^(CERT_|ERR_TLS_CERT|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_|HOSTNAME_|" +
-    "INVALID_(CA|PURPOSE)|PATH_LENGTH)",
-);
-
-/**
- * Whether a host's certificate was refused, which no other try changes: Node
- * has a code of OpenSSL's, Deno nothing but its text. Pure.
- */
-function isCertificateError(error: unknown): boolean {
-  return someCause(
-    error,
-    ({ code, message }) =>
-      CERTIFICATE_CODES.test(textOf(code)) ||
-      textOf(message).includes("invalid peer certificate"),
-  );
+/** The names, codes and messages of an error and its causes, one a line. */
+function causesOf(error: unknown, depth = 0): string {
+  // Not for ever: an error may be its own cause.
+  if (!isRecord(error) || depth === 8) return "";
+  const own = [error.name, error.code, error.message].map(textOf).join("\n");
+  return `${own}\n${causesOf(error.cause, depth + 1)}`;
 }
+
+/** An answer, read whole. */
+type HttpAnswer = Awaited<ReturnType<typeof readAnswer>>;
 
 async function readAnswer(
   response: Received,
   { tried, secrets, limits }: SendOptions,
-): Promise<HttpAnswer> {
-  const date = Date.parse(response.headers.get("date") ?? "");
-  const type = response.headers.get("content-type") ?? "";
-  return {
-    status: response.status,
-    type: printable(redact(type, secrets)).slice(0, 60),
-    date: Number.isNaN(date) ? undefined : date / 1000,
-    retryAfter: retryAfterOf(response.headers),
-    text: await readBody(response, tried, limits.size),
-  };
-}
-
-async function readBody(
-  response: Received,
-  tried: string,
-  limit: number,
-): Promise<string> {
+) {
+  const { status, headers } = response;
+  const date = Date.parse(headers.get("date") ?? "");
+  const type = headers.get("content-type") ?? "";
   const decoder = new TextDecoder();
   let text = "";
   let size = 0;
   for await (const chunk of response.body ?? []) {
     size += chunk.length;
-    if (size > limit) {
-      throw new TikTokShopError(
-        "invalid_response",
-        `${tried}: the reply is larger than ${limit} bytes`,
-        { status: response.status, hint: "check the endpoint" },
-      );
+    if (size > limits.size) {
+      const message = `${tried}: the reply is larger than ${limits.size} bytes`;
+      const details = { status, hint: "check the endpoint" };
+      throw new TikTokShopError("invalid_response", message, details);
     }
     text += decoder.decode(chunk, { stream: true });
   }
-  return text + decoder.decode();
+  return {
+    status,
+    type: printable(redact(type, secrets)).slice(0, 60),
+    /** The host's clock, in Unix seconds. */
+    date: Number.isNaN(date) ? undefined : date / 1000,
+    retryAfter: retryAfterOf(headers),
+    text: text + decoder.decode(),
+  };
 }
 
 /** `Retry-After` in seconds, given as such or as a date. */
 function retryAfterOf(headers: Headers): number | undefined {
-  const text = headers.get("retry-after");
-  if (text === null) return undefined;
+  const text = headers.get("retry-after") ?? "";
   if (/^\d+$/.test(text)) return Number(text);
   const since = Date.parse(headers.get("date") ?? "") || Date.now();
   const wait = (Date.parse(text) - since) / 1000;
   return wait >= 0 ? wait : undefined;
 }
 
-/** A call, for the loop that makes it. */
-interface Call<T> {
+/**
+ * Makes a call. What TikTok refuses is cured as the table says, each way once;
+ * what may pass is waited out, three times at most.
+ */
+async function makeCall<T>({ isRead, signal, send, judge, cures }: {
   /** Whether making it twice does no harm. */
   isRead: boolean;
   signal: AbortSignal | undefined;
   send: () => Promise<HttpAnswer>;
   /** Throws what the answer means, if it is a failure. */
   judge: (answer: HttpAnswer) => T;
-  cures?: Cures;
-}
-
-type Cure = keyof Cures | "wait";
-
-/** Each changes a call; resolves to whether it is now worth making again. */
-interface Cures {
-  "refresh": () => Promise<boolean>;
-  "reload": () => Promise<boolean>;
-  "without-cipher": () => boolean;
-  "with-cipher": () => Promise<boolean>;
-  "host-time": (answer: HttpAnswer) => boolean;
-}
-
-/**
- * Makes a call. What TikTok refuses is cured as the table says, each way once;
- * what may pass is waited out, three times at most.
- */
-async function makeCall<T>(call: Call<T>): Promise<T> {
-  const { isRead, signal, cures } = call;
+  /** Each changes the call; resolves to whether it is now worth making. */
+  cures?: Record<string, (answer: HttpAnswer) => boolean | Promise<boolean>>;
+}): Promise<T> {
   const left = new Map(Object.entries(cures ?? {}));
   let isLost = false;
   for (let retry = 0;;) {
     if (signal?.aborted) throw cancelledError(signal.reason);
     let answer: HttpAnswer | undefined;
     try {
-      answer = await call.send();
-      return call.judge(answer);
+      answer = await send();
+      return judge(answer);
     } catch (error) {
-      const { code, body } = answer && envelopeOf(answer) || {};
-      const meaning = code ? meaningOf(code, textOf(body?.message)) : undefined;
-      const cure = left.get(meaning?.cure ?? "");
-      left.delete(meaning?.cure ?? "");
-      if (answer && await cure?.(answer)) continue;
+      const meaning = answer && envelopeOf(answer)?.meaning;
+      const { cure = "" } = meaning ?? {};
+      const change = left.get(cure);
+      left.delete(cure);
+      if (answer && await change?.(answer)) continue;
       const { mayPass, mayHaveActed } = fateOf(error, meaning);
-      if (mayHaveActed && !isRead) throw extended(error, DOUBT);
+      if (mayHaveActed && !isRead) throw extended(error, DOUBT, CHECK);
       const wait = mayPass ? retryDelay(error, retry++) : undefined;
-      const isAfterLoss = isLost && !mayHaveActed;
-      if (wait === undefined) throw isAfterLoss ? extended(error, LOSS) : error;
+      if (wait === undefined) {
+        throw isLost && !mayHaveActed ? extended(error, LOSS) : error;
+      }
       isLost ||= mayHaveActed && !meaning;
       await sleep(wait, signal);
     }
   }
 }
 
-const DOUBT = {
-  more: "; TikTok may have carried it out",
-  hint: "check what it did before you make the call again",
-};
-const LOSS = { more: "; an earlier answer to the same request was lost" };
+const DOUBT = "; TikTok may have carried it out";
+const CHECK = "check what it did before you make the call again";
+const LOSS = "; an earlier answer to the same request was lost";
 
 /** An error of ours with more to tell; any other as it is. */
-function extended(
-  error: unknown,
-  { more = "", ...others }: ErrorDetails & { more?: string },
-): unknown {
+function extended(error: unknown, more: string, hint?: string): unknown {
   if (!(error instanceof TikTokShopError)) return error;
-  const { kind, message, cause, ...details } = error;
-  const all = { ...details, cause, ...others };
-  return new TikTokShopError(kind, message + more, all);
+  const { kind, message, cause } = error;
+  const details = { ...error, cause, hint: hint ?? error.hint };
+  return new TikTokShopError(kind, message + more, details);
 }
 
 /**
@@ -4484,26 +4201,18 @@ function fateOf(
     return { mayPass: cure === "wait", mayHaveActed: isDoubtful };
   }
   if (kind === "network") {
-    // Deno's --allow-net does not come by waiting, nor does trust.
-    const mayPass = !isCertificateError(error) &&
-      !someCause(error, ({ name }) => name === "NotCapable");
-    return { mayPass, mayHaveActed: mayPass && !isUnsent(error) };
+    const causes = causesOf(error);
+    // Neither trust nor a permission of Deno's comes by waiting.
+    const mayPass = !REFUSED_CERTIFICATE.test(causes) &&
+      !/^NotCapable$/m.test(causes);
+    return { mayPass, mayHaveActed: mayPass && !UNSENT.test(causes) };
   }
+  const isFault = status >= 500;
+  const isStrange = kind === "invalid_response" && status < 300;
   return {
-    mayPass: status === 429 || status >= 500,
-    mayHaveActed: status >= 500 || kind === "cancelled" ||
-      (kind === "invalid_response" && status < 300),
+    mayPass: isFault || status === 429,
+    mayHaveActed: isFault || isStrange || kind === "cancelled",
   };
-}
-
-/** Whether no connection was made: nothing was sent, nothing carried out. */
-function isUnsent(error: unknown): boolean {
-  return someCause(
-    error,
-    ({ code, message }) =>
-      /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)/.test(textOf(code)) ||
-      textOf(message).includes("client error (Connect)"),
-  ); // Deno's
 }
 
 /** How many ms to wait before trying again; undefined: it is final. Pure. */
@@ -4829,39 +4538,35 @@ function tagOf(value: unknown): string {
   return Object.prototype.toString.call(value);
 }
 
-/** JSON without its secrets, however deep they are. Pure. */
-function redactedJson(value: unknown, secrets: readonly string[]): unknown {
-  const texts: string[] = [];
-  mapTexts(value, (text) => texts[texts.push(text) - 1]!);
-  // All at once: to redact each text by itself takes a thousand times longer.
-  const between = "\n\ue000\n";
-  const clean = redact(texts.join(between), secrets).split(between);
-  if (clean.length !== texts.length) return UNSHOWN;
-  const rest = clean.values();
-  return mapTexts(value, (text, name) => {
-    const redacted = rest.next().value!;
-    // Digits alone are one of TikTok's codes.
-    return SECRET_NAME.test(name) && /\D/.test(text) ? "***" : redacted;
-  });
+/** The bytes of a buffer, or of a view of one, of any realm. */
+function bytesOf(value: unknown): Uint8Array<ArrayBuffer> | undefined {
+  if (ArrayBuffer.isView(value)) {
+    const { buffer, byteOffset, byteLength } = value;
+    return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+  }
+  const isBuffer = tagOf(value).endsWith("ArrayBuffer]");
+  return isBuffer ? new Uint8Array(value as ArrayBuffer) : undefined;
 }
 
-/** A copy of JSON, its texts and names replaced. Pure. */
-function mapTexts(
-  value: unknown,
-  change: (text: string, name: string) => string,
-  name = "",
-  depth = 0,
-): unknown {
-  if (typeof value === "string") return change(value, name);
-  if (typeof value !== "object" || value === null) return value;
-  if (depth > 100) return "***";
-  const members = Object.entries(value).map(([name, member]) => [
-    change(name, ""),
-    mapTexts(member, change, name, depth + 1),
-  ]);
-  return Array.isArray(value)
-    ? members.map(([, member]) => member)
-    : withToJson(Object.fromEntries(members));
+/** A failed call's body without its secrets: JSON, or else text. Pure. */
+function redactedBody(text: string, secrets: readonly string[]): unknown {
+  const parsed = parseJson(text);
+  if (isRecord(parsed)) {
+    // Every other part is a string of the JSON.
+    const parts = stringifyJson(parsed, 0).split(/"((?:[^"\\]|\\.)*)"/);
+    const strings = parts.filter((_, i) => i % 2 === 1);
+    // All at once: to redact each by itself takes a thousand times longer.
+    const clean = redact(strings.join("\n"), secrets).split("\n");
+    const safe = parts.map((part, i) => {
+      if (i % 2 === 0) return part;
+      const isSecret = parts[i - 1] === ":" && SECRET_NAME.test(parts[i - 2]!);
+      // Digits alone are one of TikTok's codes.
+      return `"${isSecret && /\D/.test(part) ? "***" : clean[(i - 1) / 2]}"`;
+    });
+    const body = parseJson(safe.join(""));
+    if (isRecord(body)) return body;
+  }
+  return redact(text, secrets).slice(0, 10_000) || undefined;
 }
 
 /**
@@ -5953,7 +5658,7 @@ function requestOptions(cli: Cli): HttpOptions {
 function keepFor(
   cli: Cli,
   terminal: Terminal,
-): CallOptions & { store: TokenStore; profile: string } {
+): CallOptions {
   const limited = limit(1); // one question at a time
   return {
     ...tokenPlace(cli),
@@ -6765,7 +6470,7 @@ async function completeStep(
   // Claimed before it is spent: of two that complete at once, one does.
   if (!await store.dropPending(profile)) throw noPending(profile);
   try {
-    const { reply, meta } = await obtainFor(options, code, signal);
+    const { reply, meta } = await obtainFor(options, code);
     await saveReply(reply, meta, options);
     return reply;
   } catch (error) {
@@ -6837,7 +6542,7 @@ async function refreshCommand(cli: Cli): Promise<void> {
     const keep = keepFor(cli, terminal);
     if (cli.has("all")) return await refreshAll(cli, keep);
     const seen = await loadTokens(keep.store, keep.profile);
-    const tokens = await refreshOnce(keep.store, keep.profile, seen, keep);
+    const tokens = await refreshOnce(seen, keep);
     cli.say(`Refreshed profile ${printable(keep.profile)}`);
     cli.print(withoutMeta(tokens));
   });
@@ -6849,7 +6554,7 @@ const CALLS_AT_ONCE = 16;
 /** Refreshes every profile; one that fails does not stop the others. */
 async function refreshAll(
   cli: Cli,
-  keep: CallOptions & { store: TokenStore; profile: string },
+  keep: CallOptions,
 ): Promise<void> {
   // The folder around a --file holds more than tokens.
   const one = cli.get("file") !== undefined;
@@ -6879,12 +6584,12 @@ async function refreshAll(
 /** What `refresh --all` tells of one profile; no tokens, if they are saved. */
 async function refreshLine(
   cli: Cli,
-  keep: CallOptions & { store: TokenStore },
+  keep: CallOptions,
   profile: string,
 ): Promise<{ line: unknown; code: number }> {
   try {
     const seen = await loadTokens(keep.store, profile);
-    const { data } = await refreshOnce(keep.store, profile, seen, keep);
+    const { data } = await refreshOnce(seen, { ...keep, profile });
     const { access_token_expire_in, refresh_token_expire_in } = data;
     return {
       line: {

@@ -1047,7 +1047,7 @@ describe("api", TOGETHER, () => {
       const says = new RegExp(
         `^error: Cannot call POST ${SEARCH}: TikTok answered with code ` +
           '106013, "shop_cipher is missing" \\(request id \\w{34}\\)\n' +
-          "hint: say for which shop.*\nflag: --shop ID\n$",
+          "hint: name the shop.*\nflag: --shop ID\n$",
       );
       const args = ["api", "POST", SEARCH];
       const body =

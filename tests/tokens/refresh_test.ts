@@ -134,7 +134,7 @@ test("accessToken() without tokens says that a login is needed", async () => {
   const store = memoryStore();
   const error = await failure(accessToken({ ...app, store }), "login_required");
   assert.match(error.message, /no tokens under profile "default"/);
-  assert.match(error.hint!, /log in again/);
+  assert.match(error.hint!, /^log in again$/);
 });
 
 // === One request for all

@@ -505,7 +505,7 @@ const CODES: readonly [SandboxFault, number, string, ErrorKind, RegExp][] = [
     36004004,
     "invalid auth code",
     "rejected",
-    /30 minutes .*another app, log in again$/,
+    /30 minutes .*another app's, log in again$/,
   ],
   [
     "internal-error",
