@@ -2689,7 +2689,7 @@ function storeFolder(
 ): string {
   const { isAbsolute, join } = node("node:path");
   const own = env.TIKTOK_SHOP_HOME;
-  if (own) return expandHome(own, { env, platform });
+  if (own) return expandHome(own, env);
   const onWindows = platform === "win32";
   const xdg = onWindows ? undefined : env.XDG_CONFIG_HOME;
   // A relative one is ignored (XDG Base Directory Specification).
@@ -4586,11 +4586,12 @@ async function notify<T>(
   }
 }
 
-/** Those to be called when a signal aborts, and the one listener of it. */
-const ABORT_CALLS = new WeakMap<
-  AbortSignal,
-  { calls: Set<() => void>; listener: () => void }
->();
+/** What to call when a signal aborts. */
+const ABORT_CALLS = new WeakMap<EventTarget, Set<() => void>>();
+
+function runAbortCalls({ target }: Event): void {
+  ABORT_CALLS.get(target!)?.forEach((call) => call());
+}
 
 /**
  * Calls back when a signal aborts, until the returned function is called. A
@@ -4602,76 +4603,71 @@ function onAbort(
   callback: () => void,
 ): () => void {
   if (!signal) return () => {};
-  const calls = ABORT_CALLS.get(signal)?.calls ?? new Set();
-  const { listener } = ABORT_CALLS.get(signal) ??
-    { listener: () => calls.forEach((call) => call()) };
-  ABORT_CALLS.set(signal, { calls, listener });
-  if (calls.size === 0) signal.addEventListener("abort", listener);
-  calls.add(callback);
+  const calls = ABORT_CALLS.get(signal) ?? new Set();
+  ABORT_CALLS.set(signal, calls.add(callback));
+  signal.addEventListener("abort", runAbortCalls);
   return () => {
     calls.delete(callback);
-    if (calls.size === 0) signal.removeEventListener("abort", listener);
+    if (calls.size === 0) signal.removeEventListener("abort", runAbortCalls);
   };
 }
 
 // === Time
 
+const UNITS = { y: 365 * 86400, d: 86400, h: 3600, m: 60, s: 1 };
+
 /** A duration in seconds, more than `least` or equal to it if that is 0. */
 function seconds(duration: Duration, least = Number.MIN_VALUE): number {
-  const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
   const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
-  const value = Number(match?.[1]) * (units[match?.[2] || "s"] ?? NaN);
+  const unit = (match?.[2] || "s") as keyof typeof UNITS;
+  const value = Number(match?.[1]) * UNITS[unit];
   if (value >= least) return value;
   throw misuse(
-    `Cannot read the duration "${printable(String(duration))}": give seconds ` +
-      "such as 90, or 5m, 2h, 7d",
+    `Cannot read the duration "${duration}": give seconds, or 5m, 2h, 7d`,
     RangeError,
   );
 }
 
-/** Waits; rejects at once with kind `cancelled` when the signal aborts. */
-function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(cancelledError(signal.reason));
-    const forget = onAbort(signal, () => {
-      clearTimeout(timer);
-      reject(cancelledError(signal?.reason));
-    });
-    const timer = setTimeout(() => {
-      forget();
-      resolve();
-    }, ms);
+/** A span of time in its two largest units. */
+function timeLeft(span: number | undefined): string {
+  if (span === undefined) return "unknown";
+  if (span <= 0) return "expired";
+  let rest = Math.max(span, 1);
+  const parts = Object.entries(UNITS).map(([name, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return count && `${count}${name}`;
   });
+  const first = parts.findIndex(Boolean);
+  return parts.slice(first, first + 2).filter(Boolean).join(" ");
 }
 
-/** What a promise brings within `ms`, or else undefined; owns its timer. */
+/** Waits; rejects at once with kind `cancelled` when the signal aborts. */
+async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  const { promise, resolve } = deferred<void>();
+  const timer = setTimeout(resolve, ms);
+  await abortable(promise, signal).finally(() => clearTimeout(timer));
+}
+
+/** What a promise brings within `ms`, or else undefined. */
 async function within<T>(
   promise: Promise<T>,
   ms: number,
 ): Promise<T | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const late = deferred<undefined>();
+  const timer = setTimeout(late.resolve, ms, undefined);
+  return await Promise.race([promise, late.promise])
+    .finally(() => clearTimeout(timer));
 }
 
-interface Deferred<T> {
-  promise: Promise<T>;
-  resolve: (value: T) => void;
-  reject: (error: unknown) => void;
-}
-
-function deferred<T>(): Deferred<T> {
-  const result = {} as Deferred<T>;
-  result.promise = new Promise<T>((resolve, reject) => {
-    Object.assign(result, { resolve, reject });
+/** As Promise.withResolvers(), which Node 20 lacks. */
+function deferred<T>() {
+  let resolve!: (value: T) => void;
+  let reject!: (error: unknown) => void;
+  const promise = new Promise<T>((...functions) => {
+    [resolve, reject] = functions;
   });
-  return result;
+  return { promise, resolve, reject };
 }
 
 /** A promise's outcome, or kind `cancelled` once the signal aborts. */
@@ -4686,11 +4682,7 @@ async function abortable<T>(
   if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
   const forget = onAbort(signal, () => aborted.reject(errorOf(signal.reason)));
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    forget();
-  }
+  return await Promise.race([promise, aborted.promise]).finally(forget);
 }
 
 /** Runs what it is given, at most so many at a time, in order. */
@@ -4712,26 +4704,6 @@ function limit(width: number): Limit {
   };
 }
 
-/** A span of time in its two largest units. */
-function timeLeft(span: number | undefined): string {
-  if (span === undefined) return "unknown";
-  if (span <= 0) return "expired";
-  const units: [string, number][] = [
-    ["y", 365 * 86400],
-    ["d", 86400],
-    ["h", 3600],
-    ["m", 60],
-    ["s", 1],
-  ];
-  const at = units.findIndex(([, size]) => span >= size);
-  const parts = units.slice(at, at + 2).map(([name, size], i) => {
-    const above = i === 0 ? Infinity : units[at]![1];
-    return [Math.floor((span % above) / size), name] as const;
-  });
-  return parts.filter(([count]) => count >= 1)
-    .map(([count, name]) => `${count}${name}`).join(" ") || "1s";
-}
-
 // === Checks
 
 /** What a key must not have in it, and what to do about it. */
@@ -4747,25 +4719,20 @@ const COPY_FAULTS: [RegExp, string][] = [
     /[^\x21-\x7e]/,
     "has an invisible or full-width character in it: copy it again",
   ],
+  [/^$/, "is missing: copy it from your app in Partner Center"],
 ];
 
 /** A key as it was copied from Partner Center, or what is wrong with it. */
-function checkCopied(what: string, text: string | undefined): string {
-  if (!text) {
-    throw misuse(
-      `The ${what} is missing: copy it from your app in Partner Center`,
-    );
-  }
-  const fault = COPY_FAULTS.find(([form]) => form.test(text));
-  if (!fault) return text;
-  throw misuse(`The ${what} ${fault[1]}`);
+function checkCopied(what: string, text = ""): string {
+  const [, fault] = COPY_FAULTS.find(([form]) => form.test(text)) ?? [];
+  if (fault) throw misuse(`The ${what} ${fault}`);
+  return text;
 }
 
 function checkAppKey(appKey: string | undefined): string {
   const key = checkCopied("app key", appKey);
-  // Not shown, for it may well be that.
   const other = key.length >= 30
-    ? "The app key looks like the app secret"
+    ? "The app key looks like the app secret" // so it is not shown
     : /^\d{15,}$/.test(key)
     ? `"${key}" looks like a service id`
     : undefined;
@@ -4784,8 +4751,7 @@ function checkServiceId(serviceId: string | undefined): string {
   const shown = id && id.length < 30 ? ` "${id}"` : "";
   throw misuse(
     `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
-      "about 19 digits and stands at the end of the authorization link in " +
-      "Partner Center; the app key is something else",
+      "about 19 digits and ends the authorization link of Partner Center",
   );
 }
 
@@ -4796,9 +4762,8 @@ function endpointUrl(text: string, what: string): URL {
     (url?.protocol === "http:" && isLoopback(url.hostname));
   if (url && secure && !url.username && !url.password && !url.hash) return url;
   throw misuse(
-    `Cannot use the ${what} "${printable(redact(text))}": it must be an ` +
-      "https URL, or an http URL of a loopback host, without credentials and " +
-      "fragment",
+    `Cannot use the ${what} "${redact(text)}": it must be an https URL, or ` +
+      "http to a loopback host, without credentials and fragment",
   );
 }
 
@@ -4813,10 +4778,7 @@ function portRange(port: number | string): number[] {
   const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
   if (!(first >= 1 && first <= last && last <= 65535)) {
     throw misuse(
-      `Cannot listen on port "${
-        printable(String(port))
-      }": give a port from 1 ` +
-        "to 65535, or a range such as 3017-3020",
+      `Cannot listen on port "${port}": give a port from 1 to 65535, or N-M`,
       RangeError,
     );
   }
@@ -4837,8 +4799,7 @@ const BAD_PORTS = new Set(
 function checkBrowsable(port: number): void {
   if (!BAD_PORTS.has(port)) return;
   throw misuse(
-    `Cannot use port ${port}: browsers refuse to open it, use another such ` +
-      `as ${DEFAULT_PORT}`,
+    `Cannot use port ${port}: browsers refuse to open it, use another one`,
     RangeError,
   );
 }
@@ -4861,18 +4822,12 @@ function readTextSync(path: string | 0): string {
   return decodeText(node("node:fs").readFileSync(path));
 }
 
-/** A path whose `~/` the shell has left, as it does within `--file=~/x`. */
-function expandHome(
-  path: string,
-  { env, platform }: {
-    env: Readonly<Record<string, string | undefined>>;
-    platform: string;
-  } = RUNTIME.process,
-): string {
+/** A path whose `~/` the shell has left, as it does after a "=". */
+function expandHome(path: string, env = RUNTIME.process.env): string {
   if (!path.startsWith("~/")) return path;
+  const { platform } = RUNTIME.process;
   const home = platform === "win32" ? env.USERPROFILE : env.HOME;
-  if (!home) return path;
-  return node("node:path").join(home, path.slice(2));
+  return home ? node("node:path").join(home, path.slice(2)) : path;
 }
 
 // === Program
