@@ -628,7 +628,7 @@ export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
     tls,
     needsBoth: host !== "127.0.0.1",
     handlerOn: (port) => {
-      if (flow?.port !== port) flow = new LoopbackFlow(options, port);
+      flow = new LoopbackFlow(options, port);
       return (request) => flow!.answer(request);
     },
     onUnread: (why) => flow!.note(why),
@@ -1013,7 +1013,7 @@ function judgeRequest(
   }
   if (method === "OPTIONS") return { status: 204, headers: ALLOW };
   if (method === "HEAD") return { status: 200 };
-  if (method !== "GET") return { status: 405, headers: ALLOW };
+  if (method !== "GET") return { status: 405 };
   if (isPrefetch(headers)) return { status: 204 };
   // Not a picture or a frame of some page: only a tab is seen by a person.
   const isTab = (headers.get("sec-fetch-dest") ?? "document") === "document";
@@ -1152,7 +1152,7 @@ class LoopbackFlow implements AuthFlow {
   #questions = 3; // in one login
   /** The one redirect that is acted on, and the page that it brings. */
   #taken: Outcome & { answer: Promise<PageAnswer> } | undefined;
-  #release: () => Promise<void> = () => Promise.resolve();
+  #release: Close = () => Promise.resolve();
 
   constructor(options: StartAuthOptions, port: number) {
     this.#options = options;
@@ -1390,7 +1390,7 @@ const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
 /** An answer without a page. */
 function plainAnswer(
   status: number,
-  headers: Record<string, string> = {},
+  headers: Record<string, string> = status === 405 ? ALLOW : {},
 ): Response {
   const text = status === 204 ? null : `Status ${status}\n`;
   const type = "text/plain; charset=utf-8";
@@ -3324,7 +3324,7 @@ async function inRedis<T>(
 
 // === Loopback server
 
-const FLUSH_PATIENCE = 500; // ms an answer may take to reach the browser
+const FLUSH_TIMEOUT_MS = 500; // for answers to reach the browser
 /** Bytes; browsers send the cookies of all other programs on localhost too. */
 const HEADER_LIMIT = 128 << 10;
 
@@ -3333,23 +3333,19 @@ interface LoopbackServer {
   /** Brings the reason once a listener fails by itself. */
   readonly failed: Promise<TikTokShopError>;
   /** Stops listening, lets answers under way out, then drops all sockets. */
-  close(): Promise<void>;
+  readonly close: Close;
 }
+
+type Close = () => Promise<unknown>;
+type Answer = Response | Promise<Response>;
 
 interface LoopbackOptions {
   tls: { cert: string; key: string } | undefined;
   /** Whether the port must be free on [::1] too, where there is one. */
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Answer;
-  /** Told what came that cannot be read; the text for its page. */
+  /** Called when what came cannot be read; returns the text for its page. */
   onUnread: (why: "with too large headers" | "by https") => string;
-}
-
-type Answer = Response | Promise<Response>;
-
-/** One listener of the two; `close` may be called once. */
-interface Listener {
-  close(): Promise<void>;
 }
 
 /** Listens on the first port that is free on both loopback addresses. */
@@ -3362,9 +3358,8 @@ async function listenOnLoopback(
     try {
       return await listenOnPort(port, options);
     } catch (error) {
-      const { cause } = error as TikTokShopError;
-      if (!isTaken(cause) || ports.length === 1) throw error;
-      taken = cause;
+      taken = (error as TikTokShopError).cause;
+      if (!isTaken(taken) || ports.length === 1) throw error;
     }
   }
   throw portError(`any port from ${ports[0]} to ${ports.at(-1)}`, taken);
@@ -3376,38 +3371,38 @@ async function listenOnPort(
   options: LoopbackOptions,
 ): Promise<LoopbackServer> {
   const { promise: failed, resolve } = deferred<TikTokShopError>();
-  const listeners: Listener[] = [];
-  const closeAll = () => Promise.all(listeners.map((each) => each.close()));
-  for (const hostname of ["127.0.0.1", "::1"]) {
-    const isSecond = listeners.length > 0;
-    const where = isSecond ? `[::1]:${port}` : `127.0.0.1:${port}`;
-    const onFailure = (error: unknown) => resolve(portError(where, error));
+  const listeners: Close[] = [];
+  const close = () => Promise.all(listeners.map((each) => each()));
+  const handler = options.handlerOn(port);
+  const answer = async (request: Request) => await handler(request);
+  for (const [i, hostname] of ["127.0.0.1", "::1"].entries()) {
+    const where = `${i === 0 ? hostname : "[::1]"}:${port}`;
+    const listen = RUNTIME.Deno?.serve ? listenOnDeno : listenOnNode;
     try {
-      const all = { ...options, onFailure };
-      listeners.push(await listenOn({ hostname, port }, all));
+      const listener = await listen({
+        ...options,
+        hostname,
+        port,
+        answer: (request) => answer(request).catch(() => plainAnswer(500)),
+        onFailure: (error) => resolve(portError(where, error)),
+      });
+      listeners.push(listener);
     } catch (error) {
-      // Whoever has the port on [::1] would be shown the redirect by browsers.
+      // A program that has the port on [::1] would be sent the redirect.
       const isNeeded = isTaken(error) ? options.needsBoth : isExhausted(error);
-      if (isSecond && !isNeeded) continue;
-      await closeAll();
+      if (i === 1 && !isNeeded) continue;
+      await close();
       throw portError(where, error);
     }
   }
-  let closing: Promise<unknown> | undefined;
-  return {
-    port,
-    failed,
-    async close() {
-      await (closing ??= closeAll());
-    },
-  };
+  return { port, failed, close };
 }
 
 /** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
 function isTaken(error: unknown): boolean {
-  const { code, name } = error as { code?: string; name?: string };
-  return ["EADDRINUSE", "EACCES", "AddrInUse", "PermissionDenied"]
-    .some((text) => text === code || text === name);
+  const { name } = error as Error;
+  return /\b(EADDRINUSE|EACCES|AddrInUse|PermissionDenied)\b/
+    .test(`${codeOf(error)} ${name}`);
 }
 
 /** The process may open no more files or sockets. */
@@ -3416,188 +3411,139 @@ function isExhausted(error: unknown): boolean {
     .test(`${codeOf(error)} ${messageOf(error)}`);
 }
 
-function portError(where: string, error: unknown): TikTokShopError {
-  const why = isTaken(error) ? "in use or reserved" : messageOf(error);
-  const hint = isTaken(error)
+function portError(where: string, cause: unknown): TikTokShopError {
+  const why = isTaken(cause) ? "in use or reserved" : messageOf(cause);
+  const message = `Cannot listen on ${where}: ${why}`;
+  const hint = isTaken(cause)
     ? "end the program that uses it, or register another redirect URL and " +
-      "pass its port with --port"
-    : isExhausted(error)
+      "pass its port"
+    : isExhausted(cause)
     ? `close connections or raise the limit of open files, then ${LOGIN_AGAIN}`
     : undefined;
-  return new TikTokShopError(
-    "port_in_use",
-    `Cannot listen on ${where}: ${why}`,
-    { cause: error, hint },
-  );
+  return new TikTokShopError("port_in_use", message, { cause, hint });
 }
 
-type ListenOptions = LoopbackOptions & { onFailure: (error: unknown) => void };
-
-function listenOn(
-  address: Address,
-  options: ListenOptions,
-): Promise<Listener> {
-  const answer = options.handlerOn(address.port);
-  const handler = async (request: Request) => {
-    try {
-      return await answer(request);
-    } catch {
-      return plainAnswer(500);
-    }
-  };
-  return RUNTIME.Deno?.serve
-    ? listenOnDeno(RUNTIME.Deno, address, options, handler)
-    : listenOnNode(address, options, handler);
+interface ListenOptions extends LoopbackOptions {
+  hostname: string;
+  port: number;
+  answer: (request: Request) => Promise<Response>;
+  onFailure: (error: unknown) => void;
 }
 
-type Handler = (request: Request) => Promise<Response>;
-type Address = { hostname: string; port: number };
-
-// deno-lint-ignore require-await -- it throws like its twin, by rejecting
-async function listenOnDeno(
-  deno: DenoRuntime,
-  address: Address,
-  { tls, onFailure }: ListenOptions,
-  handler: Handler,
-): Promise<Listener> {
+function listenOnDeno(
+  { hostname, port, tls, answer, onFailure }: ListenOptions,
+): Close {
   const abort = new AbortController();
+  const { signal } = abort;
   const open = new Set<Promise<unknown>>();
-  const options = { ...address, ...tls, signal: abort.signal, onListen() {} };
-  const server = deno.serve(options, (request, { completed }) => {
+  const options = { hostname, port, ...tls, signal, onListen() {} };
+  const server = RUNTIME.Deno!.serve(options, (request, { completed }) => {
     const done = completed.catch(() => {}).finally(() => open.delete(done));
     open.add(done);
-    return handler(request);
+    return answer(request);
   });
   const finished = server.finished.catch(onFailure);
-  return {
-    async close() {
-      await within(Promise.all(open), FLUSH_PATIENCE);
-      // "Completed" comes a turn before the bytes leave.
-      await sleep(20);
-      // Not shutdown(): it waits for idle and half-open sockets, and after it
-      // there is no abort.
-      abort.abort();
-      await within(finished, FLUSH_PATIENCE);
-    },
+  return async () => {
+    await within(Promise.all(open), FLUSH_TIMEOUT_MS);
+    // "Completed" comes a turn before the bytes leave.
+    await sleep(20);
+    // shutdown() waits for idle and half-open sockets, and nothing aborts it.
+    abort.abort();
+    await within(finished, FLUSH_TIMEOUT_MS);
   };
 }
 
-async function listenOnNode(
-  { hostname, port }: Address,
-  { tls, onFailure, onUnread }: ListenOptions,
-  handler: Handler,
-): Promise<Listener> {
-  const scheme = tls ? "https" : "http";
-  const open = new Set<Promise<unknown>>();
-  const respond = (message: NodeRequest, reply: NodeReply) => {
-    const done = new Promise((resolve) => reply.on("close", resolve))
-      .finally(() => open.delete(done));
-    open.add(done);
-    void answerOnNode(message, reply, `${scheme}://localhost:${port}`, handler);
-  };
+async function listenOnNode(options: ListenOptions): Promise<Close> {
+  const { hostname, port, tls, onFailure } = options;
   const settings = {
     ...tls,
     requireHostHeader: false,
     maxHeaderSize: HEADER_LIMIT,
   };
   const server = tls
-    ? node("node:https").createServer(settings, respond)
-    : node("node:http").createServer(settings, respond);
-  // As every answer closes its connection, whatever else came on it is void.
+    ? node("node:https").createServer(settings)
+    : node("node:http").createServer(settings);
+  // Every answer closes its connection: whatever else came on it is void.
   server.maxRequestsPerSocket = 1;
-  const sockets = new Set<import("node:stream").Duplex>();
+  const open = new Set<Promise<unknown>>();
+  const respond = (message: NodeRequest, reply: NodeReply) => {
+    const done = new Promise((resolve) => reply.on("close", resolve))
+      .finally(() => open.delete(done));
+    open.add(done);
+    void answerOnNode(message, reply, options);
+  };
+  const sockets = new Set<Duplex>();
   server.on("connection", (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
+  server.on("request", respond);
   // Without these, Node would answer by itself, or not at all.
   server.on("checkExpectation", respond);
-  server.on("connect", (_, socket) => refuse(socket, plainAnswer(405, ALLOW)));
+  server.on("connect", (_, socket) => refuse(socket, plainAnswer(405)));
   server.on("clientError", (error, socket) => {
-    refuse(socket, unreadAnswer(error, onUnread));
+    void refuse(socket, unreadAnswer(error, options));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host: hostname, port, ipv6Only: true }, resolve);
   });
   server.on("error", onFailure);
-  loadFetch();
-  return {
-    async close() {
-      server.close();
-      await within(Promise.all(open), FLUSH_PATIENCE);
-      // closeAllConnections() overlooks CONNECT, broken bytes and TLS without
-      // handshake, each of which would keep the process alive.
-      for (const socket of sockets) socket.destroy();
-    },
+  // Node loads its `fetch` at the first use, and the browser would wait.
+  setTimeout(() => void new Request("http://localhost"), 20).unref();
+  return async () => {
+    server.close();
+    await within(Promise.all(open), FLUSH_TIMEOUT_MS);
+    // closeAllConnections() overlooks CONNECT, broken bytes and TLS without
+    // handshake, and each would keep the process alive.
+    for (const socket of sockets) socket.destroy();
   };
 }
 
-/** Node loads its `fetch` at the first use, and the browser would wait. */
-function loadFetch(): void {
-  setTimeout(() => void new Request("http://localhost"), 20).unref();
-}
+type Duplex = import("node:stream").Duplex;
+type NodeRequest = import("node:http").IncomingMessage;
+type NodeReply = import("node:http").ServerResponse;
 
-/** The answer to bytes that are no request, which is told if it may be ours. */
-function unreadAnswer(
-  error: Error,
-  onUnread: LoopbackOptions["onUnread"],
-): Response {
+/** The answer to bytes that are no request, which may be the redirect. */
+function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
   const code = codeOf(error);
   if (code === "HPE_HEADER_OVERFLOW") {
     const reader = { locale: null, headers: new Headers() };
     const reason = onUnread("with too large headers");
     return pageAnswer(431, "other", reader, { reason });
   }
-  if (isTlsHello(error)) onUnread("by https");
-  return code === "HPE_INVALID_METHOD"
-    ? plainAnswer(405, ALLOW)
-    : plainAnswer(400);
-}
-
-/** A TLS handshake record where a request line should be. */
-function isTlsHello(error: Error): boolean {
   const { rawPacket } = error as { rawPacket?: Uint8Array };
-  return rawPacket?.[0] === 0x16 && rawPacket[1] === 0x03;
+  // A TLS handshake stands where a request line should be.
+  if (rawPacket?.[0] === 0x16 && rawPacket[1] === 0x03) onUnread("by https");
+  return plainAnswer(code === "HPE_INVALID_METHOD" ? 405 : 400);
 }
 
-/** Sends an answer to what Node makes no request of. */
-async function refuse(
-  socket: import("node:stream").Duplex,
-  response: Response,
-): Promise<void> {
+/** Answers what Node makes no request of. */
+async function refuse(socket: Duplex, response: Response): Promise<void> {
   if (!socket.writable) return void socket.destroy();
   const { STATUS_CODES } = node("node:http");
   const { status, headers } = response;
-  const body = await response.arrayBuffer();
-  const lines = [...headers].map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.write(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join("")}` +
-      `Content-Length: ${body.byteLength}\r\n\r\n`,
-  );
-  socket.end(new Uint8Array(body));
+  const lines = [...headers].map(([name, value]) => `${name}: ${value}`);
+  lines.unshift(`HTTP/1.1 ${status} ${STATUS_CODES[status]}`);
+  // The body ends with the connection.
+  socket.end([...lines, "", await response.text()].join("\r\n"));
 }
 
-type NodeRequest = import("node:http").IncomingMessage;
-type NodeReply = import("node:http").ServerResponse;
-
-/** Hands a Node request to the handler, and the Response to Node. */
+/** Hands a Node request on as a Request, and the Response to Node. */
 async function answerOnNode(
   message: NodeRequest,
   reply: NodeReply,
-  origin: string,
-  handler: Handler,
+  { port, tls, answer }: ListenOptions,
 ): Promise<void> {
+  const { method } = message;
+  const origin = `${tls ? "https" : "http"}://localhost:${port}`;
   const request = toRequest(message, origin);
   const response = request
-    ? await handler(request)
-    : message.method === "TRACE"
-    ? plainAnswer(405, ALLOW)
-    : plainAnswer(400);
+    ? await answer(request)
+    : plainAnswer(method === "TRACE" ? 405 : 400);
   reply.writeHead(response.status, Object.fromEntries(response.headers));
   // A HEAD is answered like its GET, without the body.
-  if (message.method === "HEAD") reply.end();
-  else reply.end(await response.text());
+  reply.end(method === "HEAD" ? undefined : await response.text());
 }
 
 /** All headers of a message; Node's `headers` drops a second Host. */
@@ -3613,10 +3559,12 @@ function headersOf(rawHeaders: readonly string[]): Headers {
 function toRequest(message: NodeRequest, origin: string): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = message;
   try {
-    const headers = headersOf(rawHeaders);
     // Joined, for "//host/" would be resolved to another host.
     const target = url.startsWith("/") ? origin + url : url;
-    return new Request(new URL(target, origin), { method, headers });
+    return new Request(new URL(target, origin), {
+      method,
+      headers: headersOf(rawHeaders),
+    });
   } catch {
     return undefined;
   }
@@ -4659,6 +4607,8 @@ async function within<T>(
   return await Promise.race([promise, late.promise])
     .finally(() => clearTimeout(timer));
 }
+
+type Deferred<T> = ReturnType<typeof deferred<T>>;
 
 /** As Promise.withResolvers(), which Node 20 lacks. */
 function deferred<T>() {
