@@ -269,7 +269,7 @@ test("startAuth() names the ports that are in use", async () => {
     const one = await failure(startLogin({ port: first }));
     assert.equal(one.kind, "port_in_use");
     assert.ok(one.message.includes(`127.0.0.1:${first}: in use`), one.message);
-    assert.match(one.hint!, /--port/);
+    assert.match(one.hint!, /pass its port/);
     const range = `${first}-${second}`;
     const both = await failure(startLogin({ port: range }));
     assert.equal(both.kind, "port_in_use");

@@ -825,7 +825,7 @@ describe("login's exit code", TOGETHER, () => {
         ended.stderr,
         `error: Cannot listen on 127.0.0.1:${cli.port}: in use or reserved
 hint: end the program that uses it, or register another redirect URL and ` +
-          "pass its port with --port\nflag: --port PORT\n",
+          "pass its port\nflag: --port PORT\n",
       );
     }));
 
