@@ -4701,7 +4701,8 @@ function checkServiceId(serviceId: string | undefined): string {
   const shown = id && id.length < 30 ? ` "${id}"` : "";
   throw misuse(
     `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
-      "about 19 digits and ends the authorization link of Partner Center",
+      "about 19 digits, at the end of Partner Center's authorization link; " +
+      "the app key is something else",
   );
 }
 
