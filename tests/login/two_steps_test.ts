@@ -476,10 +476,10 @@ describe("login --complete", TOGETHER, () => {
       }));
   }
 
-  it("takes a login that has a second left", () =>
+  it("takes a login that has a minute left", () =>
     withCli(async (cli) => {
       const { href, searchParams } = await redirectOf(cli);
-      const text = entry(searchParams.get("state")!, 5);
+      const text = entry(searchParams.get("state")!, 60);
       await writeFile(join(cli.store, PENDING), text);
       assertDone(await complete(cli, href));
     }));
