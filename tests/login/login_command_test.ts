@@ -198,8 +198,10 @@ describe("a flag of login", TOGETHER, () => {
   for (const [timeout, waited] of [["1", "1 s"], ["1s", "1 s"]]) {
     it(`--timeout ${timeout} ends the wait, and says what to check`, () =>
       withCli(async (cli) => {
-        const { ended } = await cli.open(["--timeout", timeout!]);
-        const { code, stdout, stderr, took } = await ended;
+        const args = ["login", "--no-browser", ...cli.portFlag([])];
+        const { code, stdout, stderr, took } = await cli.run(
+          [...args, "--timeout", timeout!],
+        );
         assert.equal(code, 4);
         assert.equal(stdout, "");
         assert.match(stderr, new RegExp(`error: Timed out after ${waited} `));
