@@ -212,7 +212,7 @@ export class TikTokShopError extends Error {
   }
 }
 
-/** A caller's mistake. The runtime's own TypeErrors are faults of ours. */
+/** A caller's mistake. A TypeError of the runtime's is a bug of ours. */
 function misuse(
   message: string,
   Kind: typeof TypeError | typeof RangeError = TypeError,
@@ -478,7 +478,7 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
     flow.reply.catch(() => ended.abort());
     const proof = assertLoginSavable({ ...full, signal: ended.signal });
     await Promise.race([proof, flow.reply]);
-    // Raced: one that never resolves must not outlive the login.
+    // Raced: a listener that never resolves must not outlive the login.
     const told = notify(onStart, flow, onWarning);
     await Promise.race([told, flow.reply.catch(() => {})]);
     // Not awaited: a browser may stay in the foreground until it is closed.
@@ -493,6 +493,7 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   }
 }
 
+/** Shows what no listener takes. */
 function print(message: string): void {
   console.error(printable(message));
 }
@@ -662,14 +663,9 @@ async function assertSavable(
   const { profile = "default", onWarning } = options;
   await withLock(store, profile, options, async (lock) => {
     const twin = await caseTwin(store, profile);
-    if (twin !== undefined) {
-      throw misuse(
-        `Cannot use the profile name "${
-          printable(profile)
-        }": some disks keep ` +
-          `it in one file with "${printable(twin)}", use that or another name`,
-      );
-    }
+    const wrong = `Cannot use the profile name "${profile}": some disks keep ` +
+      `it in one file with "${twin}", use that or another name`;
+    if (twin !== undefined) throw misuse(wrong);
     await store.load(profile); // what it cannot read is not overwritten
     await store.assertWritable?.(profile, lock, onWarning);
   });
@@ -876,8 +872,8 @@ function judgePasted(input: string, state: string): Outcome {
 }
 
 /**
- * What a redirect says, or undefined if it says nothing. Pure. The state comes
- * first: nothing else of a foreign redirect is even looked at.
+ * What a redirect says, or undefined if it says nothing. Pure. Its state comes
+ * before its error and its code.
  *
  * @throws {TikTokShopError} if it is another login's, or ambiguous.
  */
@@ -1015,7 +1011,7 @@ function judgeRequest(
   if (method === "HEAD") return { status: 200 };
   if (method !== "GET") return { status: 405 };
   if (isPrefetch(headers)) return { status: 204 };
-  // Not a picture or a frame of some page: only a tab is seen by a person.
+  // A person sees a tab only, not a picture or a frame of some page.
   const isTab = (headers.get("sec-fetch-dest") ?? "document") === "document";
   if (!isTab) return { status: 400 };
   const { pathname } = new URL(request.url);
@@ -1057,7 +1053,7 @@ function expectedOn(
 ) {
   const { host, pathname } = new URL(redirectUrl);
   const names = ["localhost", "127.0.0.1", "[::1]"];
-  // Not by the redirect URL's scheme: behind a tunnel ours is another.
+  // Of both schemes: behind a tunnel ours is not that of the redirect URL.
   const bare = port === 80 || port === 443 ? names : [];
   // A relay moves the redirect on to "/" or to our path.
   const relayed = registered ? ["/"] : [];
@@ -1361,15 +1357,13 @@ function checkPlace(options: Partial<StartAuthOptions>): void {
     throw misuse(`Cannot use the host "${host}": use localhost or 127.0.0.1`);
   }
   if (!/^\/[^?#\s]*$/.test(path)) {
-    throw misuse(
-      `Cannot use the path "${path}": begin with "/", without "?" or "#"`,
-    );
+    throw misuse(`Cannot use the path "${path}": use "/…", no "?", no "#"`);
   }
   if (redirectUrl === undefined) return;
   checkBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
-/** Judged here: a key of another certificate only the browser would notice. */
+/** Checked early: else only the browser notices a key that does not fit. */
 function checkTls(tls: { cert: string; key: string }): void {
   const { createPrivateKey, X509Certificate } = node("node:crypto");
   let part = "certificate";

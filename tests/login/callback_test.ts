@@ -1231,6 +1231,8 @@ test("startAuth() asks about another code after a no", () =>
     assert.equal(await showCode(login, "FORGED"), 400);
     const redirect = await login.changed({ state: null });
     assert.equal((await show(redirect)).status, 202);
+    // The refused one comes again, and voids nothing.
+    assert.equal(await showCode(login, "FORGED"), 400);
     answers[1]!(true);
     assert.equal((await login.flow.reply).code, 0);
     assert.deepEqual([answers.length, login.exchanges()], [2, 1]);

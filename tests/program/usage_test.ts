@@ -66,7 +66,7 @@ const LOGIN_ERRORS: [name: string, args: string[], message: RegExp][] = [
     /Cannot use port 2049: browsers refuse/,
   ],
   ["a foreign host", ["--host", "0.0.0.0"], /Cannot use the host "0.0.0.0"/],
-  ["a path's name", ["--path", "back"], /Cannot use the path "back": it star/],
+  ["a path's name", ["--path", "back"], /Cannot use the path "back": use "\//],
   ["a path's query", ["--path", "/?a"], /Cannot use the path "\/\?a"/],
   ["no time", ["--timeout", "0"], /Cannot read the duration "0": give secon/],
   ["a unit of time", ["--timeout", "1w"], /Cannot read the duration "1w"/],
