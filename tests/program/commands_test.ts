@@ -28,6 +28,7 @@ import {
 import {
   type Ended,
   programCommand,
+  quoted,
   runtimeCommand,
   TOGETHER,
 } from "../support/helpers.ts";
@@ -1353,9 +1354,10 @@ describe("exec", TOGETHER, () => {
   }, () =>
     withCli(async (cli) => {
       await seed(cli);
-      const child = 'echo ready; read line; kill -HUP $$; echo "still here"';
+      const child = "trap 'echo passed' TERM; echo ready; " +
+        'until read line; do :; done; kill -HUP $$; echo "still here"';
       const words = cliCommand(["exec", "--", "sh", "-c", child]);
-      const line = words.map((word) => `'${word}'`).join(" ");
+      const line = words.map(quoted).join(" ");
       const script = await cli.write(
         "nohup.sh",
         `trap "" HUP\n${line} <&3 &\necho "pid $!"\nwait $!\necho "ended $?"\n`,
@@ -1365,6 +1367,9 @@ describe("exec", TOGETHER, () => {
       await running.until(/ready/);
       const [, pid] = await running.until(/pid (\d+)/);
       process.kill(Number(pid), "SIGHUP");
+      // Deno handles signals late. Once this one is passed on, so is the other.
+      process.kill(Number(pid), "SIGTERM");
+      await running.until(/^passed$/m);
       running.child.stdin!.end("go on\n");
       const { stdout } = await running.ended;
       assert.match(stdout, /still here\nended 0\n$/);

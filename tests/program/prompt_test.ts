@@ -15,7 +15,7 @@ import {
   type RunOptions,
   withCli,
 } from "../support/cli_fixture.ts";
-import { isListening, type Running } from "../support/helpers.ts";
+import { isListening, quoted, type Running } from "../support/helpers.ts";
 
 // === A terminal
 
@@ -112,10 +112,6 @@ function sessionOf(
     return { code: Number(code), screen, reply };
   };
   return { ...running, type, answer, finish };
-}
-
-function quoted(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** What the program showed: not the links, not the echo of the keyboard. */

@@ -182,3 +182,8 @@ export const ENCODINGS: Record<string, (text: string) => Uint8Array> = {
   "UTF-16 LE": (text) => Buffer.from(`\ufeff${text}`, "utf16le"),
   "UTF-16 BE": (text) => Buffer.from(`\ufeff${text}`, "utf16le").swap16(),
 };
+
+/** A word of a POSIX shell. */
+export function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}

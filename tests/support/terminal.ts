@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { cliCommand, type CliFixture } from "./cli_fixture.ts";
-import { cleanEnv } from "./helpers.ts";
+import { cleanEnv, quoted } from "./helpers.ts";
 
 /** Why there is no terminal; false if there is one. */
 export const NO_TERMINAL: string | false =
@@ -148,10 +148,6 @@ export class Terminal implements Shown {
   close(): void {
     this.#tmux("kill-server");
   }
-}
-
-function quoted(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Runs a test with a terminal in the fixture's folder, and closes it. */
