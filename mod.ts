@@ -72,6 +72,7 @@
 interface Builtins {
   "node:child_process": typeof import("node:child_process");
   "node:crypto": typeof import("node:crypto");
+  "node:buffer": typeof import("node:buffer");
   "node:fs": typeof import("node:fs");
   "node:fs/promises": typeof import("node:fs/promises");
   "node:os": typeof import("node:os");
@@ -3593,31 +3594,26 @@ export async function openBrowser(
   url: string,
   options: BrowserOptions = {},
 ): Promise<boolean> {
-  const link = URL.canParse(url) ? new URL(url) : undefined;
-  if (!link || !/^https?:$/.test(link.protocol)) {
-    throw misuse(
-      `Cannot open "${printable(redact(url))}": give an http or https URL`,
-    );
+  if (!/^https?:/i.test(url) || !URL.canParse(url)) {
+    throw misuse(`Cannot open "${redact(url)}": give an http or https URL`);
   }
-  return (await tryBrowsers(url, options, true)).opened;
+  return await tryBrowsers(url, options, true);
 }
 
-/** Without `hold`, the process may end before it is known what became of it. */
+/** Without `hold`, the process may end before the outcome is known. */
 async function tryBrowsers(
   url: string,
   options: BrowserOptions,
   hold: boolean,
-): Promise<{ opened: boolean; failed: string[] }> {
+  failed: Set<string> = new Set(),
+): Promise<boolean> {
   const { platform, env } = RUNTIME.process;
   const usual = { platform, env, isFile: namesFile };
-  const failed = new Set<string>();
   for (const command of browserCommands(url, { ...usual, ...options })) {
-    if (await launches(command, hold)) {
-      return { opened: true, failed: [...failed] };
-    }
+    if (await launches(command, hold)) return true;
     failed.add(command[0]!);
   }
-  return { opened: false, failed: [...failed] };
+  return false;
 }
 
 function namesFile(path: string): boolean {
@@ -3654,17 +3650,15 @@ export function browserCommands(
     const shell = `${system}WindowsPowerShell\\v1.0\\`;
     return [...own, ...windowsCommands(url, system, shell)];
   }
-  const display = env.DISPLAY || env.WAYLAND_DISPLAY;
   const linux = ["xdg-open", "gio open", "x-www-browser", "sensible-browser"]
     .map((text) => commandLine(text, url));
   return [
     ...own,
     // wslview is for links; Windows' own commands are there without it.
-    ...(env.WSL_DISTRO_NAME ? [["wslview", url]] : []),
-    ...(env.WSL_DISTRO_NAME ? windowsCommands(url) : []),
+    ...(env.WSL_DISTRO_NAME ? [["wslview", url], ...windowsCommands(url)] : []),
     ...(env.TERMUX_VERSION ? [["termux-open-url", url]] : []),
     // Without a display, xdg-open would start a text browser in our terminal.
-    ...(display ? linux : []),
+    ...(env.DISPLAY || env.WAYLAND_DISPLAY ? linux : []),
   ];
 }
 
@@ -3672,12 +3666,9 @@ export function browserCommands(
 function windowsCommands(url: string, system = "", shell = ""): string[][] {
   // To PowerShell, the typographic quotes are quotes too.
   const quoted = url.replace(/['\u2018-\u201b]/g, "$&$&");
-  // UTF-16 in base64, so that nothing of the URL is ever parsed.
-  const units = `Start-Process '${quoted}'`.split("")
-    .map((unit) => unit.charCodeAt(0));
-  const encoded = btoa(
-    String.fromCharCode(...units.flatMap((unit) => [unit & 255, unit >> 8])),
-  );
+  // Encoded, so that nothing of the URL is ever parsed.
+  const encoded = node("node:buffer").Buffer
+    .from(`Start-Process '${quoted}'`, "utf16le").toString("base64");
   return [
     [`${system}rundll32.exe`, "url.dll,FileProtocolHandler", url],
     [`${shell}powershell.exe`, "-NoProfile", "-EncodedCommand", encoded],
@@ -3701,24 +3692,16 @@ async function launches(
   hold: boolean,
 ): Promise<boolean> {
   const { clearTimeout, setTimeout } = node("node:timers");
-  let child: import("node:child_process").ChildProcess;
   // What opens a link needs no secret, and outlives us.
   const env = Object.fromEntries(
     Object.entries(RUNTIME.process.env)
       .filter(([name]) => !/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)),
   );
-  try {
-    child = node("node:child_process").spawn(command, args, {
-      stdio: "ignore", // a child never writes to our stdout
-      detached: true,
-      env,
-    });
-  } catch {
-    return false; // what cannot be an argument, or is not permitted
-  }
-  // Where a command cannot start, Deno's child has nothing to unref.
-  const release = () => child.pid !== undefined && child.unref();
-  return await new Promise((resolve) => {
+  const launched = new Promise<boolean>((resolve) => {
+    const child = node("node:child_process")
+      .spawn(command, args, { stdio: "ignore", detached: true, env });
+    // Where a command cannot start, Deno's child has nothing to unref.
+    const release = () => child.pid !== undefined && child.unref();
     const end = (launched: boolean) => {
       clearTimeout(timer);
       release();
@@ -3732,6 +3715,8 @@ async function launches(
     release();
     timer.unref();
   });
+  // It throws on what cannot be an argument, or is not permitted.
+  return await launched.catch(() => false);
 }
 
 // === HTTP
@@ -6144,9 +6129,9 @@ async function openForPerson(
   const hint = remoteHint(RUNTIME.process.env, progress.port);
   if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
   const asked = { browser: cli.get("browser") };
-  const { opened, failed } = await tryBrowsers(url, asked, false);
-  const names = failed.map((name) => `"${name}"`).join(", ");
-  if (opened) return;
+  const failed = new Set<string>();
+  if (await tryBrowsers(url, asked, false, failed)) return;
+  const names = [...failed].map((name) => `"${name}"`).join(", ");
   if (names) progress.interrupt(`The link could not be opened with ${names}`);
   progress.interrupt(
     hint ?? "No browser could be opened: open the link yourself",
