@@ -3320,8 +3320,6 @@ async function inRedis<T>(
 // === Loopback server
 
 const FLUSH_TIMEOUT_MS = 500; // for answers to reach the browser
-/** Bytes; browsers send the cookies of all other programs on localhost too. */
-const HEADER_LIMIT = 128 << 10;
 
 interface LoopbackServer {
   readonly port: number;
@@ -3395,9 +3393,8 @@ async function listenOnPort(
 
 /** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
 function isTaken(error: unknown): boolean {
-  const { name } = error as Error;
-  return /\b(EADDRINUSE|EACCES|AddrInUse|PermissionDenied)\b/
-    .test(`${codeOf(error)} ${name}`);
+  return /EADDRINUSE|EACCES|AddrInUse|PermissionDenied/
+    .test(`${codeOf(error)} ${(error as Error).name}`);
 }
 
 /** The process may open no more files or sockets. */
@@ -3450,11 +3447,8 @@ function listenOnDeno(
 
 async function listenOnNode(options: ListenOptions): Promise<Close> {
   const { hostname, port, tls, onFailure } = options;
-  const settings = {
-    ...tls,
-    requireHostHeader: false,
-    maxHeaderSize: HEADER_LIMIT,
-  };
+  // Browsers send the cookies of all other programs on localhost too.
+  const settings = { ...tls, requireHostHeader: false, maxHeaderSize: 1 << 17 };
   const server = tls
     ? node("node:https").createServer(settings)
     : node("node:http").createServer(settings);
@@ -3554,12 +3548,10 @@ function headersOf(rawHeaders: readonly string[]): Headers {
 function toRequest(message: NodeRequest, origin: string): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = message;
   try {
+    const headers = headersOf(rawHeaders);
     // Joined, for "//host/" would be resolved to another host.
     const target = url.startsWith("/") ? origin + url : url;
-    return new Request(new URL(target, origin), {
-      method,
-      headers: headersOf(rawHeaders),
-    });
+    return new Request(new URL(target, origin), { method, headers });
   } catch {
     return undefined;
   }
@@ -3576,9 +3568,8 @@ export interface BrowserOptions {
   /** The environment. @default {process.env} */
   env?: Readonly<Record<string, string | undefined>>;
   /**
-   * Called to learn whether a text names a file: it then is a command as it
-   * stands, spaces and all. {@linkcode openBrowser} looks at the disk.
-   * @default {no text does}
+   * Called to learn whether a text with spaces or colons is the path of one
+   * command. {@linkcode openBrowser} looks at the disk. @default {none is}
    */
   isFile?: (path: string) => boolean;
 }
@@ -3630,10 +3621,9 @@ function namesFile(path: string): boolean {
  */
 export function browserCommands(
   url: string,
-  options: BrowserOptions,
+  { browser, platform = "linux", env = {}, isFile = () => false }:
+    BrowserOptions,
 ): string[][] {
-  const { browser, platform = "linux", env = {} } = options;
-  const { isFile = () => false } = options;
   const separator = platform === "win32" ? ";" : ":";
   const named = browser || env.BROWSER || "";
   // Only what would be taken apart is looked for.
@@ -4156,10 +4146,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/**
- * A foreign value as text: empty for an object, which may have a `toString`
- * member that is no function.
- */
+/** A foreign value as text; the `toString` of an object may be no function. */
 function textOf(value: unknown): string {
   return typeof value === "object" ? "" : String(value ?? "");
 }
@@ -4167,8 +4154,7 @@ function textOf(value: unknown): string {
 /** An integer, also one that was sent as text. */
 function integerOf(value: unknown): number | undefined {
   const text = textOf(value);
-  const number = /^-?\d+$/.test(text) ? Number(text) : NaN;
-  return Number.isFinite(number) ? number : undefined;
+  return /^-?\d{1,300}$/.test(text) ? Number(text) : undefined;
 }
 
 /** The strings and numbers of JSON text. */
@@ -4182,9 +4168,8 @@ function parseJson(text: string): unknown {
     if (!/\d{16}/.test(text)) return plain;
     const mark = `${randomText(9)}:`;
     const marked = text.replace(JSON_TOKENS, (token) => {
-      const large = /^-?\d+$/.test(token) &&
-        !Number.isSafeInteger(Number(token));
-      return large ? `"${mark}${token}"` : token;
+      const isExact = Number.isSafeInteger(Number(token));
+      return isExact || !/^-?\d+$/.test(token) ? token : `"${mark}${token}"`;
     });
     return withBigInts(JSON.parse(marked), mark);
   } catch {
@@ -4219,9 +4204,8 @@ function digitsToJson(this: object): unknown {
     if (Array.isArray(member)) return member.map(plain);
     return typeof member === "bigint" ? String(member) : member;
   };
-  const names = Object.keys(this);
-  const members = Object.values(this).map(plain);
-  return Object.fromEntries(names.map((name, i) => [name, members[i]]));
+  const members = Object.entries(this).map(([k, v]) => [k, plain(v)]);
+  return Object.fromEntries(members);
 }
 
 const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB of text can have
@@ -4248,11 +4232,7 @@ function stringifyJson(value: unknown, indent = 2): string {
 }
 
 /** The JSON of an object: text, and the members that are objects. */
-function* jsonPieces(
-  value: object,
-  indent: number,
-  depth: number,
-): Generator<string | object> {
+function* jsonPieces(value: object, indent: number, depth: number) {
   const lineAt = (depth: number) =>
     indent ? `\n${" ".repeat(indent * depth)}` : "";
   const isList = Array.isArray(value);
@@ -4321,7 +4301,7 @@ function redact(text: string, secrets: readonly string[] = []): string {
 }
 
 const UNSHOWN = "(a text that could not be redacted)";
-const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
+const REDACTED_LIMIT = 1 << 22; // characters; more would take seconds
 const SHORTEST_SECRET = 4; // characters
 const PIECE_SIZE = 12; // characters of a secret that never show in a row
 
@@ -4339,35 +4319,22 @@ function hideSecrets(text: string, secrets: readonly string[]): string {
   if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
   const sizes = new Set<number>();
   const pieces = new Set<string>();
-  const pairs = new Set<number>();
   for (const word of words) {
     const size = Math.min(PIECE_SIZE, word.length);
     sizes.add(size);
-    for (let i = 0; i + size <= word.length; i++) {
-      pieces.add(word.slice(i, i + size));
-      pairs.add(pairAt(word, i));
+    for (let i = size; i <= word.length; i++) {
+      pieces.add(word.slice(i - size, i));
     }
   }
   const hidden = new Uint8Array(text.length + 1);
   for (const { folded, starts, ends } of foldings(text)) {
     for (const size of sizes) {
-      for (let i = 0; i + size <= folded.length; i++) {
-        // Few pairs of characters begin a piece, and they are found sooner.
-        if (!pairs.has(pairAt(folded, i))) continue;
-        if (!pieces.has(folded.slice(i, i + size))) continue;
-        hidden.fill(1, starts[i], ends[i + size - 1]);
+      for (let i = size; i <= folded.length; i++) {
+        if (!pieces.has(folded.slice(i - size, i))) continue;
+        hidden.fill(1, starts[i - size], ends[i - 1]);
       }
     }
   }
-  return withStars(text, hidden);
-}
-
-function pairAt(text: string, i: number): number {
-  return text.charCodeAt(i) << 7 | text.charCodeAt(i + 1);
-}
-
-/** A text with `***` for each run of hidden characters. */
-function withStars(text: string, hidden: Uint8Array): string {
   let [result, done] = ["", 0];
   for (let from; (from = hidden.indexOf(1, done)) >= 0;) {
     result += `${text.slice(done, from)}***`;
@@ -4419,11 +4386,9 @@ const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
 });
 
 /** Control, bidi and zero-width characters, which could forge a terminal. */
-const UNPRINTABLE = new RegExp(
-  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
-    "\\u2060-\\u206f\\ufeff]",
-  "g",
-);
+const UNPRINTABLE =
+  // deno-lint-ignore no-control-regex -- they are what must not be there
+  /[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 
 /** Foreign text made safe to show on one line of a terminal. */
 function printable(text: string): string {
@@ -4431,9 +4396,8 @@ function printable(text: string): string {
 }
 
 /**
- * Compares two texts in a time that does not tell where they differ; that of
- * their lengths is no secret. Without hashes, of which each would keep memory
- * until some later time, though a stranger may ask 100,000 times.
+ * Compares two texts in constant time; their lengths are no secret. Hashes
+ * would keep memory for a while, and a stranger may ask 100,000 times.
  */
 function sameText(a: string, b: string): boolean {
   const encoder = new TextEncoder();
@@ -4446,10 +4410,7 @@ function randomText(bytes: number): string {
   return node("node:crypto").randomBytes(bytes).toString("base64url");
 }
 
-/**
- * A pattern made at its first use: the literals of a file are read with it,
- * and those with `\p{…}` alone would take Node's start 1 to 2 ms.
- */
+/** Made at its first use: literals with `\p{…}` cost Node's start 1 to 2 ms. */
 function pattern(source: string, flags = "u"): RegExp {
   return new RegExp(source, flags);
 }
@@ -4491,15 +4452,14 @@ function redactedBody(text: string, secrets: readonly string[]): unknown {
       return `"${isSecret && /\D/.test(part) ? "***" : clean[(i - 1) / 2]}"`;
     });
     const body = parseJson(safe.join(""));
-    if (isRecord(body)) return body;
+    if (isRecord(body) && clean.length === strings.length) return body;
   }
   return redact(text, secrets).slice(0, 10_000) || undefined;
 }
 
 /**
- * Calls a listener. If it throws or rejects, that is the caller's bug: it
- * becomes a warning, for it must cost no tokens and leave no login without an
- * end. Never rejects.
+ * Calls a listener; never rejects. If the listener throws, that becomes a
+ * warning: a caller's bug must cost no tokens and leave no login open.
  */
 async function notify<T>(
   listener: ((value: T) => unknown) | undefined,
@@ -4522,13 +4482,9 @@ function runAbortCalls({ target }: Event): void {
 
 /**
  * Calls back when a signal aborts, until the returned function is called. A
- * signal gets one listener for all: Node 20 warns of a leak at the eleventh,
- * and a program may well wait for more calls than that.
+ * signal gets one listener for all: Node 20 warns of a leak at the eleventh.
  */
-function onAbort(
-  signal: AbortSignal | undefined,
-  callback: () => void,
-): () => void {
+function onAbort(signal: AbortSignal | undefined, callback: () => void) {
   if (!signal) return () => {};
   const calls = ABORT_CALLS.get(signal) ?? new Set();
   ABORT_CALLS.set(signal, calls.add(callback));
@@ -4577,10 +4533,7 @@ async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /** What a promise brings within `ms`, or else undefined. */
-async function within<T>(
-  promise: Promise<T>,
-  ms: number,
-): Promise<T | undefined> {
+async function within<T>(promise: Promise<T>, ms: number) {
   const late = deferred<undefined>();
   const timer = setTimeout(late.resolve, ms, undefined);
   return await Promise.race([promise, late.promise])
@@ -4619,16 +4572,16 @@ type Limit = <T>(work: () => Promise<T>) => Promise<T>;
 
 function limit(width: number): Limit {
   const waiting: (() => void)[] = [];
-  let free = width;
+  let free = width; // below 0: so many wait
   return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
+    if (free-- <= 0) {
+      await new Promise<void>((resolve) => waiting.push(resolve));
+    }
     try {
       return await work();
     } finally {
-      const next = waiting.shift();
-      if (next) next();
-      else free++;
+      free++;
+      waiting.shift()?.();
     }
   };
 }
@@ -4644,10 +4597,7 @@ const COPY_FAULTS: [RegExp, string][] = [
     "has quotes around it: leave them out",
   ],
   [/^[\w-]*(?:key|secret|id)[:=]/i, "has a name in front of it: leave it out"],
-  [
-    /[^\x21-\x7e]/,
-    "has an invisible or full-width character in it: copy it again",
-  ],
+  [/[^\x21-\x7e]/, "has an invisible or full-width character: copy it again"],
   [/^$/, "is missing: copy it from your app in Partner Center"],
 ];
 
@@ -4698,8 +4648,7 @@ function endpointUrl(text: string, what: string): URL {
 }
 
 function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" ||
-    /^127(\.\d{1,3}){3}$/.test(hostname);
+  return /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(hostname);
 }
 
 /** `3017` or `3017-3020` as the ports to try, in order. */

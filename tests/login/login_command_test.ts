@@ -403,7 +403,7 @@ const COPIED: [value: string, says: RegExp][] = [
   ['"KEY"', /has quotes around it: leave them out/],
   ["\u201cKEY\u201d", /has quotes around it/],
   ["'KEY", /has quotes around it/],
-  ["KEY\u200b", /has an invisible or full-width character in it: copy it/],
+  ["KEY\u200b", /has an invisible or full-width character: copy it/],
   ["\ufeffKEY", /has (white space|an invisible)/],
   ["\uff21\uff22\uff23", /has an invisible or full-width/],
   ["app_key=KEY", /has a name in front of it: leave it out/],
