@@ -157,7 +157,7 @@ describe("login on a terminal", AT_TERMINAL, () => {
         afterWait(
           'error: The seller denied the app access: "auth_denied"',
           "hint: ask the shop's owner to approve the app, then log in again",
-          "run:(\\s\\S+)?( run -A)?\\s\\S+mod\\.m?[jt]s\\slogin\\s(.|\n)*" +
+          "run:(\\s\\S+){0,4}\\s\\S+mod\\.m?[jt]s\\slogin\\s(.|\n)*" +
             "--port\\s\\d+\\s--no-browser",
           "cli\\$$",
         ),
