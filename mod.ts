@@ -1447,8 +1447,7 @@ export async function exchangeCode(
   code: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  const url = codeRequest(app, code, options);
-  return (await obtainTokens(url, options)).reply;
+  return (await obtainTokens(codeRequest(app, code, options), options)).reply;
 }
 
 /**
@@ -1505,10 +1504,7 @@ function tokenRequest(
 }
 
 /** Spends the code of a login: the reply, and what to save with it. */
-async function obtainFor(
-  options: StartAuthOptions,
-  code: string,
-): Promise<{ reply: TokenReply; meta: TokenMeta }> {
+async function obtainFor(options: StartAuthOptions, code: string) {
   const { appKey: app_key, region = "row", userType = "seller" } = options;
   const url = codeRequest(options, code, options);
   const { reply, meta } = await obtainTokens(url, options);
@@ -1516,10 +1512,7 @@ async function obtainFor(
 }
 
 /** Makes a token request: the reply, and what the host's clock says. */
-async function obtainTokens(
-  url: URL,
-  options: TokenOptions,
-): Promise<{ reply: TokenReply; meta: TokenMeta }> {
+async function obtainTokens(url: URL, options: TokenOptions) {
   const { signal, now = Date.now } = options;
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
   const secrets = [...url.searchParams]
@@ -1534,10 +1527,10 @@ async function obtainTokens(
       const local = Math.floor(now() / 1000);
       const obtained_at = answer.date ?? local;
       const clock_offset = obtained_at - local;
-      const meta = { version: 1, obtained_at };
+      const meta: TokenMeta = { version: 1, obtained_at };
       // A second or two is the time that the answer took.
-      const isWrong = Math.abs(clock_offset) > 5;
-      return { reply, meta: isWrong ? { ...meta, clock_offset } : meta };
+      if (Math.abs(clock_offset) > 5) meta.clock_offset = clock_offset;
+      return { reply, meta };
     },
   });
 }
@@ -1670,22 +1663,20 @@ const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
  * that lives long enough. Throws if the grant was gone less than a minute ago.
  * The store remembers both, for all processes. Pure.
  */
-function isVain(
-  tokens: StoredTokens,
-  { least, now = Date.now }: CallOptions,
-): boolean {
+function isVain(tokens: StoredTokens, options: CallOptions): boolean {
+  const { least, now = Date.now } = options;
   if (least === undefined) return false;
   const { meta } = tokens;
   const { refresh_refused: refused, unmet_min_valid: unmet } = meta;
   const age = (at: unknown) =>
     Math.abs(hostTime(meta, now) - (integerOf(at) ?? NaN));
   if (isRecord(refused) && age(refused.at) < REFUSED_PAUSE) {
-    const [code, message] = [integerOf(refused.code), textOf(refused.message)];
-    throw new TikTokShopError("login_required", message, {
-      code,
-      requestId: printable(textOf(refused.request_id)) || undefined,
-      hint: meaningOf(code ?? 0, message)?.hint ?? LOGIN_AGAIN,
-    });
+    const message = textOf(refused.message);
+    const code = integerOf(refused.code) ?? 0;
+    const requestId = printable(textOf(refused.request_id)) || undefined;
+    const hint = meaningOf(code, message)?.hint ?? LOGIN_AGAIN;
+    const details = { code, requestId, hint };
+    throw new TikTokShopError("login_required", message, details);
   }
   const life = expiryOf(tokens) - obtainedAt(meta);
   // One that has died since is another matter, unless it came as good as dead.
@@ -1749,10 +1740,7 @@ interface SharedRefresh {
 }
 
 /** One refresh for all callers of this process; each may stop waiting. */
-async function refreshOnce(
-  seen: StoredTokens,
-  options: CallOptions,
-): Promise<StoredTokens> {
+async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   if (isVain(seen, options)) return seen;
   const { store, profile, signal } = options;
   const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
@@ -1816,10 +1804,8 @@ function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
 }
 
 /** The credentials of the app that a profile belongs to. */
-async function credentialsOf(
-  tokens: StoredTokens,
-  { credentials, profile, signal }: CallOptions,
-): Promise<AppCredentials> {
+async function credentialsOf(tokens: StoredTokens, options: CallOptions) {
+  const { credentials, profile, signal } = options;
   const app = await abortable(credentials(tokens), signal);
   const owner = tokens.meta.app_key;
   if (!owner || owner === app.appKey) return app;
@@ -1852,11 +1838,10 @@ async function renewedTokens(
     if (isUnmet) fresh.meta.unmet_min_valid = least;
     return fresh;
   } catch (error) {
-    const { kind, code, message, requestId: request_id } =
-      error as TikTokShopError;
+    const { kind, code, message, requestId } = error as TikTokShopError;
     if (kind !== "login_required" || code === undefined) throw error;
     const at = Math.floor(hostTime(held.meta, now));
-    const refresh_refused = { at, code, message, request_id };
+    const refresh_refused = { at, code, message, request_id: requestId };
     const tokens = { ...held, meta: { ...held.meta, refresh_refused } };
     // If that cannot be saved, the next call asks again: no more is lost.
     await store.save(profile, tokens, lock).catch(() => {});
@@ -1865,25 +1850,20 @@ async function renewedTokens(
 }
 
 /** The reply verbatim, but the old refresh token if none came back. Pure. */
-function mergedTokens(
-  held: StoredTokens,
-  reply: TokenReply,
-  meta: TokenMeta,
-): StoredTokens {
+function mergedTokens(held: StoredTokens, reply: TokenReply, meta: TokenMeta) {
   const { refresh_token, refresh_token_expire_in } = held.data;
+  const old = { refresh_token, refresh_token_expire_in };
   const open_id = reply.data.open_id ?? held.data.open_id;
-  const kept = reply.data.refresh_token
-    ? {}
-    : { refresh_token, refresh_token_expire_in };
-  const old = { ...held.meta };
-  delete old.clock_offset;
-  delete old.unmet_min_valid;
-  delete old.refresh_refused;
-  return withToJson({
+  const data = { ...reply.data, open_id, ...!reply.data.refresh_token && old };
+  const kept = { ...held.meta };
+  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
+  for (const name of stale) delete kept[name];
+  const merged = {
     ...reply,
-    data: withToJson({ ...reply.data, open_id, ...kept }),
-    meta: { ...old, ...meta },
-  }) as StoredTokens;
+    data: withToJson(data),
+    meta: { ...kept, ...meta },
+  };
+  return withToJson(merged) as StoredTokens;
 }
 
 /**
@@ -1907,10 +1887,11 @@ async function saveRenewed(
     const now = await loadTokens(store, profile);
     // Another refresh token comes of another refresh or login, and ours may be
     // dead. If it is still the same, the access token that came last works.
-    const isNewer = now.data.refresh_token !== held.data.refresh_token ||
-      (!sameTokens(now, held) &&
-        obtainedAt(now.meta) >= obtainedAt(fresh.meta));
-    return isNewer ? now : await saveRenewed(held, fresh, again, options);
+    const isOlder = sameTokens(now, held) ||
+      obtainedAt(now.meta) < obtainedAt(fresh.meta);
+    return isOlder && now.data.refresh_token === held.data.refresh_token
+      ? await saveRenewed(held, fresh, again, options)
+      : now;
   });
 }
 
@@ -2026,10 +2007,7 @@ export async function callApi(
   return await callWith(request, callOptions(options));
 }
 
-async function callWith(
-  request: ApiRequest,
-  options: CallOptions,
-): Promise<ApiReply> {
+async function callWith(request: ApiRequest, options: CallOptions) {
   const call = await prepareCall(request, options);
   const tokens = await validTokens(options);
   const app = await credentialsOf(tokens, options);
@@ -2037,14 +2015,9 @@ async function callWith(
   checkAppSecret(app.appSecret);
   const { operation, tried } = call;
   const { shop } = request;
-  const { now = Date.now } = options;
-  const live: LiveCall = {
-    ...call,
-    app,
-    tokens,
-    time: () => hostTime(live.tokens.meta, now),
-    secrets: [app.appSecret],
-  };
+  const time = () => hostTime(live.tokens.meta, options.now ?? Date.now);
+  const secrets = [app.appSecret];
+  const live: LiveCall = { ...call, app, tokens, time, secrets };
   if (shop !== undefined) {
     live.query.shop_cipher = await shopCipher(shop, tokens, options);
   } else if (!call.isExplicit && !WITHOUT_CIPHER.test(operation)) {
@@ -2055,12 +2028,12 @@ async function callWith(
     signal: options.signal,
     send: () => sendSigned(live, options),
     judge: (answer) =>
-      judgeEnvelope(answer, tried, live.secrets, redactedBody) as ApiReply,
+      judgeEnvelope(answer, tried, secrets, redactedBody) as ApiReply,
     cures: curesOf(live, options),
   });
 }
 
-const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+const METHODS = "GET, POST, PUT, PATCH, DELETE";
 
 /** A call under way, and what its cures change. */
 interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
@@ -2077,10 +2050,9 @@ interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
 /** Refuses what cannot be sent, before any request is made. */
 async function prepareCall(request: ApiRequest, options: CallOptions) {
   const method = (request.method ?? "GET").toUpperCase();
-  if (!METHODS.includes(method)) {
+  if (!METHODS.split(", ").includes(method)) {
     const shown = printable(method);
-    const others = METHODS.join(", ");
-    throw misuse(`Cannot call with the method "${shown}": use ${others}`);
+    throw misuse(`Cannot call with the method "${shown}": use ${METHODS}`);
   }
   const limits = limitsOf(options, API_LIMITS);
   const { url, path } = apiUrl(options, request.path);
@@ -2146,8 +2118,9 @@ function curesOf(live: LiveCall, options: CallOptions) {
     },
     "with-cipher": async () => {
       if (live.isExplicit || live.added) return false;
-      live.added = onlyCipher(knownShops(live.tokens)) ??
-        onlyCipher(await shopsWith(options).catch(() => []));
+      let shops = knownShops(live.tokens);
+      if (!shops.length) shops = await shopsWith(options).catch(() => []);
+      live.added = onlyCipher(shops);
       return live.added !== undefined;
     },
     // A clock may have been set since the tokens came.
@@ -2219,10 +2192,7 @@ function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
 }
 
 /** Signs a call and makes it, once. */
-async function sendSigned(
-  live: LiveCall,
-  options: CallOptions,
-): Promise<HttpAnswer> {
+async function sendSigned(live: LiveCall, options: CallOptions) {
   const { app, tokens, added, path, body, contentType } = live;
   const { method, tried, secrets, limits } = live;
   const query = queryText({
@@ -2358,6 +2328,8 @@ export type WebhookEvent =
 
 /** The members of every {@linkcode WebhookEvent}. */
 export interface WebhookEnvelope {
+  /** TikTok's number of the event. */
+  type: number;
   /** For telling repeated deliveries apart. */
   notificationId: string;
   /** The shop's id, a decimal string. */
@@ -2366,31 +2338,23 @@ export interface WebhookEnvelope {
   timestamp: number;
   /** TikTok's `data`, verbatim. */
   data: Record<string, unknown>;
-}
-
-/** Type 6: the seller took the app's authorization back. */
-export interface DeauthorizationEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: 6;
-  /** Events of type 7 alone have it: it tells them apart for the compiler. */
-  expirationTime?: undefined;
-}
-
-/** Type 7: the authorization ends within 30 days; sent daily. */
-export interface AuthorizationEndingEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: 7;
-  /** When the authorization ends: Unix seconds. */
-  expirationTime: number;
+  /** Type 7 alone has it: when the authorization ends, in Unix seconds. */
+  expirationTime?: number | undefined;
 }
 
 /** Any other event. */
-export interface OtherWebhookEvent extends WebhookEnvelope {
-  /** TikTok's number of the event. */
-  type: number;
-  /** Events of type 7 alone have it. */
+export type OtherWebhookEvent = WebhookEnvelope & {
   expirationTime?: undefined;
-}
+};
+
+/** Type 6: the seller took the app's authorization back. */
+export type DeauthorizationEvent = OtherWebhookEvent & { type: 6 };
+
+/** Type 7: the authorization ends within 30 days; sent daily. */
+export type AuthorizationEndingEvent = WebhookEnvelope & {
+  type: 7;
+  expirationTime: number;
+};
 
 /** A request's body as it came: text, or bytes such as a `Buffer`. */
 export type RawBody = string | ArrayBuffer | ArrayBufferView;
@@ -3734,7 +3698,6 @@ const LOGIN_AGAIN = "log in again";
 
 /** What a code of TikTok's means, beside what to do about it. */
 interface Meaning {
-  /** @default {"rejected"} */
   kind?: ErrorKind;
   /** Tells the messages of one code apart. */
   match?: RegExp;
@@ -3743,8 +3706,6 @@ interface Meaning {
   /** TikTok may have carried out the call all the same. */
   isDoubtful?: true;
 }
-
-type CodeRow = [codes: number[], hint: string, meaning?: Meaning];
 
 const GONE = { kind: "login_required" } as const;
 const DEAD = { ...GONE, cure: "reload" } as const;
@@ -3755,14 +3716,13 @@ const DOUBTFUL = { cure: "wait", isDoubtful: true } as const;
 const IP_LIST =
   /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i;
 
-const SPENT =
-  "the code was used before, is over 30 minutes old or another app's";
+const SPENT = "the code was used before, is 30 minutes old or another app's";
 const DEAD_TOKEN = `the access token is not valid, ${LOGIN_AGAIN}`;
 const NOT_LISTED =
   "add this machine's IP to the app's IP allow list in Partner Center";
 
 /** TikTok's codes; the first row that fits counts. The README shows them. */
-const TIKTOK_CODES: CodeRow[] = [
+const TIKTOK_CODES: [codes: number[], hint: string, meaning?: Meaning][] = [
   [[36004001], `the refresh token has expired, ${LOGIN_AGAIN}`, GONE],
   [[36004003], "check the app secret"],
   [[36004004], `${SPENT}, ${LOGIN_AGAIN}`],
@@ -3827,7 +3787,7 @@ function judgeEnvelope(
   const envelope = envelopeOf(answer);
   if (envelope?.code === 0) return envelope.body;
   const details = { status, retryAfter, body: bodyOf?.(text, secrets) };
-  if (!envelope) throw strangeAnswer(answer, tried, details);
+  if (!envelope) throw oddAnswer(answer, tried, details);
   const { body, code, meaning } = envelope;
   const said = printable(redact(textOf(body.message), secrets)).slice(0, 300);
   const requestId = requestIdOf(body, secrets);
@@ -3851,11 +3811,8 @@ function requestIdOf(
 }
 
 /** An answer that is not TikTok's envelope. */
-function strangeAnswer(
-  { status, text, type }: HttpAnswer,
-  tried: string,
-  details: ErrorDetails,
-): TikTokShopError {
+function oddAnswer(answer: HttpAnswer, tried: string, details: ErrorDetails) {
+  const { status, text, type } = answer;
   const what = status >= 300 && status < 400
     ? "a redirect, which is not followed: the secret is in the query"
     : text === ""
@@ -3877,9 +3834,8 @@ interface SendOptions extends HttpOptions {
 }
 
 /**
- * Asks for a plain body. When the connection of a large compressed one is
- * closed, Node's fetch ends the process by an assertion that nobody can catch
- * (nodejs/undici#5360).
+ * When the connection of a large compressed body is closed, Node's fetch ends
+ * the process by an assertion that nobody can catch (nodejs/undici#5360).
  */
 const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
 
@@ -3902,11 +3858,10 @@ async function send(
   };
   try {
     signal?.throwIfAborted();
-    const headers = { ...PLAIN_BODY, ...init.headers };
-    const bounds = { redirect: "manual", signal: abort.signal };
-    const request = { ...init, headers, ...bounds } as RequestInit;
     const make = options.fetch ?? fetchFor(url);
-    const call = make(url, request)
+    const headers = { ...PLAIN_BODY, ...init.headers };
+    const bounds = { headers, redirect: "manual", signal: abort.signal };
+    const call = make(url, { ...init, ...bounds } as RequestInit)
       .then((response) => readAnswer(response, options));
     // Raced, for Node's fetch can forget its signal once the head is in: a
     // body that cannot be decoded would then be waited for without end.
@@ -3933,9 +3888,7 @@ type Received = Pick<Response, "status" | "headers"> & {
  * Makes the requests to a host. One to this machine goes through no proxy: the
  * proxy would read the app secret, and reach its own loopback instead of ours.
  */
-function fetchFor(
-  url: URL,
-): (url: URL, init: RequestInit) => Promise<Received> {
+function fetchFor(url: URL): typeof fetchDirectly {
   return isLoopback(url.hostname) && mayBeProxied() ? fetchDirectly : fetch;
 }
 
@@ -3954,9 +3907,6 @@ function mayBeProxied(): boolean {
     .some((dispatcher) => dispatcher?.constructor.name !== "Agent");
 }
 
-/** Deno's agent takes the environment's proxy, unless it is given another. */
-const DIRECT = { keepAlive: false, proxyEnv: {} };
-
 /** A fetch by Node's own client: with an agent of ours it takes no proxy. */
 async function fetchDirectly(url: URL, init: RequestInit): Promise<Received> {
   const { Agent, request } = url.protocol === "https:"
@@ -3966,7 +3916,9 @@ async function fetchDirectly(url: URL, init: RequestInit): Promise<Received> {
   const { method, signal } = whole;
   const headers = Object.fromEntries(whole.headers);
   const body = new Uint8Array(await whole.arrayBuffer());
-  const options = { method, headers, signal, agent: new Agent(DIRECT) };
+  // Deno's agent takes the environment's proxy, unless it is given another.
+  const agent = new Agent({ proxyEnv: {} } as object);
+  const options = { method, headers, signal, agent };
   const reply = await new Promise<NodeRequest>((resolve, reject) => {
     const sent = request(url, options, resolve).once("error", reject);
     sent.end(body.length > 0 ? body : undefined);
@@ -3984,20 +3936,16 @@ const REFUSED_CERTIFICATE = new RegExp(
 const UNSENT =
   /^(ECONNREFUSED|ENOTFOUND|EAI_|UND_ERR_CONNECT_)|client error \(Connect\)/m;
 
-function networkError(
-  error: unknown,
-  isLate: boolean,
-  { tried, secrets, limits }: SendOptions,
-): TikTokShopError {
+function networkError(error: unknown, isLate: boolean, options: SendOptions) {
+  const { tried, secrets, limits } = options;
   const { cause } = (error ?? {}) as { cause?: unknown };
   const why = isLate
     ? `no answer within ${limits.time / 1000} s`
     : messageOf(cause ?? error, secrets);
   return new TikTokShopError("network", `${tried}: ${why}`, {
     hint: REFUSED_CERTIFICATE.test(causesOf(error))
-      ? "set this machine's clock, or trust your company's certificate: " +
-        "NODE_EXTRA_CA_CERTS on Node, DENO_CERT or DENO_TLS_CA_STORE=system " +
-        "on Deno"
+      ? "set this machine's clock, or trust the certificate: DENO_CERT or " +
+        "DENO_TLS_CA_STORE=system on Deno, NODE_EXTRA_CA_CERTS on Node"
       : "check the connection and the proxy settings, then try again",
     cause: evidence(error, secrets),
   });
@@ -4014,10 +3962,8 @@ function causesOf(error: unknown, depth = 0): string {
 /** An answer, read whole. */
 type HttpAnswer = Awaited<ReturnType<typeof readAnswer>>;
 
-async function readAnswer(
-  response: Received,
-  { tried, secrets, limits }: SendOptions,
-) {
+async function readAnswer(response: Received, options: SendOptions) {
+  const { tried, secrets, limits } = options;
   const { status, headers } = response;
   const date = Date.parse(headers.get("date") ?? "");
   const type = headers.get("content-type") ?? "";
@@ -4108,10 +4054,7 @@ function extended(error: unknown, more: string, hint?: string): unknown {
  * Whether a call may succeed later, as it is, and whether TikTok may have
  * carried it out: by its error, and by what TikTok means by it. Pure.
  */
-function fateOf(
-  error: unknown,
-  meaning?: Meaning,
-): { mayPass: boolean; mayHaveActed: boolean } {
+function fateOf(error: unknown, meaning?: Meaning) {
   const { kind, status = 0 } = error as Partial<TikTokShopError>;
   if (meaning) {
     const { cure, isDoubtful = false } = meaning;

@@ -1370,7 +1370,7 @@ test("callApi() says that a write it aborted may have been carried out", () => {
     const options = { ...APP, store, apiEndpoint: origin, signal };
     const call = callApi({ method: "POST", path: ECHO, body: {} }, options);
     const error = await failure(call, "cancelled");
-    assert.match(error.message, /cancelled: enough; TikTok may have carried/);
+    assert.match(error.message, /^Cancelled: enough; TikTok may have carried/);
     assert.match(error.hint!, /^check what it did/);
   });
 });
