@@ -7119,18 +7119,25 @@ async function relayCommand(cli: Cli): Promise<void> {
 
 // === Pages
 
-/** The pages a browser may be shown, in the order of their texts. */
-const PAGES = [
-  "success",
-  "denied",
-  "failed",
-  "received", // the exchange still runs
-  "waiting", // a visit without an answer of TikTok's
-  "held", // a redirect without state, which a person must judge
-  "other", // a redirect of another login, or used before
-] as const;
+/**
+ * The pages a browser may be shown, in the order of their texts, each with a
+ * sign of 24 by 24, so that none is told by its colour alone.
+ */
+const ICONS = {
+  success: "M4.5 12.5l5 5 10-11",
+  denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
+  failed: "M12 3.5v10.5m0 6v.01",
+  // The exchange still runs.
+  received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
+  // A visit without an answer of TikTok's.
+  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
+  // A redirect without state, which a person must judge.
+  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
+  // A redirect of another login, or used before.
+  other: "M9 9h11v11H9zM4 15V4h11",
+};
 
-type Page = typeof PAGES[number];
+type Page = keyof typeof ICONS;
 
 /** What a page tells beyond its text; all of it is escaped. */
 interface PageFacts {
@@ -7173,17 +7180,6 @@ function languageOf(tag: string): Language | undefined {
     return undefined; // no language tag
   }
 }
-
-/** Signs of 24 by 24, so that no page is told by its colour alone. */
-const ICONS: Record<Page, string> = {
-  success: "M4.5 12.5l5 5 10-11",
-  denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
-  failed: "M12 3.5v10.5m0 6v.01",
-  received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
-  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
-  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
-  other: "M9 9h11v11H9zM4 15V4h11",
-};
 
 /** A page: self-contained, escaped, readable without script. Pure. */
 function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
@@ -7235,18 +7231,11 @@ function capitalized(text: string): string {
 
 /** Foreign text made inert, and cut before it would fill the page. */
 function escapeHtml(text: string, limit = 400): string {
-  const entities: Record<string, string> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
   const shown = Array.from(text.slice(0, 2 * limit + 2));
   if (shown.length > limit) shown.splice(limit, Infinity, "…");
   // Joiners belong to names: of Persian words, Indic letters and emoji.
   return shown.map((c) => /[\u200c\u200d]/.test(c) ? c : printable(c)).join("")
-    .replace(/[&<>"']/g, (c) => entities[c]!);
+    .replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
 function sourceHash(source: string): string {
@@ -7568,7 +7557,7 @@ type Language = keyof typeof TEXTS;
 function textsOf(page: Page, lang: Language) {
   const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
   const [shop, region] = labels.split(" | ");
-  const first = PAGES.indexOf(page) * 3;
+  const first = Object.keys(ICONS).indexOf(page) * 3;
   const [title = "", text = "", next = ""] = texts.slice(first);
   return { shop, region, title, text, next };
 }
@@ -7662,14 +7651,10 @@ for(const region of document.querySelectorAll('data')){
 
 /** Whether this file is what was started: Node before 24.2 does not tell. */
 function isEntryPoint(): boolean {
-  const { argv } = RUNTIME.process;
-  if (!argv[1] || !import.meta.url.startsWith("file:")) return false;
-  try {
-    const path = node("node:fs").realpathSync(argv[1]);
-    return node("node:url").pathToFileURL(path).href === import.meta.url;
-  } catch {
-    return false;
-  }
+  const script = RUNTIME.process.argv[1];
+  if (!script) return false;
+  const url = node("node:url").pathToFileURL(realFile(script));
+  return url.href === import.meta.url;
 }
 
 function exitWith(code: number): void {
