@@ -619,7 +619,7 @@ export interface AuthFlow extends AsyncDisposable {
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
-  checkWait(options);
+  assertWait(options);
   checkAppKey(options.appKey);
   checkAppSecret(options.appSecret);
   authorizationUrl({ ...options, state: "-" });
@@ -1335,11 +1335,11 @@ class LoopbackFlow implements AuthFlow {
 }
 
 /** Checks all of a login that is not the app's. */
-function checkWait(options: Partial<StartAuthOptions>): void {
+function assertWait(options: Partial<StartAuthOptions>): void {
   portRange(options.port ?? DEFAULT_PORT);
   waitingTime(options.timeout);
-  checkPlace(options);
-  if (options.tls) checkTls(options.tls);
+  assertPlace(options);
+  if (options.tls) assertTls(options.tls);
   limitsOf(options, TOKEN_LIMITS);
   tokenUrl(options);
 }
@@ -1352,7 +1352,7 @@ function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
 }
 
 /** Checks where the redirect is to come in. */
-function checkPlace(options: Partial<StartAuthOptions>): void {
+function assertPlace(options: Partial<StartAuthOptions>): void {
   const { host = "localhost", path = "/", redirectUrl } = options;
   if (host !== "localhost" && host !== "127.0.0.1") {
     throw misuse(`Cannot use the host "${host}": use localhost or 127.0.0.1`);
@@ -1365,7 +1365,7 @@ function checkPlace(options: Partial<StartAuthOptions>): void {
 }
 
 /** Checked early: else only the browser notices a key that does not fit. */
-function checkTls(tls: { cert: string; key: string }): void {
+function assertTls(tls: { cert: string; key: string }): void {
   const { createPrivateKey, X509Certificate } = node("node:crypto");
   let part = "certificate";
   try {
@@ -2765,40 +2765,6 @@ class FileStore implements TokenStore {
       .map((name) => name.slice(0, -this.#suffix.length))
       .filter(isProfile)
       .sort();
-  }
-
-  /** Keeps a login that is under way in two steps. */
-  async keepPending(profile: string, pending: PendingLogin): Promise<void> {
-    const path = this.#pendingPath(profile);
-    try {
-      await this.makeFolder();
-      await replaceFile(path, `${stringifyJson(pending)}\n`);
-    } catch (error) {
-      throw storeError(`Cannot save ${path}`, error);
-    }
-  }
-
-  async loadPending(profile: string): Promise<PendingLogin> {
-    const text = await readText(this.#pendingPath(profile)).catch(() => "");
-    const pending = parseJson(text);
-    const { state, expires_at } = isRecord(pending) ? pending : {};
-    if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
-      return pending as unknown as PendingLogin;
-    }
-    throw noPending(profile);
-  }
-
-  /** Forgets a pending login; true for the one who did. */
-  async dropPending(profile: string): Promise<boolean> {
-    const { unlink } = node("node:fs/promises");
-    const path = this.#pendingPath(profile);
-    return await unlink(path).then(() => true, () => false);
-  }
-
-  #pendingPath(profile: string): string {
-    const { basename, dirname, join } = node("node:path");
-    const path = this.path(profile);
-    return join(dirname(path), `.${basename(path)}.pending`);
   }
 
   /** A folder that was there keeps its mode: it may be shared by design. */
@@ -5191,17 +5157,17 @@ function oneOf<T extends string>(
 
 // --- settings
 
-/** The text of a file that a person named; 0 is stdin. */
-function namedText(
-  what: string,
-  file: string,
-  from: string | 0 = file,
-): string {
+/** What is in a file that a person named; `-` is stdin. */
+function namedBytes(what: string, file: string): Uint8Array {
   try {
-    return readTextSync(from);
+    return node("node:fs").readFileSync(file === "-" ? 0 : file);
   } catch (error) {
     throw misuse(`Cannot read ${what} ${file}: ${messageOf(error)}`);
   }
+}
+
+function namedText(what: string, file: string): string {
+  return decodeText(namedBytes(what, file));
 }
 
 /** The text of a file, or another if it cannot be read. */
@@ -5261,8 +5227,10 @@ function readConfig(cli: Cli): Record<string, unknown> {
   );
 }
 
+type TokenPlace = { store: FileStore; profile: string };
+
 /** Where this command line keeps its tokens. */
-function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
+function tokenPlace(cli: Cli): TokenPlace {
   const file = cli.get("file");
   if (file) return singleFile(file);
   const profile = cli.get("profile") ?? "default";
@@ -5276,18 +5244,22 @@ function tokenPlace(cli: Cli): { store: FileStore; profile: string } {
 
 type App = AppCredentials & { serviceId?: string; region?: Region };
 
+function isCreator(cli: Cli): boolean {
+  return cli.get("user-type")?.toLowerCase() === "creator";
+}
+
 /** The app's credentials; on a terminal, what is missing is asked for. */
 async function readApp(cli: Cli, terminal: Terminal): Promise<App> {
-  const isCreator = cli.get("user-type")?.toLowerCase() === "creator";
+  const creator = isCreator(cli);
   const [appKey, link, appSecret] = await askMissing(cli, terminal, {
     "app-key": cli.get("app-key"),
-    "service-id": cli.get("service-id") ?? (isCreator ? "" : undefined),
+    "service-id": cli.get("service-id") ?? (creator ? "" : undefined),
     "app-secret-file": readSecret(cli),
   });
   const region = oneOf(cli, "region", ["row", "us"]) ?? linkRegion(link!);
   const app: App = { appKey: appKey!, appSecret: appSecret!, region };
   if (link) app.serviceId = readServiceId(link);
-  const isKnown = cli.get("app-key") && (cli.get("service-id") || isCreator);
+  const isKnown = cli.get("app-key") && (cli.get("service-id") || creator);
   if (!isKnown) await offerToKeep(cli, app, terminal);
   return app;
 }
@@ -5403,10 +5375,9 @@ function readSecret(cli: Cli): string | undefined {
 function secretText(cli: Cli): string | undefined {
   const file = cli.get("app-secret-file");
   if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
-  if (file !== "-") return namedText("the app secret from", file).trim();
   // At a terminal it is asked for, so that it is not shown.
-  if (node("node:tty").isatty(0)) return undefined;
-  return namedText("the app secret from", file, 0).trim();
+  if (file === "-" && node("node:tty").isatty(0)) return undefined;
+  return namedText("the app secret from", file).trim();
 }
 
 /** The credentials of a refresh; the app key is known from the login. */
@@ -5562,13 +5533,18 @@ function ownCommand(): string[] {
 
 /** A file's name, if that is how a shell finds it; else its path. */
 function asFound(path: string, name?: string): string {
-  const { basename, delimiter, join } = node("node:path");
-  const file = name ?? basename(path);
-  if (!mayRead()) return path;
-  const found = (RUNTIME.process.env.PATH ?? "").split(delimiter)
-    .map((folder) => join(folder, file)).find(namesFile);
+  const file = name ?? node("node:path").basename(path);
+  const found = mayRead() && onPath(file);
   if (!found || realFile(found) !== realFile(path)) return path;
   return file.replace(/\.exe$/i, "");
+}
+
+/** The file that a shell runs by this name. */
+function onPath(name: string): string | undefined {
+  const { delimiter, resolve } = node("node:path");
+  return (RUNTIME.process.env.PATH ?? "").split(delimiter)
+    .flatMap((folder) => ["", ".exe"].map((end) => resolve(folder, name + end)))
+    .find(namesFile);
 }
 
 /** Whether all files may be read: Deno would ask a person for each. */
@@ -5640,12 +5616,12 @@ async function withTerminal(
 function passedSignals(): NodeJS.Signals[] {
   if (RUNTIME.process.platform === "win32") return [];
   if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
-  // Node has undone what nohup did, and Deno does with its first listener.
+  // Without a listener neither Node nor Deno ignores it any longer.
   RUNTIME.process.off("SIGHUP", ignore).on("SIGHUP", ignore);
   return ["SIGTERM"];
 }
 
-/** A command as nohup starts it: it does not inherit a listener of ours. */
+/** A command that ignores SIGHUP as we do: it inherits no listener. */
 function hangupKept(command: string[]): string[] {
   if (!isHangupIgnored()) return command;
   return ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...command];
@@ -5656,17 +5632,14 @@ let hangupIgnored: boolean | undefined;
 
 /**
  * Whether SIGHUP was ignored when this process began, where Linux tells. Node
- * resets it at its start; what is left then is that the parent ignores it, or
- * that nohup has closed stdin: /dev/null, open for writing only.
+ * resets its own signals when it starts: there the parent's must do.
  */
 function isHangupIgnored(): boolean {
-  return hangupIgnored ??= mayRead() && (
+  return hangupIgnored ??= mayRead() &&
     ["self", RUNTIME.process.ppid].some((process) =>
       // SIGHUP is the lowest bit.
       /^SigIgn:.*[13579bdf]$/m.test(textIfAny(`/proc/${process}/status`))
-    ) || (/^flags:.*1$/m.test(textIfAny("/proc/self/fdinfo/0")) &&
-      realFile("/proc/self/fd/0") === "/dev/null")
-  );
+    );
 }
 
 /**
@@ -5838,119 +5811,235 @@ function erased(line: string): string {
   return kept.join("").trim();
 }
 
-/** What a login does while it saves, and once it has. */
-function savingOptions(
-  cli: Cli,
-  interrupt: Interrupt,
-  { store, profile }: { store: FileStore; profile: string },
-): Partial<LoginOptions> {
-  return {
-    saveSignal: interrupt.signal,
-    onSaving: () => interrupt.isSaving = true,
-    onSaved: (saved) => {
-      interrupt.isSaving = false;
-      tellSaved(cli, store, profile, saved);
-    },
-  };
-}
-
 // --- login
 
 async function loginCommand(cli: Cli): Promise<void> {
-  checkSteps(cli);
+  assertSteps(cli);
   if (cli.has("start")) return await startStep(cli);
   await withTerminal(cli, async (terminal) => {
-    const reply = cli.has("complete")
-      ? await completeStep(cli, terminal)
-      : await login(await loginOptions(cli, terminal));
+    const run = cli.has("complete") ? completeStep : wholeLogin;
+    const reply = await run(cli, terminal);
     const { seller_name: seller, open_id: id } = reply.data;
     cli.say(`Authorized by ${printable(textOf(seller) || textOf(id))}`);
     cli.print(reply);
   });
 }
 
-async function loginOptions(
-  cli: Cli,
-  terminal: Terminal,
-): Promise<LoginOptions> {
-  const { input, signal, interrupt } = terminal;
-  const { store, profile } = tokenPlace(cli);
+async function wholeLogin(cli: Cli, terminal: Terminal): Promise<TokenReply> {
   const wait = {
-    ...linkOptions(cli),
+    ...loginOptions(cli, terminal),
     ...callbackOptions(cli),
-    tls: await readTls(cli),
     timeout: cli.get("timeout"),
-    ...requestOptions(cli),
-    tokenEndpoint: cli.get("token-endpoint"),
-  };
-  checkWait(wait); // before a person is asked for the rest
-  const app = await readApp(cli, terminal);
-  const progress = new Progress(cli, input);
-  let flow: AuthFlow | undefined;
-  return {
-    ...wait,
-    ...app,
     allowMissingState: cli.has("allow-missing-state"),
-    switch: cli.has("switch"),
-    requireScopes: requiredScopes(cli),
-    open: (url) => openForPerson(cli, url, progress),
-    store,
-    profile,
+  };
+  assertWait(wait); // before a person is asked for the rest
+  const app = await readApp(cli, terminal);
+  return await login({ ...wait, ...app, ...new Dialog(cli, terminal).options });
+}
+
+/** The options of a login, in one step or two. */
+function loginOptions(cli: Cli, { signal, interrupt }: Terminal) {
+  const place = tokenPlace(cli);
+  return {
+    ...linkOptions(cli),
+    ...requestOptions(cli),
+    ...place,
+    tokenEndpoint: cli.get("token-endpoint"),
     signal,
-    onStart: (started) => {
-      flow = started;
-      progress.start(started);
-      if (input.isTerminal || cli.has("paste")) {
-        input.lines((line) => submitLine(started, line, progress));
-      }
+    switch: cli.has("switch"),
+    requireScopes: (cli.get("require-scope") ?? "").split(",")
+      .map((scope) => scope.trim()).filter(Boolean),
+    onWarning: tell,
+    saveSignal: interrupt.signal,
+    onSaving: () => interrupt.isSaving = true,
+    onSaved: (profile: string) => {
+      interrupt.isSaving = false;
+      tellSaved(cli, place, profile);
     },
-    confirmMissingState: input.isTerminal
-      ? async () => !!flow && await confirmCode(flow, input, progress)
-      : undefined,
-    onState: (state) => progress.show(state),
-    onWarning: (message) => progress.interrupt(message),
-    ...savingOptions(cli, interrupt, { store, profile }),
-    onTrace: cli.has("verbose")
-      ? (line) => progress.interrupt(line)
+  };
+}
+
+function tellSaved(
+  cli: Cli,
+  { store, profile: wanted }: TokenPlace,
+  profile: string,
+): void {
+  const path = store.path(profile);
+  cli.say(`Saved to ${printable(path)}`);
+  if (profile === wanted) return;
+  const place = cli.get("file")
+    ? `--file ${shellWord(path, RUNTIME.process.platform)}`
+    : `--profile ${profile}`;
+  tell(`Use ${printable(place)} from now on, or --switch to replace them`);
+}
+
+function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
+  return {
+    region: oneOf(cli, "region", ["row", "us"]),
+    userType: oneOf(cli, "user-type", ["seller", "partner", "creator"]),
+    authorizationEndpoint: cli.get("authorization-endpoint"),
+    params: nameValues(cli, "param"),
+  };
+}
+
+/** Where the redirect comes in. */
+function callbackOptions(cli: Cli) {
+  const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
+  if (!cert !== !key) {
+    throw misuse("--tls-cert and --tls-key go together: give both");
+  }
+  return {
+    port: cli.get("port") ?? DEFAULT_PORT,
+    host: cli.get("host") as "localhost" | undefined,
+    path: cli.get("path"),
+    redirectUrl: cli.get("redirect-url"),
+    tls: cert && key
+      ? {
+        cert: namedText("the TLS certificate", cert),
+        key: namedText("the TLS key", key),
+      }
       : undefined,
   };
 }
 
-function requiredScopes(cli: Cli): string[] {
-  return (cli.get("require-scope") ?? "").split(",")
-    .map((scope) => scope.trim()).filter(Boolean);
+/** How to reach this machine's callback from where the browser is. Pure. */
+function remoteHint(
+  env: Readonly<Record<string, string | undefined>>,
+  ports: string | number = DEFAULT_PORT,
+): string | undefined {
+  if (env.SSH_CONNECTION || env.SSH_TTY) {
+    const port = String(ports).split("-")[0];
+    const [, , server = "THIS-MACHINE", sshPort = "22"] =
+      env.SSH_CONNECTION?.split(" ") ?? [];
+    const user = env.USER ?? env.LOGNAME ?? "USER";
+    const to = sshPort === "22" ? server : `-p ${sshPort} ${server}`;
+    return `\
+You are on a remote machine. Open the link in the browser in front of you; first
+run this there, so that the redirect comes here:
+
+  ssh -L ${port}:localhost:${port} -l ${user} ${to}
+
+Or approve without it, and paste here the address of the page that then
+cannot be opened.`;
+  }
+  if (!env.container && !env.KUBERNETES_SERVICE_HOST) return undefined;
+  return `\
+You are in a container. Open the link in the browser in front of you, approve,
+and paste here the address of the page that then cannot be opened. (A container
+with the host's network needs no pasting.)`;
 }
 
-/** A pasted line: wrong ones are explained, and the wait goes on. */
-function submitLine(flow: AuthFlow, line: string, progress: Progress): void {
-  if (line === "") return;
-  flow.submit(line).catch((error: TikTokShopError) => {
-    // While it was asked about, another redirect may have come.
-    const waits = flow.state === FlowState.WAITING_FOR_REDIRECT;
-    if (error.kind !== "missing_state" || waits) explain(error, progress);
-  });
-}
+/** What a person sees of a login that waits, and what they answer. */
+class Dialog {
+  readonly #cli: Cli;
+  readonly #input: TerminalInput;
+  #flow: AuthFlow | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #deadline = 0;
 
-function explain(error: TikTokShopError, progress: Progress): void {
-  progress.interrupt(`${error.message}: ${hintOf(error)}`);
-}
+  constructor(cli: Cli, { input }: Terminal) {
+    this.#cli = cli;
+    this.#input = input;
+  }
 
-/** Asks about a code without proof; a redirect that is pasted is submitted. */
-async function confirmCode(
-  flow: AuthFlow,
-  input: TerminalInput,
-  progress: Progress,
-): Promise<boolean> {
-  const state = new URL(flow.url).searchParams.get("state")!;
-  for (;;) {
-    const answer = await askAboutCode(input);
-    if (!isPasted(answer)) return isYes(answer);
-    try {
-      judgePasted(answer, state);
-      submitLine(flow, answer, progress);
-      return false;
-    } catch (error) {
-      explain(error as TikTokShopError, progress);
+  /** What the login calls. */
+  get options(): Partial<LoginOptions> {
+    const told = (text: string) => this.#tell(text);
+    return {
+      onStart: (flow) => this.#start(flow),
+      open: (url) => this.#open(url),
+      confirmMissingState: this.#input.isTerminal
+        ? () => this.#confirm()
+        : undefined,
+      onState: (state) => this.#show(state),
+      onWarning: told,
+      onTrace: this.#cli.has("verbose") ? told : undefined,
+    };
+  }
+
+  #start(flow: AuthFlow): void {
+    this.#flow = flow;
+    const [cli, input] = [this.#cli, this.#input];
+    cli.say("Open this link to authorize the app:\n");
+    tell(linkLine(flow.url));
+    cli.say(`\nWaiting for the redirect to ${printable(flow.redirectUrl)}`);
+    if (input.isTerminal && !remoteHint(RUNTIME.process.env)) {
+      cli.say("If the browser cannot open it, paste its address here");
+    }
+    if (input.isTerminal || cli.has("paste")) {
+      input.lines((line) => void (line && this.#submit(line)));
+    }
+    if (!isLively() || cli.has("quiet")) return;
+    const limit = seconds(cli.get("timeout") ?? DEFAULT_TIMEOUT);
+    this.#deadline = Date.now() + limit * 1000;
+    this.#timer = setInterval(() => this.#count(), 1000);
+    this.#count();
+  }
+
+  async #open(url: string): Promise<void> {
+    const hint = remoteHint(RUNTIME.process.env, this.#flow?.port);
+    if (this.#cli.has("no-browser")) return void (hint && this.#tell(hint));
+    const asked = { browser: this.#cli.get("browser") };
+    const failed = new Set<string>();
+    if (await tryBrowsers(url, asked, false, failed)) return;
+    const names = [...failed].map((name) => `"${name}"`).join(", ");
+    if (names) this.#tell(`The link could not be opened with ${names}`);
+    this.#tell(hint ?? "No browser could be opened: open the link yourself");
+  }
+
+  #show(state: FlowState): void {
+    if (state === FlowState.WAITING_FOR_REDIRECT) return;
+    this.#input.leave();
+    if (this.#timer) put("\r\x1b[2K");
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    if (state !== FlowState.WAITING_FOR_RESPONSE) return;
+    this.#cli.say("Redirect received, getting the tokens");
+  }
+
+  /** A text that comes while the countdown runs. */
+  #tell(message: string): void {
+    if (this.#timer) put("\r\x1b[2K");
+    for (const line of message.split("\n")) tell(printable(line));
+    if (this.#timer) this.#count();
+  }
+
+  #count(): void {
+    if (this.#input.isAsking) return;
+    const left = Math.max(0, Math.round((this.#deadline - Date.now()) / 1000));
+    const clock = [left / 60, left % 60]
+      .map((part, i) => String(Math.floor(part)).padStart(i + 1, "0"));
+    const line = paint("2", `${clock.join(":")} left, Ctrl-C cancels`);
+    put(`\r\x1b[2K${line} `); // a paste is echoed behind it
+  }
+
+  /** A pasted line: wrong ones are explained, and the wait goes on. */
+  async #submit(line: string): Promise<void> {
+    const flow = this.#flow!;
+    await flow.submit(line).catch((error) => {
+      // While it was asked about, another redirect may have come.
+      const waits = flow.state === FlowState.WAITING_FOR_REDIRECT;
+      if (error.kind !== "missing_state" || waits) this.#explain(error);
+    });
+  }
+
+  #explain(error: unknown): void {
+    this.#tell(`${messageOf(error)}: ${hintOf(error)}`);
+  }
+
+  /** Asks about a code without proof; a pasted redirect is submitted. */
+  async #confirm(): Promise<boolean> {
+    const state = new URL(this.#flow!.url).searchParams.get("state")!;
+    for (;;) {
+      const answer = await askAboutCode(this.#input);
+      if (!isPasted(answer)) return isYes(answer);
+      try {
+        judgePasted(answer, state);
+        void this.#submit(answer);
+        return false;
+      } catch (error) {
+        this.#explain(error);
+      }
     }
   }
 }
@@ -5978,166 +6067,9 @@ function isPasted(answer: string): boolean {
   }
 }
 
-function callbackOptions(
-  cli: Cli,
-): Pick<StartAuthOptions, "port" | "host" | "path" | "redirectUrl"> {
-  return {
-    port: cli.get("port") ?? DEFAULT_PORT,
-    host: cli.get("host") as "localhost" | undefined,
-    path: cli.get("path"),
-    redirectUrl: cli.get("redirect-url"),
-  };
-}
-
-async function readTls(
-  cli: Cli,
-): Promise<{ cert: string; key: string } | undefined> {
-  const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
-  if (!cert && !key) return undefined;
-  if (!cert || !key) {
-    throw misuse("--tls-cert and --tls-key go together: give both");
-  }
-  const read = (path: string) =>
-    readText(path).catch((error) => {
-      throw misuse(`Cannot read ${path}: ${messageOf(error)}`);
-    });
-  return { cert: await read(cert), key: await read(key) };
-}
-
-function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
-  return {
-    region: oneOf(cli, "region", ["row", "us"]),
-    userType: oneOf(cli, "user-type", ["seller", "partner", "creator"]),
-    authorizationEndpoint: cli.get("authorization-endpoint"),
-    params: nameValues(cli, "param"),
-  };
-}
-
-async function openForPerson(
-  cli: Cli,
-  url: string,
-  progress: Progress,
-): Promise<void> {
-  const hint = remoteHint(RUNTIME.process.env, progress.port);
-  if (cli.has("no-browser")) return void (hint && progress.interrupt(hint));
-  const asked = { browser: cli.get("browser") };
-  const failed = new Set<string>();
-  if (await tryBrowsers(url, asked, false, failed)) return;
-  const names = [...failed].map((name) => `"${name}"`).join(", ");
-  if (names) progress.interrupt(`The link could not be opened with ${names}`);
-  progress.interrupt(
-    hint ?? "No browser could be opened: open the link yourself",
-  );
-}
-
-/** How to reach this machine's callback from where the browser is. Pure. */
-function remoteHint(
-  env: Readonly<Record<string, string | undefined>>,
-  port = String(DEFAULT_PORT),
-): string | undefined {
-  const first = port.split("-")[0];
-  if (env.SSH_CONNECTION || env.SSH_TTY) {
-    const [, , server = "THIS-MACHINE", sshPort = "22"] =
-      env.SSH_CONNECTION?.split(" ") ?? [];
-    const user = env.USER ?? env.LOGNAME ?? "USER";
-    const to = sshPort === "22" ? server : `-p ${sshPort} ${server}`;
-    return "You are on a remote machine. Open the link in the browser in " +
-      "front of you; first\nrun this there, so that the redirect comes " +
-      `here:\n\n  ssh -L ${first}:localhost:${first} -l ${user} ${to}\n\n` +
-      "Or approve without it, and paste here the address of the page that " +
-      "then\ncannot be opened.";
-  }
-  if (env.container || env.KUBERNETES_SERVICE_HOST) {
-    return "You are in a container. Open the link in the browser in front " +
-      "of you, approve,\nand paste here the address of the page that then " +
-      "cannot be opened. (A container\nwith the host's network needs no " +
-      "pasting.)";
-  }
-  return undefined;
-}
-
-function tellSaved(
-  cli: Cli,
-  store: FileStore,
-  wanted: string,
-  profile: string,
-): void {
-  const path = store.path(profile);
-  cli.say(`Saved to ${printable(path)}`);
-  if (profile === wanted) return;
-  const place = cli.get("file")
-    ? `--file ${shellWord(path, RUNTIME.process.platform)}`
-    : `--profile ${profile}`;
-  tell(`Use ${printable(place)} from now on, or --switch to replace them`);
-}
-
-/** What a person sees of a login on stderr. */
-class Progress {
-  readonly #cli: Cli;
-  readonly #input: TerminalInput;
-  #timer: ReturnType<typeof setInterval> | undefined;
-  #deadline = 0;
-  /** The port that is listened on, once it is. */
-  port: string | undefined;
-
-  constructor(cli: Cli, input: TerminalInput) {
-    this.#cli = cli;
-    this.#input = input;
-  }
-
-  start(flow: AuthFlow): void {
-    this.port = String(flow.port);
-    this.#cli.say("Open this link to authorize the app:\n");
-    tell(linkLine(flow.url));
-    this.#cli.say(
-      `\nWaiting for the redirect to ${printable(flow.redirectUrl)}`,
-    );
-    if (this.#input.isTerminal && !remoteHint(RUNTIME.process.env)) {
-      this.#cli.say("If the browser cannot open it, paste its address here");
-    }
-    if (!isLively() || this.#cli.has("quiet")) return;
-    const limit = seconds(this.#cli.get("timeout") ?? DEFAULT_TIMEOUT);
-    this.#deadline = Date.now() + limit * 1000;
-    this.#timer = setInterval(() => this.#count(), 1000);
-    this.#count();
-  }
-
-  show(state: FlowState): void {
-    if (state === FlowState.WAITING_FOR_REDIRECT) return;
-    this.#input.leave();
-    this.#clear();
-    if (state !== FlowState.WAITING_FOR_RESPONSE) return;
-    this.#cli.say("Redirect received, getting the tokens");
-  }
-
-  /** A line that comes while the countdown runs. */
-  interrupt(message: string): void {
-    if (this.#timer) put("\r\x1b[2K");
-    for (const line of message.split("\n")) tell(printable(line));
-    if (this.#timer) this.#count();
-  }
-
-  #count(): void {
-    if (this.#input.isAsking) return;
-    const left = Math.max(0, Math.round((this.#deadline - Date.now()) / 1000));
-    const clock = `${Math.floor(left / 60)}:${
-      String(left % 60).padStart(2, "0")
-    }`;
-    const line = paint("2", `${clock} left, Ctrl-C cancels`);
-    put(`\r\x1b[2K${line} `); // a paste is echoed behind it
-  }
-
-  #clear(): void {
-    if (!this.#timer) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-    put("\r\x1b[2K");
-  }
-}
-
 // --- login in two steps
 
-/** What `--start` keeps for `--complete`; it works once. */
+/** What `--start` leaves for `--complete`; it works once. */
 interface PendingLogin {
   state: string;
   /** Unix seconds; no code lives longer. */
@@ -6160,7 +6092,7 @@ const STEP_FLAGS = [
 ];
 
 /** Refuses what a step would ignore. */
-function checkSteps(cli: Cli): void {
+function assertSteps(cli: Cli): void {
   const [step, ...more] = ["start", "complete"].filter((name) => cli.has(name));
   if (step === undefined) return;
   if (more.length) {
@@ -6177,26 +6109,19 @@ function checkSteps(cli: Cli): void {
 }
 
 async function startStep(cli: Cli): Promise<void> {
-  const { store, profile } = tokenPlace(cli);
+  const place = tokenPlace(cli);
   const options = { ...linkOptions(cli), ...callbackOptions(cli) };
-  checkPlace(options);
-  const [port = DEFAULT_PORT] = portRange(options.port ?? DEFAULT_PORT);
-  const appKey = cli.get("app-key");
-  const redirectUrl = callbackUrl(
-    { ...options, tls: await readTls(cli) },
-    port,
-  );
+  assertWait(options);
+  const [port = DEFAULT_PORT] = portRange(options.port);
+  const redirectUrl = callbackUrl(options, port);
   const state = stateFor(randomText(32), redirectUrl, port);
-  const url = authorizationUrl({
-    ...options,
-    appKey,
-    serviceId: cli.get("service-id"),
-    state,
-  });
+  const appKey = cli.get("app-key");
+  const serviceId = cli.get("service-id");
+  const url = authorizationUrl({ ...options, appKey, serviceId, state });
   const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
   const pending = { state, expires_at: expiresAt, app_key: appKey };
-  await assertSavable(store, { profile, onWarning: tell });
-  await store.keepPending(profile, pending);
+  await assertSavable(place.store, { ...place, onWarning: tell });
+  await savePending(pendingPath(place), pending);
   cli.print({
     authorize_url: url,
     redirect_url: redirectUrl,
@@ -6220,32 +6145,20 @@ async function completeStep(
   cli: Cli,
   terminal: Terminal,
 ): Promise<TokenReply> {
-  const { signal, interrupt } = terminal;
-  const { store, profile } = tokenPlace(cli);
-  const pending = await store.loadPending(profile);
+  const place = tokenPlace(cli);
+  const path = pendingPath(place);
+  const pending = await loadPending(path, place.profile);
   const app = await readCredentials(cli, pending, terminal);
   const code = await completedCode(cli, pending, terminal)
     .catch(async (error) => {
       // A denial ends a login as well.
-      if (error.kind === "access_denied") await store.dropPending(profile);
+      if (error.kind === "access_denied") await removePending(path);
       throw error;
     });
-  const options: LoginOptions = {
-    ...app,
-    ...linkOptions(cli),
-    tokenEndpoint: cli.get("token-endpoint"),
-    ...requestOptions(cli),
-    store,
-    profile,
-    signal,
-    switch: cli.has("switch"),
-    requireScopes: requiredScopes(cli),
-    onWarning: tell,
-    ...savingOptions(cli, interrupt, { store, profile }),
-  };
-  await assertSavable(store, options);
-  // Claimed before it is spent: of two that complete at once, one does.
-  if (!await store.dropPending(profile)) throw noPending(profile);
+  const options = { ...loginOptions(cli, terminal), ...app };
+  await assertSavable(place.store, options);
+  // Removed before the code is spent: of two that complete at once, one does.
+  if (!await removePending(path)) throw noPending(place.profile);
   try {
     const { reply, meta } = await obtainFor(options, code);
     await saveReply(reply, meta, options);
@@ -6253,23 +6166,27 @@ async function completeStep(
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
     const { kind } = error as Partial<TikTokShopError>;
-    if (kind === "network") await store.keepPending(profile, pending);
+    if (kind === "network") await savePending(path, pending);
     throw error;
   }
 }
 
-/** The code of a pasted redirect, judged by the state that was kept. */
+/** The code of a redirect, judged by the state that was kept. */
 async function completedCode(
   cli: Cli,
   pending: PendingLogin,
   { input }: Terminal,
 ): Promise<string> {
-  let text = await givenRedirect(cli, input);
+  const allowed = cli.has("allow-missing-state");
+  let text = cli.get("complete")!;
+  if (text !== "-") assertWhole(text, allowed);
+  else if (!input.isTerminal) text = namedText("the redirect from", "-");
+  else text = await input.ask("Address that the browser was sent to: ");
   for (;;) {
     const { code, error, stateMatched } = judgePasted(text, pending.state);
-    const allowed = stateMatched || cli.has("allow-missing-state");
-    if (error) throw allowed ? error : missingStateError();
-    const answer = allowed ? "y" : await askAboutCode(input);
+    const trusted = stateMatched || allowed;
+    if (error) throw trusted ? error : missingStateError();
+    const answer = trusted ? "y" : await askAboutCode(input);
     if (isYes(answer)) return code;
     if (!isPasted(answer)) break;
     text = answer;
@@ -6278,36 +6195,51 @@ async function completedCode(
 }
 
 /** Refuses a URL without its end: to a shell, "&" ends a command. */
-function checkWhole(cli: Cli): void {
-  const text = pastedRedirect(cli.get("complete")!);
+function assertWhole(redirect: string, allowed: boolean): void {
+  const text = pastedRedirect(redirect);
   const cut = /^[^?&]*\?[^=&]*=[^&]*$/.test(text);
-  const asked = cli.has("allow-missing-state") && /\?(auth_)?code=/.test(text);
-  if (!cut || asked) return;
+  if (!cut || (allowed && /\?(auth_)?code=/.test(text))) return;
   throw misuse(
-    'The URL has lost what follows its first "&", where a shell cuts: put ' +
-      "it in quotes",
+    'The URL ends at its first "&", where a shell cuts: put it in quotes',
   );
 }
 
-/** What `--complete` was given: `-` is stdin, or the person is asked. */
-async function givenRedirect(
-  cli: Cli,
-  input: TerminalInput,
-): Promise<string> {
-  const given = cli.get("complete")!;
-  if (given !== "-") return checkWhole(cli), given;
-  return input.isTerminal
-    ? await input.ask("Address that the browser was sent to: ")
-    : readTextSync(0);
+/** The file of a login that is under way, beside that of its tokens. */
+function pendingPath({ store, profile }: TokenPlace): string {
+  const { basename, dirname, join } = node("node:path");
+  const path = store.path(profile);
+  return join(dirname(path), `.${basename(path)}.pending`);
+}
+
+async function savePending(path: string, pending: PendingLogin): Promise<void> {
+  await replaceFile(path, `${stringifyJson(pending)}\n`).catch((error) => {
+    throw storeError(`Cannot save ${path}`, error);
+  });
+}
+
+async function loadPending(
+  path: string,
+  profile: string,
+): Promise<PendingLogin> {
+  const pending = parseJson(await readText(path).catch(() => ""));
+  const { state, expires_at } = isRecord(pending) ? pending : {};
+  if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
+    return pending as unknown as PendingLogin;
+  }
+  throw noPending(profile);
+}
+
+/** Whether it was there: of two that remove it at once, one has. */
+async function removePending(path: string): Promise<boolean> {
+  const { unlink } = node("node:fs/promises");
+  return await unlink(path).then(() => true, () => false);
 }
 
 function noPending(profile: string): TikTokShopError {
+  const what = `No login of profile "${printable(profile)}" is under way`;
   return new TikTokShopError(
     "invalid_redirect",
-    `No login of profile "${
-      printable(profile)
-    }" is under way, or it is older ` +
-      "than 30 minutes",
+    `${what}, or it is older than 30 minutes`,
     { hint: `begin with ${commandLineOf(["login", "--start"])}` },
   );
 }
@@ -6334,57 +6266,45 @@ async function refreshAll(
   keep: CallOptions,
 ): Promise<void> {
   // The folder around a --file holds more than tokens.
-  const one = cli.get("file") !== undefined;
-  const profiles = one ? [keep.profile] : await keep.store.list();
+  const profiles = cli.get("file") ? [keep.profile] : await keep.store.list();
   if (profiles.length === 0) tell("There are no profiles yet: log in first");
-  const codes: number[] = [];
   let done = 0;
   const limited = limit(CALLS_AT_ONCE);
   // Some more, which read and write their files while the others wait.
   const wider = limit(CALLS_AT_ONCE * 1.5);
   const refresh = async (profile: string) => {
-    const { line, code } = await refreshLine(
-      cli,
-      { ...keep, limited },
-      profile,
-    );
-    cli.write(stringifyJson(line, 0));
-    if (code) codes.push(code);
+    const code = await refreshLine(cli, { ...keep, limited }, profile);
     showProgress(cli, `${++done} of ${profiles.length}`);
+    return code;
   };
-  await Promise.all(profiles.map((profile) => wider(() => refresh(profile))));
+  const codes = await Promise.all(
+    profiles.map((profile) => wider(() => refresh(profile))),
+  );
   showProgress(cli, "");
   // A new login is what somebody has to do something about.
-  cli.exitCode = codes.includes(5) ? 5 : codes[0] ?? 0;
+  cli.exitCode = codes.includes(5) ? 5 : codes.find(Boolean) ?? 0;
 }
 
-/** What `refresh --all` tells of one profile; no tokens, if they are saved. */
+/** Refreshes a profile and prints a line about it; returns its exit code. */
 async function refreshLine(
   cli: Cli,
   keep: CallOptions,
   profile: string,
-): Promise<{ line: unknown; code: number }> {
+): Promise<number> {
   try {
     const seen = await loadTokens(keep.store, profile);
     const { data } = await refreshOnce(seen, { ...keep, profile });
     const { access_token_expire_in, refresh_token_expire_in } = data;
-    return {
-      line: {
-        profile,
-        ok: true,
-        access_token_expire_in,
-        refresh_token_expire_in,
-      },
-      code: 0,
-    };
+    const ends = { access_token_expire_in, refresh_token_expire_in };
+    cli.write(stringifyJson({ profile, ok: true, ...ends }, 0));
+    return 0;
   } catch (error) {
     const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
     const message = messageOf(error);
     const next = { hint, ...nextStep(error, cli, profile) };
-    return {
-      line: { profile, ok: false, kind, code, message, ...next, reply },
-      code: exitCodeOf(error),
-    };
+    const told = { kind, code, message, ...next, reply };
+    cli.write(stringifyJson({ profile, ok: false, ...told }, 0));
+    return exitCodeOf(error);
   }
 }
 
@@ -6398,24 +6318,6 @@ async function tokenCommand(cli: Cli): Promise<void> {
 }
 
 // --- status
-
-/** What `status` knows of a profile; no secret is in it. */
-interface ProfileStatus {
-  profile: string;
-  seller_name?: string | null;
-  open_id?: string;
-  app_key?: string;
-  region?: string;
-  user_type?: string | number;
-  scopes?: string[];
-  shops?: { id: string; name: string; region: string }[];
-  /** Unix seconds, and seconds from now by the token host's clock. */
-  access_token_expire_in?: number;
-  access_token_left?: number;
-  refresh_token_expire_in?: number;
-  refresh_token_left?: number;
-  error?: string;
-}
 
 async function statusCommand(cli: Cli): Promise<void> {
   const least = seconds(cli.get("min-valid") ?? 0, 0);
@@ -6431,24 +6333,23 @@ async function statusCommand(cli: Cli): Promise<void> {
   else if (list.length) cli.write(statusTable(list));
   else tell(`There are no profiles yet, log in: ${commandLineOf(["login"])}`);
   for (const each of list) warnOfEnd(cli, each);
-  const lacking = list.some((each) =>
-    each.error !== undefined || (each.access_token_left ?? 0) < least
-  );
-  const empty = list.length === 0;
-  if (cli.has("min-valid") && (lacking || empty)) cli.exitCode = 5;
+  const isMet = list.length > 0 &&
+    list.every((each) =>
+      each.error === undefined && (each.access_token_left ?? 0) >= least
+    );
+  if (cli.has("min-valid") && !isMet) cli.exitCode = 5;
 }
 
-async function profileStatus(
-  store: TokenStore,
-  profile: string,
-): Promise<ProfileStatus> {
+type ProfileStatus = Awaited<ReturnType<typeof profileStatus>>;
+
+/** What is known of a profile, without secrets; `left` is in seconds. */
+async function profileStatus(store: TokenStore, profile: string) {
   try {
     const { data, meta } = await loadTokens(store, profile);
     const now = hostTime(meta, Date.now);
-    const left = (end: unknown) => {
-      const seconds = integerOf(end);
-      return seconds === undefined ? undefined : Math.floor(seconds - now);
-    };
+    const access = integerOf(data.access_token_expire_in);
+    const refresh = integerOf(data.refresh_token_expire_in);
+    const left = (end?: number) => end && Math.floor(end - now);
     return {
       profile,
       seller_name: data.seller_name,
@@ -6457,25 +6358,20 @@ async function profileStatus(
       region: data.seller_base_region ?? meta.region,
       user_type: USER_TYPES[integerOf(data.user_type) ?? -1] ?? data.user_type,
       scopes: data.granted_scopes,
-      shops: plainShops(meta.shops),
-      access_token_expire_in: integerOf(data.access_token_expire_in),
-      access_token_left: left(data.access_token_expire_in),
-      refresh_token_expire_in: integerOf(data.refresh_token_expire_in),
-      refresh_token_left: left(data.refresh_token_expire_in),
+      // Without their ciphers.
+      shops: meta.shops?.map(({ id, name, region }) => ({
+        id: textOf(id),
+        name: textOf(name),
+        region: textOf(region),
+      })),
+      access_token_expire_in: access,
+      access_token_left: left(access),
+      refresh_token_expire_in: refresh,
+      refresh_token_left: left(refresh),
     };
   } catch (error) {
     return { profile, error: messageOf(error) };
   }
-}
-
-/** Shops without their ciphers. */
-function plainShops(shops: unknown): ProfileStatus["shops"] {
-  if (!Array.isArray(shops)) return undefined;
-  return shops.filter(isRecord).map(({ id, name, region }) => ({
-    id: textOf(id),
-    name: textOf(name),
-    region: textOf(region),
-  }));
 }
 
 const USER_TYPES: Record<number, string> = {
@@ -6519,7 +6415,7 @@ async function shopsCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const shops = await shopsWith(keepFor(cli, terminal));
     if (cli.has("json")) return cli.print(shops);
-    if (shops.length === 0) cli.say("The token may act for no shop");
+    if (shops.length === 0) cli.say("This token has no shops");
     const rows = shops.map(({ id, name, region, seller_type, code }) =>
       [id, name, region, seller_type, code].map(textOf)
     );
@@ -6532,15 +6428,13 @@ async function shopsCommand(cli: Cli): Promise<void> {
 async function apiCommand(cli: Cli): Promise<void> {
   const [method = "GET", path = "/"] = cli.operands;
   if (cli.get("body") === "-" && cli.get("app-secret-file") === "-") {
-    throw misuse(
-      "--body and --app-secret-file cannot both be read from stdin",
-    );
+    throw misuse("--body and --app-secret-file cannot both be read from stdin");
   }
   const request: ApiRequest = {
     method: method.toUpperCase(),
     path,
     query: nameValues(cli, "query"),
-    body: await readBodyFlag(cli.get("body")),
+    body: bodyGiven(cli.get("body")),
     shop: cli.get("shop"),
   };
   await withTerminal(cli, async (terminal) => {
@@ -6567,39 +6461,33 @@ function writeBody(cli: Cli, body: unknown): void {
 }
 
 /** The exact bytes of `--body`: text, a file or stdin. */
-async function readBodyFlag(body?: string): Promise<string | Uint8Array> {
-  if (body === "-") return node("node:fs").readFileSync(0);
-  if (!body?.startsWith("@")) return body ?? "";
-  const path = expandHome(body.slice(1));
-  try {
-    return await node("node:fs/promises").readFile(path);
-  } catch (error) {
-    throw misuse(`Cannot read the body from ${path}: ${messageOf(error)}`);
-  }
+function bodyGiven(body = ""): string | Uint8Array {
+  if (body !== "-" && !body.startsWith("@")) return body;
+  return namedBytes("the body from", expandHome(body.replace(/^@/, "")));
 }
 
 // --- exec
 
 async function execCommand(cli: Cli): Promise<void> {
-  const [, command = "", ...args] = cli.operands;
-  const env: Record<string, string> = {};
+  const env = { ...RUNTIME.process.env };
+  // Another shop's would go with the wrong token.
+  delete env.TIKTOK_SHOP_SHOP_CIPHER;
   await withTerminal(cli, async (terminal) => {
     const keep = keepFor(cli, terminal);
     const tokens = await validTokens(keep);
-    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
     const cipher = await shopCipher(cli.get("shop"), tokens, keep);
-    // Another shop's would go with the wrong token.
-    delete RUNTIME.process.env.TIKTOK_SHOP_SHOP_CIPHER;
+    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
     if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
   });
-  cli.exitCode = await runChild(command, args, env);
+  cli.exitCode = await runChild(cli.operands.slice(1), env);
 }
 
-/** Runs a command as if it were started in our place. */
+type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
+
+/** Runs a command as if it were started in our place; its exit code. */
 async function runChild(
-  command: string,
-  args: string[],
-  env: Record<string, string>,
+  command: string[],
+  env: Record<string, string | undefined>,
 ): Promise<number> {
   const { process } = RUNTIME;
   let child: ChildProcess | undefined;
@@ -6618,58 +6506,40 @@ async function runChild(
   process.on("SIGINT", ignore);
   for (const name of names) process.on(name, pass);
   try {
-    const options = {
-      stdio: "inherit",
-      env: { ...process.env, ...env },
-    } as const;
-    const [file = "", ...words] = hangupKept([command, ...args]);
-    child = node("node:child_process").spawn(file, words, options);
+    const [file = "", ...args] = hangupKept(command);
+    const options = { stdio: "inherit", env } as const;
+    child = node("node:child_process").spawn(file, args, options);
     return await childEnd(child);
   } catch (error) {
-    return notRun(command, error);
+    const why = `Cannot run "${command[0]}": ${messageOf(error)}`;
+    tell(`${paint("31;1", "error:")} ${printable(why)}`);
+    return codeOf(error) === "ENOENT" ? 127 : 126; // as a shell
   } finally {
     process.off("SIGINT", ignore);
     for (const name of names) process.off(name, pass);
   }
 }
 
-/** The exit code of a command that a shell could not run either. */
-function notRun(command: string, error: unknown): number {
-  const why = printable(`Cannot run "${command}": ${messageOf(error)}`);
-  tell(`${paint("31;1", "error:")} ${why}`);
-  return codeOf(error) === "ENOENT" ? 127 : 126;
-}
-
-type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
-
 /** The exit code of a command, as a shell would tell it. */
 function childEnd(child: ChildProcess): Promise<number> {
-  return new Promise<number>((resolve, reject) => {
+  const { signals } = node("node:os").constants;
+  return new Promise((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code, signal) => {
-      resolve(code ?? 128 + (signalNumber(signal) ?? 0));
+      resolve(code ?? 128 + (signal ? signals[signal] : 0));
     });
   });
-}
-
-function signalNumber(name: string | null): number | undefined {
-  const { signals } = node("node:os").constants;
-  return name ? signals[name as NodeJS.Signals] : undefined;
 }
 
 // --- logout
 
 async function logoutCommand(cli: Cli): Promise<void> {
   const { store, profile } = tokenPlace(cli);
+  const remove = () => store.remove(profile);
   // Asked before the lock is taken, which would make the folder. Under the
   // lock, no refresh that is under way brings the profile back.
   const removed = await store.load(profile) &&
-    await withLock(
-      store,
-      profile,
-      { onWarning: warn },
-      () => store.remove(profile),
-    );
+    await withLock(store, profile, { onWarning: warn }, remove);
   const shown = printable(profile);
   cli.say(
     removed
@@ -6688,25 +6558,53 @@ interface Finding {
   hint?: string;
 }
 
-const HOST_PATIENCE = 8; // seconds a host may take to answer
+/** What a check tells: a text is ok, an error a problem, nothing no finding. */
+type Told = string | Omit<Finding, "check"> | Finding[] | undefined;
+type Check = (cli: Cli) => Told | Promise<Told>;
+
+const CHECKS: Record<string, Check> = {
+  "app key": (cli) => checkAppKey(cli.get("app-key")),
+  "app secret": diagnoseSecret,
+  "service id": (cli) =>
+    isCreator(cli) ? undefined : checkServiceId(cli.get("service-id")),
+  "link": diagnoseLink,
+  "redirect URL": diagnoseRedirect,
+  "ports": diagnosePorts,
+  "browser": diagnoseBrowser,
+  "machine": diagnoseMachine,
+  "store": diagnoseStore,
+  "token host": async (cli) => (await reach(cli, "token")).told,
+  "clock": diagnoseClock,
+  "API host": async (cli) => (await reach(cli, "api")).told,
+  "proxy": diagnoseProxy,
+  "certificates": diagnoseCertificates,
+};
 
 async function doctorCommand(cli: Cli): Promise<void> {
-  cli.get("file"); // an env file that is refused ends the whole command
-  const findings = (await Promise.all([
-    checkApp(cli),
-    checkLink(cli),
-    checkRedirect(cli),
-    checkPorts(cli),
-    checkBrowser(),
-    checkMachine(cli),
-    checkStore(cli),
-    checkHosts(cli),
-    checkProxy(),
-    checkCertificates(),
-  ])).flat();
+  // Settings that cannot be read end the whole command.
+  for (const flag of ["file", "user-type"]) cli.get(flag);
+  const findings = (await Promise.all(
+    Object.entries(CHECKS).map(([name, check]) => finding(cli, name, check)),
+  )).flat();
   if (cli.has("json")) cli.print(findings);
   else cli.write(findings.map(findingText).join("\n"));
   if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
+}
+
+async function finding(
+  cli: Cli,
+  check: string,
+  judge: Check,
+): Promise<Finding[]> {
+  try {
+    const told = await judge(cli) ?? [];
+    if (Array.isArray(told)) return told;
+    const isText = typeof told === "string";
+    return [{ check, ...isText ? { status: "ok", message: told } : told }];
+  } catch (error) {
+    const message = messageOf(error);
+    return [{ check, status: "problem", message, hint: hintOf(error) }];
+  }
 }
 
 const FINDING_COLUMN = 23;
@@ -6722,140 +6620,85 @@ function findingText({ check, status, message, hint }: Finding): string {
   return `${shown} ${check.padEnd(13)} ${lines.join(`\n${indent}`)}`;
 }
 
-/** A finding: ok, unless `judge` throws. */
-async function finding(
-  check: string,
-  judge: () => string | Promise<string>,
-): Promise<Finding> {
-  try {
-    return { check, status: "ok", message: await judge() };
-  } catch (error) {
-    return problem(check, error);
-  }
+/** App key, secret and service id are easily mixed up. */
+function diagnoseSecret(cli: Cli): Told {
+  const appSecret = checkAppSecret(readSecret(cli));
+  const others = [cli.text("app-key"), cli.text("service-id")];
+  if (!others.includes(appSecret)) return "is set";
+  throw misuse("This is the app key or the service id once more");
 }
 
-function problem(check: string, error: unknown): Finding {
-  const message = messageOf(error);
-  return { check, status: "problem", message, hint: hintOf(error) };
+function diagnoseLink(cli: Cli): Told {
+  const { region = "row", userType = "seller", ...link } = linkOptions(cli);
+  const options = { ...link, region, userType, appKey: "a", serviceId: "1" };
+  const { host } = new URL(authorizationUrl({ ...options, state: "-" }));
+  return `${userType}s of region ${region} authorize at ${host}`;
 }
 
-/** App key, secret and service id, which are easily mixed up. */
-function checkApp(cli: Cli): Promise<Finding[]> {
-  const creator = cli.get("user-type")?.toLowerCase() === "creator";
-  return Promise.all([
-    finding("app key", () => checkAppKey(cli.get("app-key"))),
-    finding("app secret", () => {
-      const appSecret = checkAppSecret(readSecret(cli));
-      if (![cli.text("app-key"), cli.text("service-id")].includes(appSecret)) {
-        return "is set";
-      }
-      throw misuse("This is the app key or the service id once more");
-    }),
-    ...(creator ? [] : [
-      finding("service id", () => checkServiceId(cli.get("service-id"))),
-    ]),
-  ]);
+function diagnoseRedirect(cli: Cli): Told {
+  const options = callbackOptions(cli);
+  assertWait(options);
+  const [port = DEFAULT_PORT] = portRange(options.port);
+  const url = callbackUrl(options, port);
+  return `save ${url} as the app's redirect URL in Partner Center`;
 }
 
-function checkLink(cli: Cli): Promise<Finding> {
-  return finding("link", () => {
-    const { region = "row", userType = "seller", ...link } = linkOptions(cli);
-    const options = { ...link, region, userType, appKey: "a", serviceId: "1" };
-    const { host } = new URL(authorizationUrl({ ...options, state: "-" }));
-    return `${userType}s of region ${region} authorize at ${host}`;
-  });
-}
-
-function checkRedirect(cli: Cli): Promise<Finding> {
-  return finding("redirect URL", async () => {
-    const options = { ...callbackOptions(cli), tls: await readTls(cli) };
-    checkPlace(options);
-    if (options.tls) checkTls(options.tls);
-    const [port = DEFAULT_PORT] = portRange(options.port ?? DEFAULT_PORT);
-    const url = callbackUrl(options, port);
-    return `save ${url} as the app's redirect URL in Partner Center`;
-  });
-}
-
-/** Whether a login would get its port; a range needs one that is free. */
-async function checkPorts(cli: Cli): Promise<Finding[]> {
+/** Whether a login would get its port; of a range, one is enough. */
+async function diagnosePorts(cli: Cli): Promise<Told> {
   let ports: number[];
   try {
     ports = portRange(cli.get("port") ?? DEFAULT_PORT).slice(0, 20);
   } catch {
-    return []; // told by the redirect URL's finding
+    return []; // the redirect URL's finding tells it
   }
-  const needsBoth = cli.get("host") !== "127.0.0.1";
-  const findings = await Promise.all(
-    ports.map((port) => checkPort(port, needsBoth)),
+  const findings = (await Promise.all(
+    ports.map((port) =>
+      finding(cli, `port ${port}`, () => diagnosePort(cli, port))
+    ),
+  )).flat();
+  if (findings.every(({ status }) => status === "problem")) return findings;
+  return findings.map((each) =>
+    each.status === "problem" ? { ...each, status: "warning" } : each
   );
-  return findings.every(({ status }) => status === "problem")
-    ? findings
-    : findings.map((each) =>
-      each.status === "problem" ? { ...each, status: "warning" } : each
-    );
 }
 
-function checkPort(port: number, needsBoth: boolean): Promise<Finding> {
-  return finding(`port ${port}`, async () => {
-    const server = await listenOnLoopback([port], {
-      tls: undefined,
-      needsBoth,
-      handlerOn: () => () => plainAnswer(404),
-      onUnread: () => "",
-    });
-    await server.close();
-    return "is free";
+async function diagnosePort(cli: Cli, port: number): Promise<Told> {
+  const server = await listenOnLoopback([port], {
+    tls: undefined,
+    needsBoth: cli.get("host") !== "127.0.0.1",
+    handlerOn: () => () => plainAnswer(404),
+    onUnread: () => "",
   });
+  await server.close();
+  return "is free";
 }
 
-async function checkBrowser(): Promise<Finding> {
+function diagnoseBrowser(): Told {
   const { env, platform } = RUNTIME.process;
-  const check = "browser";
   const options = { env, platform, isFile: namesFile };
-  const commands = browserCommands("-", options);
-  for (const [command = ""] of commands) {
-    if (!await isOnPath(command)) continue;
-    return { check, status: "ok", message: `opens with ${command}` };
-  }
-  const message = "none can be opened here";
-  const hint = commands.length
-    ? `install ${commands.at(-1)![0]}, or open the link yourself`
+  const names = browserCommands("-", options).map(([name = ""]) => name);
+  const found = names.find(onPath);
+  if (found) return `opens with ${found}`;
+  const hint = names.length
+    ? `install ${names.at(-1)}, or open the link yourself`
     : "open the link yourself, on any machine";
-  return { check, status: "warning", message, hint };
-}
-
-async function isOnPath(command: string): Promise<boolean> {
-  const { access } = node("node:fs/promises");
-  const { delimiter, isAbsolute, join } = node("node:path");
-  const folders = isAbsolute(command)
-    ? [""]
-    : (RUNTIME.process.env.PATH ?? "").split(delimiter);
-  const suffixes = RUNTIME.process.platform === "win32" ? ["", ".exe"] : [""];
-  const files = folders.flatMap((folder) =>
-    suffixes.map((suffix) => join(folder, command + suffix))
-  );
-  const found = files.map((file) => access(file).then(() => true, () => false));
-  return (await Promise.all(found)).includes(true);
+  return { status: "warning", message: "none can be opened here", hint };
 }
 
 /** Whether the browser of a person reaches this machine's loopback. */
-function checkMachine(cli: Cli): Finding {
+function diagnoseMachine(cli: Cli): Told {
   const { env, platform } = RUNTIME.process;
-  const check = "machine";
+  const message = "its browser is on another machine";
   const hint = remoteHint(env, cli.get("port"));
-  if (hint) {
-    const message = "its browser is on another machine";
-    return { check, status: "warning", message, hint };
+  if (hint) return { status: "warning", message, hint };
+  if (env.WSL_DISTRO_NAME) {
+    return "WSL: the browser of Windows reaches localhost here";
   }
-  const message = env.WSL_DISTRO_NAME
-    ? "WSL: the browser of Windows reaches localhost here"
-    : ["darwin", "win32"].includes(platform) || env.DISPLAY ||
-        env.WAYLAND_DISPLAY
-    ? "has a display: its browser reaches localhost here"
-    : undefined;
-  return message ? { check, status: "ok", message } : {
-    check,
+  const own = ["darwin", "win32"].includes(platform);
+  if (own || env.DISPLAY || env.WAYLAND_DISPLAY) {
+    return "has a display: its browser reaches localhost here";
+  }
+  return {
     status: "warning",
     message: "has no display",
     hint: "paste the address that the browser is sent to into the terminal",
@@ -6863,56 +6706,41 @@ function checkMachine(cli: Cli): Finding {
 }
 
 /** Whether the tokens can be kept, and by nobody else be read. */
-async function checkStore(cli: Cli): Promise<Finding> {
-  const check = "store";
-  try {
-    const { store, profile } = tokenPlace(cli);
-    const path = store.path(profile);
-    const tokens = await store.load(profile);
-    const folder = node("node:path").dirname(path);
-    // First, for saving again closes a file that is open to others.
-    const open = await openToOthers(cli.get("file") ? [path] : [path, folder]);
-    const found: Pick<Finding, "message" | "hint">[] = open ? [open] : [];
-    const onWarning = (message: string) => found.push({ message });
-    if (await isThere(folder)) {
-      await assertSavable(store, { profile, onWarning });
-    } else await checkWritable(folder);
-    const [warning] = found;
-    if (warning) return { check, status: "warning", ...warning };
-    const empty = tokens ? "" : "; there are no tokens yet";
-    return { check, status: "ok", message: `${path} can be written${empty}` };
-  } catch (error) {
-    return problem(check, error);
-  }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  const { stat } = node("node:fs/promises");
-  return await stat(path).then(() => true, () => false);
+async function diagnoseStore(cli: Cli): Promise<Told> {
+  const { store, profile } = tokenPlace(cli);
+  const path = store.path(profile);
+  const tokens = await store.load(profile);
+  const folder = node("node:path").dirname(path);
+  // First, for saving again closes a file that is open to others.
+  const open = await openToOthers(cli.get("file") ? [path] : [path, folder]);
+  const warnings: { message: string; hint?: string }[] = open ? [open] : [];
+  const onWarning = (message: string) => warnings.push({ message });
+  if (!node("node:fs").existsSync(folder)) assertWritableFolder(folder);
+  else await assertSavable(store, { profile, onWarning });
+  if (warnings[0]) return { status: "warning", ...warnings[0] };
+  return `${path} can be written${tokens ? "" : "; there are no tokens yet"}`;
 }
 
 /** Makes something in what is there of a folder's path, and removes it. */
-async function checkWritable(folder: string): Promise<void> {
-  const { mkdtemp, rmdir } = node("node:fs/promises");
+function assertWritableFolder(folder: string): void {
+  const { existsSync, mkdtempSync, rmdirSync } = node("node:fs");
   const { dirname, join } = node("node:path");
-  if (!await isThere(folder)) return await checkWritable(dirname(folder));
+  let there = folder;
+  while (!existsSync(there)) there = dirname(there);
   try {
-    await rmdir(await mkdtemp(join(folder, ".doctor-")));
+    rmdirSync(mkdtempSync(join(there, ".doctor-")));
   } catch (error) {
-    throw storeError(`Cannot write to ${folder}`, error);
+    throw storeError(`Cannot write to ${there}`, error);
   }
 }
 
 /** What is said of the first that others may look into. */
-async function openToOthers(
-  paths: readonly string[],
-): Promise<Pick<Finding, "message" | "hint"> | undefined> {
+async function openToOthers(paths: readonly string[]) {
   const { platform, getuid } = RUNTIME.process;
   if (platform === "win32") return undefined;
-  const { stat } = node("node:fs/promises");
   const user = getuid?.();
   for (const path of paths) {
-    const info = await stat(path).catch(() => undefined);
+    const info = await node("node:fs/promises").stat(path).catch(() => {});
     if (!info || (info.mode & 0o077) === 0) continue;
     const mode = info.isDirectory() ? "700" : "600";
     const hint = user === 0 || user === info.uid
@@ -6920,111 +6748,72 @@ async function openToOthers(
       : "it belongs to another user: keep the tokens in a folder of your own";
     return { message: `others may read ${path}`, hint };
   }
-  return undefined;
 }
 
-async function checkHosts(cli: Cli): Promise<Finding[]> {
-  const tokenHost = cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT;
-  const apiHost = cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT;
-  const findings = await Promise.all([
-    checkHost(cli, "token host", tokenHost),
-    checkHost(cli, "API host", apiHost),
-  ]);
-  return findings.flat();
+const HOSTS = { token: DEFAULT_TOKEN_ENDPOINT, api: DEFAULT_API_ENDPOINT };
+const HOST_TIMEOUT_MS = 8000;
+
+/** Asks a host for its front page, once; any answer will do. */
+function reach(cli: Cli, host: keyof typeof HOSTS) {
+  const name = `${host}-endpoint`;
+  return cli.once(name, async () => {
+    const what = host === "api" ? "API host" : "token host";
+    const { origin } = endpointUrl(cli.get(name) ?? HOSTS[host], what);
+    const { date } = await send(new URL(origin), {}, {
+      ...requestOptions(cli),
+      tried: `Cannot reach ${origin}`,
+      secrets: [],
+      limits: { ...TOKEN_LIMITS, time: HOST_TIMEOUT_MS },
+    });
+    return { told: `${origin} answers`, date };
+  });
 }
 
-/** Whether a host answers at all; the token host's clock is the one to use. */
-async function checkHost(
-  cli: Cli,
-  check: string,
-  endpoint: string,
-): Promise<Finding[]> {
-  try {
-    const { origin } = endpointUrl(endpoint, check);
-    const { date } = await reach(cli, origin);
-    const message = `${origin} answers`;
-    const found: Finding = { check, status: "ok", message };
-    const clock = check === "token host" && date !== undefined;
-    return clock ? [found, checkClock(date)] : [found];
-  } catch (error) {
-    return [problem(check, error)];
-  }
-}
-
-async function reach(cli: Cli, origin: string): Promise<HttpAnswer> {
-  const tried = `Cannot reach ${origin}`;
-  const signal = AbortSignal.timeout(HOST_PATIENCE * 1000);
-  const onTrace = cli.has("verbose") ? tell : undefined;
-  const limits = TOKEN_LIMITS;
-  const options = { tried, secrets: [], limits, signal, onTrace };
-  try {
-    return await send(new URL(origin), {}, options);
-  } catch (error) {
-    if (!signal.aborted) throw error;
-    throw new TikTokShopError(
-      "network",
-      `${tried}: no answer within ${HOST_PATIENCE} s`,
-      { hint: "check the connection and the proxy settings" },
-    );
-  }
-}
-
-function checkClock(date: number): Finding {
+async function diagnoseClock(cli: Cli): Promise<Told> {
+  const { date } = await reach(cli, "token").catch(() => ({ date: undefined }));
+  if (date === undefined) return undefined;
   const off = Math.round(Date.now() / 1000 - date);
-  const check = "clock";
-  if (Math.abs(off) <= 30) {
-    return { check, status: "ok", message: "agrees with the token host's" };
-  }
+  if (Math.abs(off) <= 30) return "agrees with the token host's";
+  const side = off > 0 ? "ahead of" : "behind";
   return {
-    check,
     status: "warning",
-    message: `is ${timeLeft(Math.abs(off))} ${
-      off > 0 ? "ahead of" : "behind"
-    } the token host's`,
+    message: `is ${timeLeft(Math.abs(off))} ${side} the token host's`,
     hint: "set this machine's clock; until then the host's time is used",
   };
 }
 
-/** Who heeds a proxy setting, and who does not. */
-function checkProxy(): Finding {
+/** Node uses a proxy only if it is told to; Deno always does. */
+function diagnoseProxy(): Told {
   const { env, execArgv, versions } = RUNTIME.process;
-  const check = "proxy";
   const names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
   const set = names.find((name) => env[name]);
-  if (!set) return { check, status: "ok", message: "none is set" };
-  const options = [...execArgv, env.NODE_OPTIONS].join(" ");
-  const asked = env.NODE_USE_ENV_PROXY === "1" ||
-    options.includes("--use-env-proxy");
-  if (RUNTIME.Deno || (asked && /^https/i.test(set) && heedsProxies())) {
-    return { check, status: "ok", message: `${set} is used` };
-  }
+  if (!set) return "none is set";
+  if (RUNTIME.Deno) return `${set} is used`;
+  const flag = "--use-env-proxy"; // known from Node 22.21 and 24.5 on
+  const canUse = RUNTIME.process.allowedNodeEnvironmentFlags.has(flag);
+  const isAsked = env.NODE_USE_ENV_PROXY === "1" ||
+    [...execArgv, env.NODE_OPTIONS].join(" ").includes(flag);
+  const isHttps = /^https/i.test(set);
+  if (canUse && isAsked && isHttps) return `${set} is used`;
   return {
-    check,
     status: "warning",
     message: `${set} is set, but Node ${versions.node} does not use it`,
-    hint: heedsProxies()
-      ? `set ${/^https/i.test(set) ? "" : "HTTPS_PROXY and "}` +
-        "NODE_USE_ENV_PROXY=1"
+    hint: canUse
+      ? `set ${isHttps ? "" : "HTTPS_PROXY and "}NODE_USE_ENV_PROXY=1`
       : "use Deno, or Node 24 with NODE_USE_ENV_PROXY=1",
   };
 }
 
-/** Whether certificates count; Deno tells by itself that they do not. */
-function checkCertificates(): Finding[] {
+/** Deno checks certificates whatever this variable says. */
+function diagnoseCertificates(): Told {
   if (RUNTIME.process.env.NODE_TLS_REJECT_UNAUTHORIZED !== "0") return [];
-  return [{
-    check: "certificates",
+  return {
     status: RUNTIME.Deno ? "warning" : "problem",
     message: "NODE_TLS_REJECT_UNAUTHORIZED=0 is set: Node checks no " +
       "certificate, and anybody on the way can read the app secret",
     hint: "unset it, and name your company's certificate in " +
       "NODE_EXTRA_CA_CERTS",
-  }];
-}
-
-/** Whether this Node can be told to use a proxy: from 22.21 and 24.5 on. */
-function heedsProxies(): boolean {
-  return RUNTIME.process.allowedNodeEnvironmentFlags.has("--use-env-proxy");
+  };
 }
 
 // --- relay

@@ -364,7 +364,7 @@ describe("login --complete", TOGETHER, () => {
         const line = `'${command}' ${url}`; // as somebody pastes it
         const script = await cli.write(`cut${i}.sh`, `${line}\nwait\n`);
         const { stderr } = await cli.startCommand(["sh", script]).ended;
-        assert.match(stderr, /lost what follows its first "&".*in quotes/);
+        assert.match(stderr, /ends at its first "&".*in quotes/);
         assert.doesNotMatch(stderr, /missing-state/);
         assert.equal(exchanges(cli), 0);
       }

@@ -83,7 +83,7 @@ const LOGIN_ERRORS: [name: string, args: string[], message: RegExp][] = [
   [
     "a certificate that is not there",
     ["--tls-key", "k", "--tls-cert", "c"],
-    /Cannot read (the certificate: .*)?\bc\b/,
+    /Cannot read the TLS certificate c: /,
   ],
   ...["authorization", "token"].flatMap((name) => endpointErrors(name)),
 ];
