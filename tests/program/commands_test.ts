@@ -829,7 +829,7 @@ ID                   NAME                  REGION  TYPE          CODE
       await seed(cli);
       const table = await run(cli, ["shops"]);
       assert.equal(table.stdout, "ID  NAME  REGION  TYPE  CODE\n");
-      assert.equal(table.stderr, "The token may act for no shop\n");
+      assert.equal(table.stderr, "This token has no shops\n");
       const json = await run(cli, ["shops", "--json"]);
       assert.deepEqual([json.stdout, json.code], ["[]\n", 0]);
     }, { sellers: [SHOPLESS] }));
