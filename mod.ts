@@ -4646,7 +4646,7 @@ export async function main(args: string[]): Promise<number> {
     cli = readCommandLine(args);
     if (cli.has("version")) cli.write(VERSION);
     else if (cli.has("help")) cli.write(helpText(cli.commandName));
-    else await COMMANDS[cli.commandName]!.run(cli);
+    else await RUNS[cli.commandName]!(cli);
     await cli.written;
     return cli.exitCode;
   } catch (error) {
@@ -4708,21 +4708,15 @@ function exitCodeOf(error: unknown): number {
   return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
 }
 
-/** What does as a hint says, by TikTok's code or kind: a command or a flag. */
+/** The commands and flags that do as a hint says, by TikTok's code or kind. */
 const NEXT_STEPS: Record<string, string> = {
-  36004004: "login",
-  105002: "refresh",
-  105005: "login",
-  106013: "--shop ID",
-  access_denied: "login",
-  cancelled: "login",
-  login_required: "login",
-  missing_scope: "login",
-  missing_state: "--allow-missing-state",
-  port_in_use: "--port PORT",
-  state_mismatch: "login",
-  store: "--file FILE",
-  timeout: "login",
+  login: "36004004 105005 access_denied cancelled login_required " +
+    "missing_scope state_mismatch timeout",
+  refresh: "105002",
+  "--shop ID": "106013",
+  "--allow-missing-state": "missing_state",
+  "--port PORT": "port_in_use",
+  "--file FILE": "store",
 };
 
 /** The command to run next, as it works here, or the flag to add. */
@@ -4738,7 +4732,9 @@ function nextStep(
   if (beneath === "missing_state") return nextStep(cause, cli);
   // Only after a login is logging in what "try again" means.
   if (kind === "cancelled" && cli?.commandName !== "login") return {};
-  const step = NEXT_STEPS[code ?? ""] ?? NEXT_STEPS[kind];
+  const step = Object.keys(NEXT_STEPS).find((each) =>
+    NEXT_STEPS[each]!.split(" ").some((of) => of === kind || of === `${code}`)
+  );
   if (!step || step.startsWith("--")) return { flag: step };
   return { run: commandLineOf([step, ...wordsAgain(cli, profile)]) };
 }
@@ -4820,15 +4816,19 @@ const FLAGS = flagTable(`
 --reply-limit BYTES | | | size of a reply, as in 64M (tokens 1M, calls 32M)
 `);
 
-function flagTable(text: string) {
+/** The rows of a table: cells between bars; a row goes on where indented. */
+function textRows(text: string): string[][] {
   const rows = text.trim().replace(/\n +/g, " ").split("\n");
-  return Object.fromEntries(rows.map((row) => {
-    const [usage = "", env, initial, help] = row.split(/ \|(?= )/)
-      .map((cell) => cell.trim());
-    const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage)!;
+  return rows.map((row) => row.split(/ \|(?= )/).map((cell) => cell.trim()));
+}
+
+function flagTable(text: string) {
+  const flags = textRows(text).map(([usage, env, initial, help]) => {
+    const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage!)!;
     const variable = env && `TIKTOK_SHOP_${env}`;
-    return [name!, { value, env: variable, initial, many: !!many, help }];
-  }));
+    return [name!, { value, env: variable, initial, many, help }] as const;
+  });
+  return Object.fromEntries(flags);
 }
 
 const COMMON_FLAGS = "app-key app-secret-file service-id region user-type " +
@@ -4839,67 +4839,50 @@ const CALLBACK_FLAGS = "port host path redirect-url tls-cert tls-key";
 /** Those that bound each request. */
 const REQUEST_FLAGS = "request-timeout reply-limit";
 
-interface Command {
-  help: string;
-  /** The names of its own flags. */
-  flags?: string;
-  /** What follows the flags, as it is shown in the help. */
-  operands?: string[];
-  run: (cli: Cli) => Promise<void>;
+/** Every command: what follows it, what it does, the names of its flags. */
+const COMMANDS = commandTable(`
+login | get a token: link, browser, wait, exchange, save |
+  ${CALLBACK_FLAGS} timeout param no-browser browser paste start complete
+  allow-missing-state switch require-scope ${REQUEST_FLAGS}
+refresh | refresh the tokens now, and save them | all ${REQUEST_FLAGS}
+token | print a valid access token, refreshed if need be |
+  min-valid ${REQUEST_FLAGS}
+status | show every profile and the time it has left | min-valid
+shops | list the shops that the token may act for | ${REQUEST_FLAGS}
+api METHOD PATH | make a signed call of the API |
+  query body shop paginate ${REQUEST_FLAGS}
+exec -- CMD ... | run a command with TIKTOK_SHOP_ACCESS_TOKEN set |
+  min-valid shop ${REQUEST_FLAGS}
+logout | forget the tokens of a profile
+doctor | check what a login needs, without spending a code | ${CALLBACK_FLAGS}
+relay | print a web page that moves redirects on to localhost
+`);
+
+function commandTable(text: string) {
+  const commands = textRows(text).map(([usage, help, list = ""]) => {
+    const [name = "", ...operands] = usage!.split(" ");
+    const flags = list.split(" ").filter(Boolean);
+    return [name, { help, operands, flags }] as const;
+  });
+  return Object.fromEntries(commands);
 }
 
-const COMMANDS: Record<string, Command> = {
-  login: {
-    help: "get a token: link, browser, wait, exchange, save",
-    flags: `${CALLBACK_FLAGS} timeout param no-browser browser paste start ` +
-      `complete allow-missing-state switch require-scope ${REQUEST_FLAGS}`,
-    run: loginCommand,
-  },
-  refresh: {
-    help: "refresh the tokens now, and save them",
-    flags: `all ${REQUEST_FLAGS}`,
-    run: refreshCommand,
-  },
-  token: {
-    help: "print a valid access token, refreshed if need be",
-    flags: `min-valid ${REQUEST_FLAGS}`,
-    run: tokenCommand,
-  },
-  status: {
-    help: "show every profile and the time it has left",
-    flags: "min-valid",
-    run: statusCommand,
-  },
-  shops: {
-    help: "list the shops that the token may act for",
-    flags: REQUEST_FLAGS,
-    run: shopsCommand,
-  },
-  api: {
-    help: "make a signed call of the API",
-    flags: `query body shop paginate ${REQUEST_FLAGS}`,
-    operands: ["METHOD", "PATH"],
-    run: apiCommand,
-  },
-  exec: {
-    help: "run a command with TIKTOK_SHOP_ACCESS_TOKEN set",
-    flags: `min-valid shop ${REQUEST_FLAGS}`,
-    operands: ["--", "CMD", "..."],
-    run: execCommand,
-  },
-  logout: { help: "forget the tokens of a profile", run: logoutCommand },
-  doctor: {
-    help: "check what a login needs, without spending a code",
-    flags: CALLBACK_FLAGS,
-    run: doctorCommand,
-  },
-  relay: { help: "print the relay page, for any web host", run: relayCommand },
+const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
+  login: loginCommand,
+  refresh: refreshCommand,
+  token: tokenCommand,
+  status: statusCommand,
+  shops: shopsCommand,
+  api: apiCommand,
+  exec: execCommand,
+  logout: logoutCommand,
+  doctor: doctorCommand,
+  relay: relayCommand,
 };
 
 /** The names of the flags that a command takes. */
 function flagNames(command: string): string[] {
-  const { flags = "" } = COMMANDS[command]!;
-  return `${COMMON_FLAGS} ${flags}`.trim().split(" ");
+  return [...COMMON_FLAGS.split(" "), ...COMMANDS[command]!.flags];
 }
 
 /** What was given on the command line, in the environment and in its file. */
@@ -4944,7 +4927,7 @@ class Cli {
     const text = this.text(flag);
     if (!text) return text;
     const isFile = FLAGS[flag]!.value === "FILE";
-    return isFile ? expandHome(text) : QUESTIONS[flag]?.[2](text) ?? text;
+    return isFile ? expandHome(text) : QUESTIONS[flag]?.[1](text) ?? text;
   }
 
   /** The same, as it was written. */
@@ -5014,7 +4997,7 @@ function readCommandLine(args: string[]): Cli {
     if (token.kind === "option") addFlag(cli, token);
     else addOperand(cli, token.kind === "positional" ? token.value : "--");
   }
-  const { operands = [] } = COMMANDS[name]!;
+  const { operands } = COMMANDS[name]!;
   const missing = cli.operands.length < Math.min(operands.length, 2);
   if (!missing || cli.has("help")) return cli;
   throw misuse(
@@ -5024,7 +5007,7 @@ function readCommandLine(args: string[]): Cli {
 
 /** Takes an argument, or refuses it at the first place where none may stand. */
 function addOperand({ commandName, operands }: Cli, text: string): void {
-  const { operands: wanted = [] } = COMMANDS[commandName]!;
+  const { operands: wanted } = COMMANDS[commandName]!;
   operands.push(text);
   const fits = wanted[0] === "--"
     ? operands[0] === "--"
@@ -5092,11 +5075,10 @@ function byteCount(text: string | undefined): number | undefined {
 }
 
 function helpText(command: string): string {
-  const { help, flags = "", operands = [] } = COMMANDS[command]!;
+  const { help, flags, operands } = COMMANDS[command]!;
   const commands = Object.entries(COMMANDS)
-    .map(([name, each]) => helpEntry(name, each.help)).join("\n");
-  const lines = (names: string) =>
-    names.split(" ").filter(Boolean).map(flagEntry).join("\n");
+    .map(([name, each]) => helpEntry(name, each.help!)).join("\n");
+  const lines = (names: string[]) => names.map(flagEntry).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
 
 Usage: ${PROGRAM} [command] [options]
@@ -5108,7 +5090,7 @@ ${[command, ...operands].join(" ")}: ${help}
 ${lines(flags)}
 
 All commands:
-${lines(COMMON_FLAGS)}
+${lines(COMMON_FLAGS.split(" "))}
 
 Flags beat the environment, which beats the env file.
 TIKTOK_SHOP_APP_SECRET is the app secret, and TIKTOK_SHOP_HOME the folder of the
@@ -5276,25 +5258,20 @@ function linkRegion(link: string): Region | undefined {
   return /\.us(\.|$)/i.test(host) ? "us" : "row";
 }
 
-/** What each thing is, where to find it, and what judges the answer. */
-const QUESTIONS: Record<
-  string,
-  [about: string, question: string, check: (text: string) => string]
-> = {
+/** The questions for settings, and what judges the answers. */
+const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
   "app-key": [
-    "The app key has about 12 letters and digits: see your app in Partner " +
-    "Center.",
+    "The app key has about 12 letters and digits: see Partner Center.\n" +
     "App key: ",
     checkAppKey,
   ],
   "service-id": [
     'The service id ends the "Copy authorization link"; the whole link will ' +
-    "do.",
-    "Service id: ",
+    "do.\nService id: ",
     readServiceId,
   ],
   "app-secret-file": [
-    "The app secret stands beside the app key. It is not shown and not kept.",
+    "The app secret is beside the app key. It is not shown and not kept.\n" +
     "App secret: ",
     checkAppSecret,
   ],
@@ -5318,8 +5295,7 @@ async function askMissing(
 
 /** Asks until the answer has the right shape. */
 async function askFor(flag: string, input: TerminalInput): Promise<string> {
-  const [about, question, check] = QUESTIONS[flag]!;
-  tell(about);
+  const [question, check] = QUESTIONS[flag]!;
   for (;;) {
     const answer = await input.ask(question, flag === "app-secret-file");
     try {
