@@ -4762,43 +4762,37 @@ function hintOf(error: unknown): string | undefined {
 /**
  * Every flag: the parser, the help and the tables of the README are made of
  * these rows. They say how it is written (`...`: may be repeated), in which
- * variable it stands behind TIKTOK_SHOP_, its default, and what it does.
+ * variable it stands behind TIKTOK_SHOP_ (`*`: under its own name), its
+ * default, and what it does.
  */
 const FLAGS = flagTable(`
---app-key KEY | APP_KEY | asked for | the app key from Partner Center
+--app-key KEY | * | asked for | the app key from Partner Center
 --app-secret-file FILE | | asked for | file with the app secret, - for stdin
---service-id ID|LINK | SERVICE_ID | asked for |
-  the app's authorization link, or the number at its end
---region row|us | REGION | the link's, else row |
-  market of the app (row: everywhere but the US)
---user-type TYPE | USER_TYPE | seller | seller, partner or creator
---profile NAME | PROFILE | default | name to keep the tokens under
+--service-id ID|LINK | * | asked for | the authorization link, or its number
+--region row|us | * | the link's, else row | us: the US market, row: all others
+--user-type TYPE | * | seller | seller, partner or creator
+--profile NAME | * | default | name to keep the tokens under
 --file FILE | TOKEN_FILE | the profile's | file to keep the tokens in
---authorization-endpoint URL | AUTHORIZATION_ENDPOINT | TikTok's |
-  authorize at another page
---token-endpoint URL | TOKEN_ENDPOINT | TikTok's | get tokens from another host
---refresh-endpoint URL | REFRESH_ENDPOINT | TikTok's |
-  refresh tokens at another host
---api-endpoint URL | API_ENDPOINT | TikTok's | call the API of another host
+--authorization-endpoint URL | * | TikTok's | authorize at another page
+--token-endpoint URL | * | TikTok's | get tokens from another host
+--refresh-endpoint URL | * | TikTok's | refresh tokens at another host
+--api-endpoint URL | * | TikTok's | call the API of another host
 --env-file FILE | | ./.env | take variables from FILE, which may set all of them
 --json | | | print JSON on one line, for programs
 --quiet | | | print only the link, questions and errors on stderr
 --verbose | | | print each request on stderr, without secrets
 --help | | | print this help
 --version | | | print the version
---port N[-M] | | ${DEFAULT_PORT} |
-  port of the callback, or a range whose first free one is taken
+--port N[-M] | | ${DEFAULT_PORT} | callback port, or the first free of a range
 --host HOST | | localhost | the redirect URL's host, or 127.0.0.1
 --path PATH | | / | path of the redirect URL
---redirect-url URL | | |
-  the registered URL when it is a relay's or a tunnel's
+--redirect-url URL | | | the registered URL when it is a relay's or a tunnel's
 --tls-cert FILE | | | certificate (PEM) to serve the callback over https
 --tls-key FILE | | | private key (PEM) of the certificate
 --timeout TIME | | ${DEFAULT_TIMEOUT} | how long to wait, such as 90 or 5m
 --param k=v ... | | | extra parameter of the link
 --no-browser | | | open no browser, only print the link
---browser CMD | | $BROWSER, else the system's |
-  command to open the link with, %s for the URL
+--browser CMD | | $BROWSER, else the system's | opens the link, which is %s
 --paste | | on a terminal | take the redirect from stdin
 --start | | | print the link as JSON and end; go on with --complete
 --complete URL|CODE | | | finish what --start began, - for stdin
@@ -4811,9 +4805,8 @@ const FLAGS = flagTable(`
 --body JSON | | | the body: JSON, @FILE, or - for stdin
 --shop SHOP | | | shop to act for: id, name, code or cipher, or none
 --paginate | | | follow next_page_token, one JSON line a page
---request-timeout TIME | | |
-  time a request may take (30s for tokens, 2m for calls)
---reply-limit BYTES | | | size of a reply, as in 64M (tokens 1M, calls 32M)
+--request-timeout TIME | | 30s, for calls 2m | time a request may take
+--reply-limit BYTES | | 1M, for calls 32M | size of a reply, as in 64M
 `);
 
 /** The rows of a table: cells between bars; a row goes on where indented. */
@@ -4825,7 +4818,8 @@ function textRows(text: string): string[][] {
 function flagTable(text: string) {
   const flags = textRows(text).map(([usage, env, initial, help]) => {
     const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage!)!;
-    const variable = env && `TIKTOK_SHOP_${env}`;
+    const own = name!.toUpperCase().replaceAll("-", "_");
+    const variable = env && `TIKTOK_SHOP_${env === "*" ? own : env}`;
     return [name!, { value, env: variable, initial, many, help }] as const;
   });
   return Object.fromEntries(flags);
@@ -4971,10 +4965,8 @@ class Cli {
 
   /** A line of data on stdout; whether it arrived, `written` tells. */
   write(line: string): void {
-    const arrival = arrived(line);
-    arrival.catch(ignore); // judged at the end
-    this.written = this.written.then(() => arrival);
-    this.written.catch(ignore);
+    this.written = Promise.all([this.written, arrived(line)]).then(ignore);
+    this.written.catch(ignore); // judged at the end
   }
 }
 
@@ -5286,7 +5278,13 @@ async function askMissing(
   const missing = Object.keys(found).filter((flag) =>
     found[flag] === undefined
   );
-  if (missing.length && !input.isTerminal) throw missingSettings(missing);
+  if (missing.length && !input.isTerminal) {
+    const names = missing.map((flag) => {
+      const { env, value } = FLAGS[flag]!;
+      return `${env || "TIKTOK_SHOP_APP_SECRET"} or --${flag} ${value}`;
+    });
+    throw misuse(`Missing settings: ${names.join("; ")}`);
+  }
   for (const flag of missing) {
     found[flag] = await cli.once(flag, () => askFor(flag, input));
   }
@@ -5295,8 +5293,8 @@ async function askMissing(
 
 /** Asks until the answer has the right shape. */
 async function askFor(flag: string, input: TerminalInput): Promise<string> {
-  const [question, check] = QUESTIONS[flag]!;
-  for (;;) {
+  const [text, check] = QUESTIONS[flag]!;
+  for (let question = text;; question = text.replace(/^.*\n/, "")) {
     const answer = await input.ask(question, flag === "app-secret-file");
     try {
       check(answer);
@@ -5309,19 +5307,19 @@ async function askFor(flag: string, input: TerminalInput): Promise<string> {
 
 async function offerToKeep(
   cli: Cli,
-  app: App,
+  { appKey: app_key, serviceId: service_id, region }: App,
   { input }: Terminal,
 ): Promise<void> {
   const path = configPath(cli);
   if (path === undefined) return;
-  const answer = await input.ask(
-    `Keep all but the secret in ${printable(path)}\nfor next time? [Y/n] `,
-  );
-  if (/^n/i.test(answer)) return;
+  const question = `Keep all but the secret in ${
+    printable(path)
+  }\nfor next time?`;
+  if (/^n/i.test(await input.ask(`${question} [Y/n] `))) return;
   const config = {
-    app_key: app.appKey,
-    service_id: app.serviceId,
-    region: app.region,
+    app_key,
+    service_id,
+    region,
     user_type: cli.get("user-type"),
   };
   try {
@@ -5333,27 +5331,18 @@ async function offerToKeep(
   }
 }
 
-function missingSettings(flags: string[]): TypeError {
-  const names = flags.map((flag) => {
-    const { env, value } = FLAGS[flag]!;
-    return `${env || "TIKTOK_SHOP_APP_SECRET"} or --${flag} ${value}`;
-  });
-  return misuse(`Missing settings: ${names.join("; ")}`);
-}
-
 function readSecret(cli: Cli): string | undefined {
-  const text = cli.once("app secret", () => secretText(cli));
-  if (text === undefined) return undefined;
-  cli.secrets.push(text);
-  return checkAppSecret(text);
-}
-
-function secretText(cli: Cli): string | undefined {
-  const file = cli.get("app-secret-file");
-  if (file === undefined) return cli.env("TIKTOK_SHOP_APP_SECRET");
-  // At a terminal it is asked for, so that it is not shown.
-  if (file === "-" && node("node:tty").isatty(0)) return undefined;
-  return namedText("the app secret from", file).trim();
+  return cli.once("app secret", () => {
+    const file = cli.get("app-secret-file");
+    // At a terminal it is asked for, so that it is not shown.
+    if (file === "-" && node("node:tty").isatty(0)) return undefined;
+    const text = file === undefined
+      ? cli.env("TIKTOK_SHOP_APP_SECRET")
+      : namedText("the app secret from", file).trim();
+    if (text === undefined) return undefined;
+    cli.secrets.push(text);
+    return checkAppSecret(text);
+  });
 }
 
 /** The credentials of a refresh; the app key is known from the login. */
@@ -5560,40 +5549,33 @@ function commandLineOf(args: readonly string[]): string {
 
 // --- terminal
 
-/** A person who may be asked, and who may press Ctrl-C. */
-interface Terminal {
-  input: TerminalInput;
-  signal: AbortSignal;
-  interrupt: Interrupt;
-}
-
 /** Runs a command that may ask and be interrupted, and cleans up behind it. */
 async function withTerminal(
   cli: Cli,
   run: (terminal: Terminal) => Promise<void>,
 ): Promise<void> {
-  const interrupt = new Interrupt();
-  const { signal } = interrupt;
-  const input = new TerminalInput(signal);
+  const terminal = new Terminal();
   try {
-    await run({ input, signal, interrupt });
+    await run(terminal);
   } catch (error) {
     const { reply, kind } = error as Partial<TikTokShopError>;
     // What could not be saved must not be lost.
     if (reply && kind === "store") cli.print(reply);
     throw error;
   } finally {
-    input.close();
-    interrupt.close();
+    terminal.input.close();
+    terminal.close();
   }
 }
 
 /** The signals besides Ctrl-C that ask for an end. */
 function passedSignals(): NodeJS.Signals[] {
-  if (RUNTIME.process.platform === "win32") return [];
+  const { process } = RUNTIME;
+  if (process.platform === "win32") return [];
   if (!isHangupIgnored()) return ["SIGTERM", "SIGHUP"];
-  // Without a listener neither Node nor Deno ignores it any longer.
-  RUNTIME.process.off("SIGHUP", ignore).on("SIGHUP", ignore);
+  // Without a listener of ours neither runtime ignores it any longer.
+  const isKept = process.listeners("SIGHUP").includes(ignore);
+  if (!isKept) process.on("SIGHUP", ignore);
   return ["SIGTERM"];
 }
 
@@ -5608,26 +5590,32 @@ let hangupIgnored: boolean | undefined;
 
 /**
  * Whether SIGHUP was ignored when this process began, where Linux tells. Node
- * resets its own signals when it starts: there the parent's must do.
+ * resets it when it starts: then the parent ignores it, or nohup has replaced
+ * stdin by /dev/null, open for writing only.
  */
 function isHangupIgnored(): boolean {
+  const says = (file: string, line: RegExp) =>
+    line.test(textIfAny(`/proc/${file}`));
+  const ignores = /^SigIgn:.*[13579bdf]$/m; // SIGHUP is the lowest bit
   return hangupIgnored ??= mayRead() &&
-    ["self", RUNTIME.process.ppid].some((process) =>
-      // SIGHUP is the lowest bit.
-      /^SigIgn:.*[13579bdf]$/m.test(textIfAny(`/proc/${process}/status`))
-    );
+    (says("self/status", ignores) ||
+      says(`${RUNTIME.process.ppid}/status`, ignores) ||
+      (says("self/fdinfo/0", /^flags:.*1$/m) &&
+        realFile("/proc/self/fd/0") === "/dev/null"));
 }
 
 /**
- * Turns Ctrl-C into an aborted signal; a second one kills as usual. While
- * tokens are being saved the first one only tells, as they are nowhere else.
+ * A person who may be asked, and who may press Ctrl-C: that aborts the signal,
+ * and a second one kills as usual. While tokens are being saved the first one
+ * only tells, as they are nowhere else.
  */
-class Interrupt {
+class Terminal {
   /** Whether tokens are being saved. */
   isSaving = false;
   readonly #abort = new AbortController();
-  readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
   readonly signal: AbortSignal = this.#abort.signal;
+  readonly input: TerminalInput = new TerminalInput(this.signal);
+  readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
 
   constructor() {
     for (const name of this.#names) RUNTIME.process.on(name, this.#stop);
@@ -5814,7 +5802,8 @@ async function wholeLogin(cli: Cli, terminal: Terminal): Promise<TokenReply> {
 }
 
 /** The options of a login, in one step or two. */
-function loginOptions(cli: Cli, { signal, interrupt }: Terminal) {
+function loginOptions(cli: Cli, terminal: Terminal) {
+  const { signal } = terminal;
   const place = tokenPlace(cli);
   return {
     ...linkOptions(cli),
@@ -5826,10 +5815,10 @@ function loginOptions(cli: Cli, { signal, interrupt }: Terminal) {
     requireScopes: (cli.get("require-scope") ?? "").split(",")
       .map((scope) => scope.trim()).filter(Boolean),
     onWarning: tell,
-    saveSignal: interrupt.signal,
-    onSaving: () => interrupt.isSaving = true,
+    saveSignal: signal,
+    onSaving: () => terminal.isSaving = true,
     onSaved: (profile: string) => {
-      interrupt.isSaving = false;
+      terminal.isSaving = false;
       tellSaved(cli, place, profile);
     },
   };
