@@ -117,7 +117,7 @@ const RUNTIME = globalThis as unknown as {
 
 /**
  * A `node:` built-in, loaded at its first use: a static import of each costs
- * Deno 10 to 40 ms, which `--version` and a library's importer should not pay.
+ * Deno 10 to 40 ms, which an importer should not pay.
  */
 function node<Name extends keyof Builtins>(name: Name): Builtins[Name] {
   return RUNTIME.process.getBuiltinModule(name) as Builtins[Name];
@@ -1757,7 +1757,8 @@ async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   try {
     return await abortable(shared.tokens, signal);
   } finally {
-    if (--shared.callers === 0) {
+    shared.callers -= 1;
+    if (shared.callers === 0) {
       shared.left.abort("nobody waits for the refresh any more");
       running.delete(profile);
     }
@@ -2609,7 +2610,7 @@ function assertProfile(name: string): void {
  * rejects with kind `lock_lost`), so the newer tokens stay.
  *
  * @param folder where the files are.
- * @default {$TIKTOK_SHOP_HOME, or tiktok-shop-oauth2 in the user's
+ * @default {$TIKTOK_SHOP_HOME, or "tiktok-shop-oauth2" in the user's
  * configuration folder}
  * @throws {RangeError} if the lease is too short or too long.
  */
@@ -3858,7 +3859,7 @@ function fetchFor(url: URL): typeof fetchDirectly {
   return isLoopback(url.hostname) && mayBeProxied() ? fetchDirectly : fetch;
 }
 
-/** Whether `fetch` may take a proxy, by the environment or by its dispatcher. */
+/** Whether `fetch` may use a proxy, by the environment or its dispatcher. */
 function mayBeProxied(): boolean {
   try {
     const names = Object.keys(RUNTIME.process.env);
