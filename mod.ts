@@ -1715,9 +1715,8 @@ function expiryOf({ data, meta }: StoredTokens): number {
 }
 
 /**
- * Seconds that an access token surely has left. A clock that was wrong may
- * have been put right since, or have gone back: then it proves nothing, and a
- * refresh measures it anew.
+ * Seconds that an access token surely has left. A clock that was put right
+ * since, or has gone back, proves nothing: a refresh measures it anew.
  */
 function secondsLeft(tokens: StoredTokens, now: () => number): number {
   const obtained = obtainedAt(tokens.meta);
@@ -2275,8 +2274,7 @@ function assertJson(value: unknown, depth = 0): void {
 }
 
 /**
- * All shops that the tokens of a profile may act for; they are remembered in
- * the profile.
+ * All shops that a profile's tokens may act for; the profile remembers them.
  *
  * Source: TikTok Shop Partner Center, "Get Authorized Shops".
  *
@@ -3682,7 +3680,6 @@ const UNWANTED = { cure: "without-cipher", match: NO_CIPHER } as const;
 const DOUBTFUL = { cure: "wait", isDoubtful: true } as const;
 const IP_LIST =
   /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i;
-
 const SPENT = "the code was used before, is 30 minutes old or another app's";
 const DEAD_TOKEN = `the access token is not valid, ${LOGIN_AGAIN}`;
 const NOT_LISTED =
