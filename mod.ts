@@ -5040,8 +5040,8 @@ function unknownFlag(command: string, flag: string): TypeError {
   // With such a flag the secret is on the command line already.
   if (/^--(app[-_]?)?secret$/i.test(flag)) {
     return misuse(
-      "Cannot take the app secret as a flag, for all users can see it: set " +
-        "TIKTOK_SHOP_APP_SECRET or pass --app-secret-file FILE",
+      "Cannot take the app secret as a flag, which all users of this machine " +
+        "can see: pass --app-secret-file FILE",
     );
   }
   const owner = Object.keys(COMMANDS)
@@ -5214,26 +5214,25 @@ function tokenPlace(cli: Cli): TokenPlace {
   );
 }
 
-type App = AppCredentials & { serviceId?: string; region?: Region };
-
 function isCreator(cli: Cli): boolean {
   return cli.get("user-type")?.toLowerCase() === "creator";
 }
 
-/** The app's credentials; on a terminal, what is missing is asked for. */
-async function readApp(cli: Cli, terminal: Terminal): Promise<App> {
+/** The app's settings; on a terminal, what is missing is asked for. */
+async function readApp(cli: Cli, terminal: Terminal) {
   const creator = isCreator(cli);
-  const [appKey, link, appSecret] = await askMissing(cli, terminal, {
+  const answers = await askMissing(cli, terminal, {
     "app-key": cli.get("app-key"),
     "service-id": cli.get("service-id") ?? (creator ? "" : undefined),
     "app-secret-file": readSecret(cli),
   });
-  const region = oneOf(cli, "region", ["row", "us"]) ?? linkRegion(link!);
-  const app: App = { appKey: appKey!, appSecret: appSecret!, region };
-  if (link) app.serviceId = readServiceId(link);
+  const [appKey = "", link = "", appSecret = ""] = answers;
+  const serviceId = link ? readServiceId(link) : undefined;
+  const region = oneOf(cli, "region", ["row", "us"]) ?? linkRegion(link);
   const isKnown = cli.get("app-key") && (cli.get("service-id") || creator);
-  if (!isKnown) await offerToKeep(cli, app, terminal);
-  return app;
+  const kept = { app_key: appKey, service_id: serviceId, region };
+  if (!isKnown) await offerToKeep(cli, kept, terminal);
+  return { appKey, appSecret, serviceId, region };
 }
 
 /** The service id, out of the whole authorization link too. */
@@ -5305,25 +5304,19 @@ async function askFor(flag: string, input: TerminalInput): Promise<string> {
 
 async function offerToKeep(
   cli: Cli,
-  { appKey: app_key, serviceId: service_id, region }: App,
+  settings: object,
   { input }: Terminal,
 ): Promise<void> {
   const path = configPath(cli);
   if (path === undefined) return;
-  const question = `Keep all but the secret in ${
-    printable(path)
-  }\nfor next time?`;
-  if (/^n/i.test(await input.ask(`${question} [Y/n] `))) return;
-  const config = {
-    app_key,
-    service_id,
-    region,
-    user_type: cli.get("user-type"),
-  };
+  const question = `Keep all but the secret in ${printable(path)}`;
+  const answer = await input.ask(`${question}\nfor next time? [Y/n] `);
+  if (/^n/i.test(answer)) return;
+  const text = stringifyJson({ ...settings, user_type: cli.get("user-type") });
   try {
     const folder = node("node:path").dirname(path);
     node("node:fs").mkdirSync(folder, { recursive: true, mode: 0o700 });
-    await replaceFile(path, `${stringifyJson(config)}\n`);
+    await replaceFile(path, `${text}\n`);
   } catch (error) {
     tell(`It could not be kept: ${messageOf(error)}`);
   }
@@ -5349,11 +5342,11 @@ async function readCredentials(
   meta: { app_key?: string },
   terminal: Terminal,
 ): Promise<AppCredentials> {
-  const [appKey, appSecret] = await askMissing(cli, terminal, {
+  const [appKey = "", appSecret = ""] = await askMissing(cli, terminal, {
     "app-key": cli.get("app-key") ?? meta.app_key,
     "app-secret-file": readSecret(cli),
   });
-  return { appKey: appKey!, appSecret: appSecret! };
+  return { appKey, appSecret };
 }
 
 /** How the requests of a command are made. */
@@ -5366,10 +5359,7 @@ function requestOptions(cli: Cli): HttpOptions {
 }
 
 /** How a command keeps a profile's tokens fresh. */
-function keepFor(
-  cli: Cli,
-  terminal: Terminal,
-): CallOptions {
+function keepFor(cli: Cli, terminal: Terminal): CallOptions {
   const limited = limit(1); // one question at a time
   return {
     ...tokenPlace(cli),
