@@ -37,7 +37,7 @@ const NAMES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 function proxied(url: string): Record<string, string> {
   const both = NAMES.flatMap((name) => [name, name.toLowerCase()]);
   const variables = Object.fromEntries(both.map((name) => [name, url]));
-  const quiet = { NODE_NO_WARNINGS: "1", DENO_NO_UPDATE_CHECK: "1" };
+  const quiet = { NODE_NO_WARNINGS: "1" };
   return { ...variables, ...quiet, NODE_USE_ENV_PROXY: "1" };
 }
 
