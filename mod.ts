@@ -5905,7 +5905,10 @@ class Dialog {
         ? () => this.#confirm()
         : undefined,
       onState: (state) => this.#show(state),
-      onWarning: told,
+      onWarning: (text) =>
+        told(
+          isOfHttps(text) ? `${text}: --tls-cert FILE --tls-key FILE` : text,
+        ),
       onTrace: this.#cli.has("verbose") ? told : undefined,
     };
   }
@@ -5995,6 +5998,12 @@ class Dialog {
       }
     }
   }
+}
+
+/** Whether a warning is of a browser that spoke https, whatever the URL. */
+function isOfHttps(warning: string): boolean {
+  const [start = ""] = UNUSED["by https"].split("URL");
+  return warning.startsWith(start);
 }
 
 async function askAboutCode(input: TerminalInput): Promise<string> {

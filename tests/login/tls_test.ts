@@ -204,7 +204,9 @@ describe("login explains https at its plain port", TOGETHER, () => {
     withCli(async (cli) => {
       const { link, ended, until } = await cli.open();
       await assert.rejects(show(secure(cli), "127.0.0.1"));
-      await until(/The browser spoke https to the plain http callback: .*\n/);
+      await until(
+        /The browser spoke https to the plain http callback: .*: --tls-cert FILE/,
+      );
       await fetch(await cli.decide(link));
       assert.equal((await ended).code, 0);
     }));
