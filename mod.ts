@@ -4642,8 +4642,8 @@ export async function main(args: string[]): Promise<number> {
   let cli: Cli | undefined;
   try {
     cli = readCommandLine(args);
-    if (cli.has("version")) cli.write(VERSION);
-    else if (cli.has("help")) cli.write(helpText(cli.commandName));
+    if (cli.has("version")) cli.line(VERSION);
+    else if (cli.has("help")) cli.line(helpText(cli.commandName));
     else await RUNS[cli.commandName]!(cli);
     await cli.written;
     return cli.exitCode;
@@ -4672,7 +4672,7 @@ function report(error: unknown, verbose: boolean, cli?: Cli): number {
   const bug = isBug(error);
   const text = (of: unknown) => messageOf(of, cli?.secrets);
   const what = bug ? "a fault of this program: " : "";
-  tell(`${paint("31;1", "error:")} ${what}${text(error)}`);
+  note(what + text(error), "error");
   const help = [...cli ? [cli.commandName] : [], "--help"];
   const next = bug
     ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
@@ -4681,13 +4681,13 @@ function report(error: unknown, verbose: boolean, cli?: Cli): number {
     : hint;
   const lines = { hint: next, ...nextStep(error, cli) };
   for (const [name, line] of Object.entries(lines)) {
-    if (line) tell(`${paint("36", `${name}:`)} ${printable(line)}`);
+    if (line) note(printable(line), name);
   }
   if (!verbose) return exitCodeOf(error);
   const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
-  for (const call of calls) tell(text(call));
+  for (const call of calls) note(text(call));
   for (let at = cause; at; at = (at as Error).cause) {
-    tell(`cause: ${text(at)}`);
+    note(`cause: ${text(at)}`);
   }
   return exitCodeOf(error);
 }
@@ -4951,18 +4951,14 @@ class Cli {
     return RUNTIME.process.env[name] || file[name] || undefined;
   }
 
-  /** Tells a step, unless `--quiet`. */
-  say(text: string): void {
-    if (!this.has("quiet")) tell(text);
-  }
-
-  /** Data on stdout. */
-  print(value: unknown): void {
-    this.write(stringifyJson(value, this.has("json") ? 0 : 2));
+  /** JSON on stdout; for programs, and one of many, on one line. */
+  json(value: unknown): void {
+    const isLine = ["json", "all", "paginate"].some((name) => this.has(name));
+    this.line(stringifyJson(value, isLine ? 0 : 2));
   }
 
   /** A line of data on stdout; whether it arrived, `written` tells. */
-  write(line: string): void {
+  line(line: string): void {
     this.written = Promise.all([this.written, arrived(line)]).then(ignore);
     this.written.catch(ignore); // judged at the end
   }
@@ -5297,7 +5293,7 @@ async function askFor(flag: string, input: TerminalInput): Promise<string> {
       check(answer);
       return answer;
     } catch (error) {
-      tell(messageOf(error));
+      note(messageOf(error));
     }
   }
 }
@@ -5318,7 +5314,7 @@ async function offerToKeep(
     node("node:fs").mkdirSync(folder, { recursive: true, mode: 0o700 });
     await replaceFile(path, `${text}\n`);
   } catch (error) {
-    tell(`It could not be kept: ${messageOf(error)}`);
+    note(`It could not be kept: ${messageOf(error)}`);
   }
 }
 
@@ -5354,7 +5350,7 @@ function requestOptions(cli: Cli): HttpOptions {
   return {
     requestTimeout: cli.get("request-timeout"),
     replyLimit: byteCount(cli.get("reply-limit")),
-    onTrace: cli.has("verbose") ? tell : undefined,
+    onTrace: cli.has("verbose") ? note : undefined,
   };
 }
 
@@ -5368,7 +5364,7 @@ function keepFor(cli: Cli, terminal: Terminal): CallOptions {
     apiEndpoint: cli.get("api-endpoint"),
     signal: terminal.signal,
     ...requestOptions(cli),
-    onWarning: warn,
+    ...WARNINGS,
     credentials: ({ meta }) =>
       limited(() => readCredentials(cli, meta, terminal)),
   };
@@ -5400,25 +5396,31 @@ function wrapped(text: string, columns: number): string[] {
   return text.match(new RegExp(line, "g")) ?? [];
 }
 
-/** One line for people, broken between words where a terminal would cut. */
-function tell(text: string): void {
+/** How the word before a note is painted. */
+const LABELS: Record<string, string> = { error: "31;1", warning: "33" };
+
+/** A line for people on stderr, broken where a terminal would cut. */
+function note(text: string, label?: string): void {
   const { isTTY, columns } = RUNTIME.process.stderr;
-  const whole = !isTTY || !columns || text.length <= columns;
-  put(`${whole ? text : wrapped(text, columns).join("\n")}\n`);
+  const start = label ? `${paint(LABELS[label] ?? "36", `${label}:`)} ` : "";
+  const line = start + text;
+  const whole = !isTTY || !columns || line.length <= columns;
+  raw(`${whole ? line : wrapped(line, columns).join("\n")}\n`);
 }
 
-function warn(text: string): void {
-  tell(`${paint("33", "warning:")} ${text}`);
-}
+/** Where the warnings of a command go. */
+const WARNINGS = { onWarning: (text: string) => note(text, "warning") };
 
-/** Text for people; that it cannot be written is no reason to fail. */
-function put(text: string): void {
+/** Text on stderr as it is; that it cannot be written is no failure. */
+function raw(text: string): void {
   try {
     RUNTIME.process.stderr.write(text);
   } catch {
     // Deno throws what Node emits as an "error", which main() ignores.
   }
 }
+
+const CLEAR_LINE = "\r\x1b[2K";
 
 /** Whether stderr is a terminal that may be painted on. */
 function isLively(): boolean {
@@ -5433,10 +5435,6 @@ function linkLine(url: string): string {
 
 function paint(style: string, text: string): string {
   return isLively() ? `\x1b[${style}m${text}\x1b[0m` : text;
-}
-
-function showProgress(cli: Cli, text: string): void {
-  if (isLively()) cli.has("quiet") || put(`\r\x1b[2K${text}`);
 }
 
 /** Columns of text, foreign text made safe. */
@@ -5548,7 +5546,7 @@ async function withTerminal(
   } catch (error) {
     const { reply, kind } = error as Partial<TikTokShopError>;
     // What could not be saved must not be lost.
-    if (reply && kind === "store") cli.print(reply);
+    if (reply && kind === "store") cli.json(reply);
     throw error;
   } finally {
     terminal.input.close();
@@ -5619,7 +5617,7 @@ class Terminal {
       return this.#abort.abort("interrupted");
     }
     this.isSaving = false;
-    tell(
+    note(
       "TikTok's reply is here and waits to be saved. Press Ctrl-C again to " +
         "print it instead",
     );
@@ -5659,14 +5657,14 @@ class TerminalInput {
   async ask(question: string, hidden = false): Promise<string> {
     // First hidden, then asked: what is typed at once must not be shown.
     this.#listen(hidden);
-    put(question);
+    raw(question);
     const asked = this.#asked = deferred<string>();
     this.#drain();
     try {
       return await abortable(asked.promise, this.#signal);
     } finally {
       if (this.#asked === asked) this.leave();
-      if (hidden) put("\n");
+      if (hidden) raw("\n");
       if (this.#onLine) this.#listen(false);
       else this.close();
     }
@@ -5674,7 +5672,7 @@ class TerminalInput {
 
   /** Leaves an open question, behind which the cursor still is. */
   leave(): void {
-    if (this.#asked && !this.#hidden) put("\n");
+    if (this.#asked && !this.#hidden) raw("\n");
     this.#asked = undefined;
   }
 
@@ -5767,13 +5765,14 @@ function erased(line: string): string {
 
 async function loginCommand(cli: Cli): Promise<void> {
   assertSteps(cli);
-  if (cli.has("start")) return await startStep(cli);
+  if (cli.has("start")) return await firstStep(cli);
   await withTerminal(cli, async (terminal) => {
-    const run = cli.has("complete") ? completeStep : wholeLogin;
+    const run = cli.has("complete") ? secondStep : wholeLogin;
     const reply = await run(cli, terminal);
     const { seller_name: seller, open_id: id } = reply.data;
-    cli.say(`Authorized by ${printable(textOf(seller) || textOf(id))}`);
-    cli.print(reply);
+    const name = printable(textOf(seller) || textOf(id));
+    if (!cli.has("quiet")) note(`Authorized by ${name}`);
+    cli.json(reply);
   });
 }
 
@@ -5802,28 +5801,20 @@ function loginOptions(cli: Cli, terminal: Terminal) {
     switch: cli.has("switch"),
     requireScopes: (cli.get("require-scope") ?? "").split(",")
       .map((scope) => scope.trim()).filter(Boolean),
-    onWarning: tell,
+    ...WARNINGS,
     saveSignal: signal,
     onSaving: () => terminal.isSaving = true,
     onSaved: (profile: string) => {
       terminal.isSaving = false;
-      tellSaved(cli, place, profile);
+      const path = place.store.path(profile);
+      if (!cli.has("quiet")) note(`Saved to ${printable(path)}`);
+      if (profile === place.profile) return;
+      const flag = cli.get("file")
+        ? `--file ${shellWord(path, RUNTIME.process.platform)}`
+        : `--profile ${profile}`;
+      note(`Use ${printable(flag)} from now on, or --switch to replace them`);
     },
   };
-}
-
-function tellSaved(
-  cli: Cli,
-  { store, profile: wanted }: TokenPlace,
-  profile: string,
-): void {
-  const path = store.path(profile);
-  cli.say(`Saved to ${printable(path)}`);
-  if (profile === wanted) return;
-  const place = cli.get("file")
-    ? `--file ${shellWord(path, RUNTIME.process.platform)}`
-    : `--profile ${profile}`;
-  tell(`Use ${printable(place)} from now on, or --switch to replace them`);
 }
 
 function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
@@ -5838,9 +5829,7 @@ function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
 /** Where the redirect comes in. */
 function callbackOptions(cli: Cli) {
   const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
-  if (!cert !== !key) {
-    throw misuse("--tls-cert and --tls-key go together: give both");
-  }
+  if (!cert !== !key) throw misuse("--tls-cert and --tls-key go together");
   return {
     port: cli.get("port") ?? DEFAULT_PORT,
     host: cli.get("host") as "localhost" | undefined,
@@ -5855,11 +5844,9 @@ function callbackOptions(cli: Cli) {
   };
 }
 
-/** How to reach this machine's callback from where the browser is. Pure. */
-function remoteHint(
-  env: Readonly<Record<string, string | undefined>>,
-  ports: string | number = DEFAULT_PORT,
-): string | undefined {
+/** How to reach this machine's callback from where the browser is. */
+function remoteHint(ports: string | number = DEFAULT_PORT): string | undefined {
+  const { env } = RUNTIME.process;
   if (env.SSH_CONNECTION || env.SSH_TTY) {
     const port = String(ports).split("-")[0];
     const [, , server = "THIS-MACHINE", sshPort = "22"] =
@@ -5916,16 +5903,18 @@ class Dialog {
   #start(flow: AuthFlow): void {
     this.#flow = flow;
     const [cli, input] = [this.#cli, this.#input];
-    cli.say("Open this link to authorize the app:\n");
-    tell(linkLine(flow.url));
-    cli.say(`\nWaiting for the redirect to ${printable(flow.redirectUrl)}`);
-    if (input.isTerminal && !remoteHint(RUNTIME.process.env)) {
-      cli.say("If the browser cannot open it, paste its address here");
-    }
     if (input.isTerminal || cli.has("paste")) {
       input.lines((line) => void (line && this.#submit(line)));
     }
-    if (!isLively() || cli.has("quiet")) return;
+    const link = `${linkLine(flow.url)}\n`;
+    if (cli.has("quiet")) return raw(link);
+    note("Open this link to authorize the app:\n");
+    raw(link);
+    note(`\nWaiting for the redirect to ${printable(flow.redirectUrl)}`);
+    if (input.isTerminal && !remoteHint()) {
+      note("If the browser cannot open it, paste its address here");
+    }
+    if (!isLively()) return;
     const limit = seconds(cli.get("timeout") ?? DEFAULT_TIMEOUT);
     this.#deadline = Date.now() + limit * 1000;
     this.#timer = setInterval(() => this.#count(), 1000);
@@ -5933,7 +5922,7 @@ class Dialog {
   }
 
   async #open(url: string): Promise<void> {
-    const hint = remoteHint(RUNTIME.process.env, this.#flow?.port);
+    const hint = remoteHint(this.#flow?.port);
     if (this.#cli.has("no-browser")) return void (hint && this.#tell(hint));
     const asked = { browser: this.#cli.get("browser") };
     const failed = new Set<string>();
@@ -5946,17 +5935,18 @@ class Dialog {
   #show(state: FlowState): void {
     if (state === FlowState.WAITING_FOR_REDIRECT) return;
     this.#input.leave();
-    if (this.#timer) put("\r\x1b[2K");
+    if (this.#timer) raw(CLEAR_LINE);
     clearInterval(this.#timer);
     this.#timer = undefined;
     if (state !== FlowState.WAITING_FOR_RESPONSE) return;
-    this.#cli.say("Redirect received, getting the tokens");
+    if (this.#cli.has("quiet")) return;
+    note("Redirect received, getting the tokens");
   }
 
   /** A text that comes while the countdown runs. */
   #tell(message: string): void {
-    if (this.#timer) put("\r\x1b[2K");
-    for (const line of message.split("\n")) tell(printable(line));
+    if (this.#timer) raw(CLEAR_LINE);
+    for (const line of message.split("\n")) note(printable(line));
     if (this.#timer) this.#count();
   }
 
@@ -5966,7 +5956,7 @@ class Dialog {
     const clock = [left / 60, left % 60]
       .map((part, i) => String(Math.floor(part)).padStart(i + 1, "0"));
     const line = paint("2", `${clock.join(":")} left, Ctrl-C cancels`);
-    put(`\r\x1b[2K${line} `); // a paste is echoed behind it
+    raw(`${CLEAR_LINE}${line} `); // a paste is echoed behind it
   }
 
   /** A pasted line: wrong ones are explained, and the wait goes on. */
@@ -6008,7 +5998,7 @@ function isOfHttps(warning: string): boolean {
 
 async function askAboutCode(input: TerminalInput): Promise<string> {
   if (!input.isTerminal) return "";
-  const clear = isLively() ? "\r\x1b[2K" : ""; // the countdown
+  const clear = isLively() ? CLEAR_LINE : ""; // the countdown
   return await input.ask(
     `${clear}Nothing proves that this code belongs to your login. Did you ` +
       "approve the app\nyourself, just now, at the link above? [y/N] ",
@@ -6057,20 +6047,16 @@ const STEP_FLAGS = [
 function assertSteps(cli: Cli): void {
   const [step, ...more] = ["start", "complete"].filter((name) => cli.has(name));
   if (step === undefined) return;
-  if (more.length) {
-    throw misuse("--start and --complete are two steps: give one");
-  }
+  if (more.length) throw misuse("--start and --complete are two steps");
   const ignored = step === "start" ? [] : LINK_FLAGS;
   const vain = [...WAIT_FLAGS, ...ignored].find((name) => cli.has(name));
-  if (vain) {
-    throw misuse(`--${vain} does nothing with --${step}: leave it out`);
-  }
+  if (vain) throw misuse(`--${vain} does nothing with --${step}: leave it out`);
   if (cli.get("complete") === "-" && cli.get("app-secret-file") === "-") {
     throw misuse("Cannot read both secret and redirect from stdin");
   }
 }
 
-async function startStep(cli: Cli): Promise<void> {
+async function firstStep(cli: Cli): Promise<void> {
   const place = tokenPlace(cli);
   const options = { ...linkOptions(cli), ...callbackOptions(cli) };
   assertWait(options);
@@ -6081,10 +6067,9 @@ async function startStep(cli: Cli): Promise<void> {
   const serviceId = cli.get("service-id");
   const url = authorizationUrl({ ...options, appKey, serviceId, state });
   const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
-  const pending = { state, expires_at: expiresAt, app_key: appKey };
-  await assertSavable(place.store, { ...place, onWarning: tell });
-  await savePending(pendingPath(place), pending);
-  cli.print({
+  await assertSavable(place.store, { ...place, ...WARNINGS });
+  await savePending(place, { state, expires_at: expiresAt, app_key: appKey });
+  cli.json({
     authorize_url: url,
     redirect_url: redirectUrl,
     expires_at: expiresAt,
@@ -6103,24 +6088,20 @@ function completeLine(cli: Cli): string {
   return `${commandLineOf(["login", ...flags, "--complete"])} ${url}`;
 }
 
-async function completeStep(
-  cli: Cli,
-  terminal: Terminal,
-): Promise<TokenReply> {
+async function secondStep(cli: Cli, terminal: Terminal): Promise<TokenReply> {
   const place = tokenPlace(cli);
-  const path = pendingPath(place);
-  const pending = await loadPending(path, place.profile);
+  const pending = loadPending(place);
   const app = await readCredentials(cli, pending, terminal);
   const code = await completedCode(cli, pending, terminal)
     .catch(async (error) => {
       // A denial ends a login as well.
-      if (error.kind === "access_denied") await removePending(path);
+      if (error.kind === "access_denied") await removePending(place);
       throw error;
     });
   const options = { ...loginOptions(cli, terminal), ...app };
   await assertSavable(place.store, options);
   // Removed before the code is spent: of two that complete at once, one does.
-  if (!await removePending(path)) throw noPending(place.profile);
+  if (!await removePending(place)) throw noPending(place.profile);
   try {
     const { reply, meta } = await obtainFor(options, code);
     await saveReply(reply, meta, options);
@@ -6128,7 +6109,7 @@ async function completeStep(
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
     const { kind } = error as Partial<TikTokShopError>;
-    if (kind === "network") await savePending(path, pending);
+    if (kind === "network") await savePending(place, pending);
     throw error;
   }
 }
@@ -6161,49 +6142,43 @@ function assertWhole(redirect: string, allowed: boolean): void {
   const text = pastedRedirect(redirect);
   const cut = /^[^?&]*\?[^=&]*=[^&]*$/.test(text);
   if (!cut || (allowed && /\?(auth_)?code=/.test(text))) return;
-  throw misuse(
-    'The URL ends at its first "&", where a shell cuts: put it in quotes',
-  );
+  throw misuse('The URL ends at its first "&": put it in quotes');
 }
 
-/** The file of a login that is under way, beside that of its tokens. */
+/** The file of a login under way, beside that of its tokens. */
 function pendingPath({ store, profile }: TokenPlace): string {
   const { basename, dirname, join } = node("node:path");
   const path = store.path(profile);
   return join(dirname(path), `.${basename(path)}.pending`);
 }
 
-async function savePending(path: string, pending: PendingLogin): Promise<void> {
+async function savePending(place: TokenPlace, pending: PendingLogin) {
+  const path = pendingPath(place);
   await replaceFile(path, `${stringifyJson(pending)}\n`).catch((error) => {
     throw storeError(`Cannot save ${path}`, error);
   });
 }
 
-async function loadPending(
-  path: string,
-  profile: string,
-): Promise<PendingLogin> {
-  const pending = parseJson(await readText(path).catch(() => ""));
+function loadPending(place: TokenPlace): PendingLogin {
+  const pending = parseJson(textIfAny(pendingPath(place)));
   const { state, expires_at } = isRecord(pending) ? pending : {};
   if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
     return pending as unknown as PendingLogin;
   }
-  throw noPending(profile);
+  throw noPending(place.profile);
 }
 
 /** Whether it was there: of two that remove it at once, one has. */
-async function removePending(path: string): Promise<boolean> {
+async function removePending(place: TokenPlace): Promise<boolean> {
   const { unlink } = node("node:fs/promises");
-  return await unlink(path).then(() => true, () => false);
+  return await unlink(pendingPath(place)).then(() => true, () => false);
 }
 
 function noPending(profile: string): TikTokShopError {
-  const what = `No login of profile "${printable(profile)}" is under way`;
-  return new TikTokShopError(
-    "invalid_redirect",
-    `${what}, or it is older than 30 minutes`,
-    { hint: `begin with ${commandLineOf(["login", "--start"])}` },
-  );
+  const name = `profile "${printable(profile)}"`;
+  const message = `No login of ${name} was begun in the last 30 minutes`;
+  const hint = `begin with ${commandLineOf(["login", "--start"])}`;
+  return new TikTokShopError("invalid_redirect", message, { hint });
 }
 
 // --- refresh
@@ -6214,8 +6189,9 @@ async function refreshCommand(cli: Cli): Promise<void> {
     if (cli.has("all")) return await refreshAll(cli, keep);
     const seen = await loadTokens(keep.store, keep.profile);
     const tokens = await refreshOnce(seen, keep);
-    cli.say(`Refreshed profile ${printable(keep.profile)}`);
-    cli.print(withoutMeta(tokens));
+    const profile = printable(keep.profile);
+    if (!cli.has("quiet")) note(`Refreshed profile ${profile}`);
+    cli.json(withoutMeta(tokens));
   });
 }
 
@@ -6223,26 +6199,25 @@ async function refreshCommand(cli: Cli): Promise<void> {
 const CALLS_AT_ONCE = 16;
 
 /** Refreshes every profile; one that fails does not stop the others. */
-async function refreshAll(
-  cli: Cli,
-  keep: CallOptions,
-): Promise<void> {
+async function refreshAll(cli: Cli, keep: CallOptions): Promise<void> {
   // The folder around a --file holds more than tokens.
   const profiles = cli.get("file") ? [keep.profile] : await keep.store.list();
-  if (profiles.length === 0) tell("There are no profiles yet: log in first");
+  if (profiles.length === 0) note("There are no profiles yet: log in first");
+  const isShown = isLively() && !cli.has("quiet");
   let done = 0;
   const limited = limit(CALLS_AT_ONCE);
   // Some more, which read and write their files while the others wait.
   const wider = limit(CALLS_AT_ONCE * 1.5);
   const refresh = async (profile: string) => {
     const code = await refreshLine(cli, { ...keep, limited }, profile);
-    showProgress(cli, `${++done} of ${profiles.length}`);
+    done++;
+    if (isShown) raw(`${CLEAR_LINE}${done} of ${profiles.length}`);
     return code;
   };
   const codes = await Promise.all(
     profiles.map((profile) => wider(() => refresh(profile))),
   );
-  showProgress(cli, "");
+  if (isShown) raw(CLEAR_LINE);
   // A new login is what somebody has to do something about.
   cli.exitCode = codes.includes(5) ? 5 : codes.find(Boolean) ?? 0;
 }
@@ -6258,14 +6233,14 @@ async function refreshLine(
     const { data } = await refreshOnce(seen, { ...keep, profile });
     const { access_token_expire_in, refresh_token_expire_in } = data;
     const ends = { access_token_expire_in, refresh_token_expire_in };
-    cli.write(stringifyJson({ profile, ok: true, ...ends }, 0));
+    cli.json({ profile, ok: true, ...ends });
     return 0;
   } catch (error) {
     const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
     const message = messageOf(error);
     const next = { hint, ...nextStep(error, cli, profile) };
     const told = { kind, code, message, ...next, reply };
-    cli.write(stringifyJson({ profile, ok: false, ...told }, 0));
+    cli.json({ profile, ok: false, ...told });
     return exitCodeOf(error);
   }
 }
@@ -6275,7 +6250,7 @@ async function refreshLine(
 async function tokenCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const tokens = await validTokens(keepFor(cli, terminal));
-    cli.write(tokens.data.access_token);
+    cli.line(tokens.data.access_token);
   });
 }
 
@@ -6291,15 +6266,14 @@ async function statusCommand(cli: Cli): Promise<void> {
   const list = await Promise.all(
     profiles.map((name) => limited(() => profileStatus(store, name))),
   );
-  if (cli.has("json")) cli.print(list);
-  else if (list.length) cli.write(statusTable(list));
-  else tell(`There are no profiles yet, log in: ${commandLineOf(["login"])}`);
+  if (cli.has("json")) cli.json(list);
+  else if (list.length) cli.line(statusTable(list));
+  else note(`There are no profiles yet, log in: ${commandLineOf(["login"])}`);
   for (const each of list) warnOfEnd(cli, each);
-  const isMet = list.length > 0 &&
-    list.every((each) =>
-      each.error === undefined && (each.access_token_left ?? 0) >= least
-    );
-  if (cli.has("min-valid") && !isMet) cli.exitCode = 5;
+  const isMet = ({ error, access_token_left: left = 0 }: ProfileStatus) =>
+    error === undefined && left >= least;
+  const isOk = list.length > 0 && list.every(isMet);
+  if (cli.has("min-valid") && !isOk) cli.exitCode = 5;
 }
 
 type ProfileStatus = Awaited<ReturnType<typeof profileStatus>>;
@@ -6336,11 +6310,7 @@ async function profileStatus(store: TokenStore, profile: string) {
   }
 }
 
-const USER_TYPES: Record<number, string> = {
-  0: "seller",
-  1: "creator",
-  3: "partner",
-};
+const USER_TYPES = ["seller", "creator", undefined, "partner"];
 
 function statusTable(list: readonly ProfileStatus[]): string {
   const rows = list.map((each) =>
@@ -6362,13 +6332,12 @@ function statusTable(list: readonly ProfileStatus[]): string {
 function warnOfEnd(cli: Cli, status: ProfileStatus): void {
   const { error, refresh_token_left: left } = status;
   const profile = printable(status.profile);
-  if (error) return warn(error);
+  if (error) return note(error, "warning");
   if (left === undefined || left > 30 * 86400) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
   const run = commandLineOf(["login", ...wordsAgain(cli, profile)]);
-  warn(
-    `the seller's grant of profile ${profile} ${when}, log in again: ${run}`,
-  );
+  const what = `the seller's grant of profile ${profile} ${when}`;
+  note(`${what}, log in again: ${run}`, "warning");
 }
 
 // --- shops
@@ -6376,12 +6345,13 @@ function warnOfEnd(cli: Cli, status: ProfileStatus): void {
 async function shopsCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const shops = await shopsWith(keepFor(cli, terminal));
-    if (cli.has("json")) return cli.print(shops);
-    if (shops.length === 0) cli.say("This token has no shops");
+    if (cli.has("json")) return cli.json(shops);
+    const isTold = shops.length === 0 && !cli.has("quiet");
+    if (isTold) note("This token has no shops");
     const rows = shops.map(({ id, name, region, seller_type, code }) =>
       [id, name, region, seller_type, code].map(textOf)
     );
-    cli.write(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
+    cli.line(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
   });
 }
 
@@ -6402,24 +6372,19 @@ async function apiCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const keep = keepFor(cli, terminal);
     try {
-      if (!cli.has("paginate")) return cli.print(await callWith(request, keep));
+      if (!cli.has("paginate")) return cli.json(await callWith(request, keep));
       const pages: ApiReply[] = [];
       for await (const page of apiPages(request, keep)) pages.push(page);
-      for (const page of pages) cli.write(stringifyJson(page, 0));
+      for (const page of pages) cli.json(page);
     } catch (error) {
-      writeBody(cli, (error as Partial<TikTokShopError>)?.body);
+      // The body of a failed call tells more than its message.
+      const { body } = error as Partial<TikTokShopError>;
+      const lines = typeof body === "string" ? body.split("\n") : [];
+      if (lines.length) cli.line(lines.map(printable).join("\n"));
+      else if (body !== undefined) cli.json(body);
       throw error;
     }
   });
-}
-
-/** The body of a failed call, which tells more than its message. */
-function writeBody(cli: Cli, body: unknown): void {
-  if (body === undefined) return;
-  if (typeof body === "string") {
-    cli.write(body.split("\n").map(printable).join("\n"));
-  } else if (cli.has("paginate")) cli.write(stringifyJson(body, 0));
-  else cli.print(body);
 }
 
 /** The exact bytes of `--body`: text, a file or stdin. */
@@ -6474,7 +6439,7 @@ async function runChild(
     return await childEnd(child);
   } catch (error) {
     const why = `Cannot run "${command[0]}": ${messageOf(error)}`;
-    tell(`${paint("31;1", "error:")} ${printable(why)}`);
+    note(printable(why), "error");
     return codeOf(error) === "ENOENT" ? 127 : 126; // as a shell
   } finally {
     process.off("SIGINT", ignore);
@@ -6501,9 +6466,10 @@ async function logoutCommand(cli: Cli): Promise<void> {
   // Asked before the lock is taken, which would make the folder. Under the
   // lock, no refresh that is under way brings the profile back.
   const removed = await store.load(profile) &&
-    await withLock(store, profile, { onWarning: warn }, remove);
+    await withLock(store, profile, WARNINGS, remove);
+  if (cli.has("quiet")) return;
   const shown = printable(profile);
-  cli.say(
+  note(
     removed
       ? `Removed profile ${shown}; the app stays authorized at TikTok`
       : `There is no profile ${shown}: nothing to remove`,
@@ -6535,9 +6501,9 @@ const CHECKS: Record<string, Check> = {
   "browser": diagnoseBrowser,
   "machine": diagnoseMachine,
   "store": diagnoseStore,
-  "token host": async (cli) => (await reach(cli, "token")).told,
+  "token host": async (cli) => (await reach(cli, "token host")).told,
   "clock": diagnoseClock,
-  "API host": async (cli) => (await reach(cli, "api")).told,
+  "API host": async (cli) => (await reach(cli, "API host")).told,
   "proxy": diagnoseProxy,
   "certificates": diagnoseCertificates,
 };
@@ -6548,8 +6514,8 @@ async function doctorCommand(cli: Cli): Promise<void> {
   const findings = (await Promise.all(
     Object.entries(CHECKS).map(([name, check]) => finding(cli, name, check)),
   )).flat();
-  if (cli.has("json")) cli.print(findings);
-  else cli.write(findings.map(findingText).join("\n"));
+  if (cli.has("json")) cli.json(findings);
+  else cli.line(findings.map(findingText).join("\n"));
   if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
 }
 
@@ -6651,10 +6617,10 @@ function diagnoseBrowser(): Told {
 function diagnoseMachine(cli: Cli): Told {
   const { env, platform } = RUNTIME.process;
   const message = "its browser is on another machine";
-  const hint = remoteHint(env, cli.get("port"));
+  const hint = remoteHint(cli.get("port"));
   if (hint) return { status: "warning", message, hint };
   if (env.WSL_DISTRO_NAME) {
-    return "WSL: the browser of Windows reaches localhost here";
+    return "WSL: Windows' browser reaches localhost here";
   }
   const own = ["darwin", "win32"].includes(platform);
   if (own || env.DISPLAY || env.WAYLAND_DISPLAY) {
@@ -6688,7 +6654,7 @@ function assertWritableFolder(folder: string): void {
   const { existsSync, mkdtempSync, rmdirSync } = node("node:fs");
   const { dirname, join } = node("node:path");
   let there = folder;
-  while (!existsSync(there)) there = dirname(there);
+  while (!existsSync(there) && there !== dirname(there)) there = dirname(there);
   try {
     rmdirSync(mkdtempSync(join(there, ".doctor-")));
   } catch (error) {
@@ -6712,15 +6678,15 @@ async function openToOthers(paths: readonly string[]) {
   }
 }
 
-const HOSTS = { token: DEFAULT_TOKEN_ENDPOINT, api: DEFAULT_API_ENDPOINT };
 const HOST_TIMEOUT_MS = 8000;
 
 /** Asks a host for its front page, once; any answer will do. */
-function reach(cli: Cli, host: keyof typeof HOSTS) {
-  const name = `${host}-endpoint`;
-  return cli.once(name, async () => {
-    const what = host === "api" ? "API host" : "token host";
-    const { origin } = endpointUrl(cli.get(name) ?? HOSTS[host], what);
+function reach(cli: Cli, host: "token host" | "API host") {
+  return cli.once(host, async () => {
+    const url = host === "API host"
+      ? cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT
+      : cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT;
+    const { origin } = endpointUrl(url, host);
     const { date } = await send(new URL(origin), {}, {
       ...requestOptions(cli),
       tried: `Cannot reach ${origin}`,
@@ -6732,7 +6698,9 @@ function reach(cli: Cli, host: keyof typeof HOSTS) {
 }
 
 async function diagnoseClock(cli: Cli): Promise<Told> {
-  const { date } = await reach(cli, "token").catch(() => ({ date: undefined }));
+  const { date } = await reach(cli, "token host").catch(() => ({
+    date: undefined,
+  }));
   if (date === undefined) return undefined;
   const off = Math.round(Date.now() / 1000 - date);
   if (Math.abs(off) <= 30) return "agrees with the token host's";
@@ -6771,10 +6739,8 @@ function diagnoseCertificates(): Told {
   if (RUNTIME.process.env.NODE_TLS_REJECT_UNAUTHORIZED !== "0") return [];
   return {
     status: RUNTIME.Deno ? "warning" : "problem",
-    message: "NODE_TLS_REJECT_UNAUTHORIZED=0 is set: Node checks no " +
-      "certificate, and anybody on the way can read the app secret",
-    hint: "unset it, and name your company's certificate in " +
-      "NODE_EXTRA_CA_CERTS",
+    message: "NODE_TLS_REJECT_UNAUTHORIZED=0 lets others read the app secret",
+    hint: "unset it; NODE_EXTRA_CA_CERTS names your company's certificate",
   };
 }
 
@@ -6822,13 +6788,14 @@ button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
   cursor:pointer}
 `;
 
-/** The static page of `relay`: self-contained, for any web host. Pure. */
-function renderRelay(): string {
+/** Prints the relay's static page: self-contained, for any web host. */
+// deno-lint-ignore require-await -- a command is asynchronous
+async function relayCommand(cli: Cli): Promise<void> {
   const style = PAGE_STYLE + RELAY_STYLE;
   const policy = `default-src 'none'; style-src '${sourceHash(style)}'; ` +
     `script-src '${sourceHash(RELAY_SCRIPT)}'; ` +
     "connect-src http://localhost:*; base-uri 'none'; form-action 'none'";
-  return `<!doctype html>
+  cli.line(`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -6860,12 +6827,7 @@ paste it into the terminal where the login waits.</p></noscript>
 </main>
 <script>${RELAY_SCRIPT}</script>
 </body>
-</html>`;
-}
-
-// deno-lint-ignore require-await -- a command is asynchronous
-async function relayCommand(cli: Cli): Promise<void> {
-  cli.write(renderRelay());
+</html>`);
 }
 
 // === Pages
@@ -6935,12 +6897,17 @@ function languageOf(tag: string): Language | undefined {
 /** A page: self-contained, escaped, readable without script. Pure. */
 function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
   const { title, text, next, ...labels } = textsOf(page, lang);
-  const seller = factMarkup(facts.seller);
-  const rows = [[labels.shop, seller], [labels.region, regionMarkup(facts)]]
+  const [seller, code] = [facts.seller, facts.region]
+    .map((fact) => escapeHtml(textOf(fact), 120));
+  // A code is named in the page's language by its script.
+  const region = /^[A-Z]{2}$/.test(code!)
+    ? `<data value="${code}">${code}</data>`
+    : code;
+  const rows = [[labels.shop, seller], [labels.region, region]]
     .filter(([, markup]) => markup)
     .map(([label, markup]) => `<dt>${label}</dt><dd><bdi>${markup}</bdi></dd>`);
   const reason = [facts.reason, facts.hint].filter(Boolean)
-    .map((line) => `<p>${escapeHtml(capitalized(line!))}</p>`);
+    .map((line) => `<p>${escapeHtml(line!)}</p>`);
   return `<!doctype html>
 <html lang="${lang}">
 <head>
@@ -6963,21 +6930,6 @@ ${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
 </body>
 </html>
 `;
-}
-
-function factMarkup(value: unknown): string {
-  return typeof value === "string" ? escapeHtml(value, 120) : "";
-}
-
-/** `GB`, left to the page's script to be named in its language. */
-function regionMarkup({ region }: PageFacts): string {
-  const shown = factMarkup(region);
-  const isCode = /^[A-Z]{2}$/.test(shown);
-  return isCode ? `<data value="${shown}">${shown}</data>` : shown;
-}
-
-function capitalized(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** Foreign text made inert, and cut before it would fill the page. */
@@ -7365,6 +7317,7 @@ dd{font-weight:600}
   border-radius:.75rem;background:var(--paper);font-size:.9375rem;
   line-height:1.6}
 .reason p{text-wrap:wrap}
+.reason p::first-letter{text-transform:uppercase}
 a{color:var(--calm)}
 :focus-visible{outline:3px solid;outline-offset:3px}
 textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);

@@ -138,12 +138,12 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
     [
       "the certificate alone",
       async (cli) => (await tlsFlags(cli)).slice(0, 2),
-      /go together: give both/,
+      /--tls-cert and --tls-key go together/,
     ],
     [
       "the key alone",
       async (cli) => (await tlsFlags(cli)).slice(2),
-      /go together: give both/,
+      /--tls-cert and --tls-key go together/,
     ],
     [
       "the key of another certificate",

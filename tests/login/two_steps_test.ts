@@ -524,8 +524,8 @@ describe("login --complete", TOGETHER, () => {
 });
 
 const NONE_PENDING = new RegExp(
-  '^error: No login of profile "default" is under way, or it is older than ' +
-    "30 minutes\nhint: begin with .*mod\\.m?[jt]s'? login --start\n$",
+  '^error: No login of profile "default" was begun in the last 30 minutes' +
+    "\nhint: begin with .*mod\\.m?[jt]s'? login --start\n$",
 );
 
 function entry(state: string | undefined, left: number): string {

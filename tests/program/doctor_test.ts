@@ -382,7 +382,7 @@ const STATES: [
     "machine",
     "ok",
     () => ({ env: { WSL_DISTRO_NAME: "Debian", DISPLAY: undefined } }),
-    /^WSL: the browser of Windows reaches localhost here$/,
+    /^WSL: Windows' browser reaches localhost here$/,
   ],
   [
     "machine",

@@ -175,7 +175,10 @@ const TWO_STEP_ERRORS: [args: string[], message: RegExp][] = [
   [["--start", "--redirect-url", "http://a.b/"], /Cannot use the redirect URL/],
   [["--start", "--service-id", "6f3k9d2m1x8q"], /is not a number/],
   [["--start", "--profile", "../x"], /Cannot use the profile name/],
-  [["--start", "--tls-cert", "cert.pem"], /go together: give both/],
+  [
+    ["--start", "--tls-cert", "cert.pem"],
+    /--tls-cert and --tls-key go together/,
+  ],
   [["--start=yes"], /--start takes no value/],
   [["--complete"], /Missing the value of --complete/],
   [["--complete", "a", "--complete", "b"], /--complete is given twice/],
