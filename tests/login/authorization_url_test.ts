@@ -219,7 +219,7 @@ const MIX_UPS: readonly [
   [
     "an app key as service id",
     { serviceId: appKey },
-    /"6f3k9d2m1x8q" is not a number: .*19 digits .*Partner Center; the app key/,
+    /"6f3k9d2m1x8q" is not a number: .*19 digits.*; the app key is something/,
   ],
   [
     "a service id as app key",
@@ -229,7 +229,7 @@ const MIX_UPS: readonly [
   [
     "no service id",
     { serviceId: undefined },
-    /The service id is missing: .*end of the authorization link in Partner/,
+    /The service id is missing: .*at the end of Partner Center's authorization/,
   ],
   ["an empty service id", { serviceId: "" }, /The service id is missing: /],
   [
@@ -237,7 +237,7 @@ const MIX_UPS: readonly [
     {
       serviceId: "https://services.tiktokshop.com/open/authorize?service_id=1",
     },
-    /stands at the end of the authorization link/,
+    /is not a number: .*at the end of Partner Center's authorization link/,
   ],
   ["a number with a space", { serviceId: `${serviceId} ` }, /white space/],
   ["a fraction", { serviceId: "7.4e18" }, /is not a number/],
