@@ -908,7 +908,7 @@ loginTest(
     const { status, page } = await show(redirect);
     assert.equal(status, 502);
     assert.match(page, /<main class="failed">/);
-    assert.match(page, /&lt;b&gt;server/);
+    assert.match(page, /&#60;b&#62;server/);
     assert.ok(!page.includes("<b>") && !page.includes("\x1b"));
     const error = await failure(login.flow.reply);
     assert.equal(error.kind, "invalid_redirect");
@@ -1377,9 +1377,9 @@ loginTest(
   },
   async (login) => {
     const shown = await show(await login.redirect());
-    const name = "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;amp;";
+    const name = "&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;&#38;amp;";
     assert.ok(shown.page.includes(`>${name}\ufffd<`), shown.page);
-    assert.ok(shown.page.includes(">&lt;i&gt;GB<"));
+    assert.ok(shown.page.includes(">&#60;i&#62;GB<"));
     assert.doesNotMatch(shown.page, /<script>alert|<i>/);
     assertPolicyFits(shown.page, shown.headers);
     assert.equal((await login.flow.reply).data.seller_name, MARKUP);
