@@ -5404,7 +5404,9 @@ function note(text: string, label?: string): void {
   const { isTTY, columns } = RUNTIME.process.stderr;
   const start = label ? `${paint(LABELS[label] ?? "36", `${label}:`)} ` : "";
   const line = start + text;
-  const whole = !isTTY || !columns || line.length <= columns;
+  const fits = !isTTY || !columns || line.length <= columns;
+  // A command stays one line, to be copied.
+  const whole = fits || label === "run";
   raw(`${whole ? line : wrapped(line, columns).join("\n")}\n`);
 }
 
