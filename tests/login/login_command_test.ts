@@ -801,7 +801,7 @@ describe("login's exit code", TOGETHER, () => {
           assert.match(stderr, /code 36004001, "rt has expired"/);
           assert.match(
             stderr,
-            /hint: .*log in again\nrun: .*mod\.m?[jt]s login /,
+            /hint: .*log in again\nrun: .*mod\.m?[jt]s'? login /,
           );
         },
       )

@@ -157,8 +157,9 @@ describe("login on a terminal", AT_TERMINAL, () => {
         afterWait(
           'error: The seller denied the app access: "auth_denied"',
           "hint: ask the shop's owner to approve the app, then log in again",
-          "run:(\\s\\S+){0,4}\\s\\S+mod\\.m?[jt]s\\slogin\\s(.|\n)*" +
-            "--port\\s\\d+\\s--no-browser",
+          // One line, which the terminal breaks wherever its width is reached.
+          `run: (.|\n)+${broken(" login --port ")}[\\d\n]+` +
+            broken(" --no-browser"),
           "cli\\$$",
         ),
       );
@@ -361,6 +362,11 @@ describe("the program on a terminal", AT_TERMINAL, () => {
       assert.equal(await show(terminal, line, pattern), 2);
     }, NOTHING_SET));
 });
+
+/** A pattern of a text that the terminal may break anywhere. */
+function broken(text: string): string {
+  return [...text].join("\n?").replaceAll(" ", "[ \n]");
+}
 
 const STATUS = new RegExp([
   "PROFILE  SELLER           REGION  TYPE    SCOPES  ACCESS  REFRESH",
