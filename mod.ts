@@ -73,6 +73,7 @@ interface Builtins {
   "node:child_process": typeof import("node:child_process");
   "node:crypto": typeof import("node:crypto");
   "node:buffer": typeof import("node:buffer");
+  "node:events": typeof import("node:events");
   "node:fs": typeof import("node:fs");
   "node:fs/promises": typeof import("node:fs/promises");
   "node:os": typeof import("node:os");
@@ -3296,19 +3297,15 @@ async function listenOnPort(
   const listeners: Close[] = [];
   const close = () => Promise.all(listeners.map((each) => each()));
   const handler = options.handlerOn(port);
-  const answer = async (request: Request) => await handler(request);
+  const answer = (request: Request) =>
+    Promise.resolve(request).then(handler).catch(() => plainAnswer(500));
   for (const [i, hostname] of ["127.0.0.1", "::1"].entries()) {
     const where = `${i === 0 ? hostname : "[::1]"}:${port}`;
     const listen = RUNTIME.Deno?.serve ? listenOnDeno : listenOnNode;
     try {
-      const listener = await listen({
-        ...options,
-        hostname,
-        port,
-        answer: (request) => answer(request).catch(() => plainAnswer(500)),
-        onFailure: (error) => resolve(portError(where, error)),
-      });
-      listeners.push(listener);
+      const onFailure = (error: unknown) => resolve(portError(where, error));
+      const all = { ...options, hostname, port, answer, onFailure };
+      listeners.push(await listen(all));
     } catch (error) {
       // A program that has the port on [::1] would be sent the redirect.
       const isNeeded = isTaken(error) ? options.needsBoth : isExhausted(error);
@@ -3402,10 +3399,8 @@ async function listenOnNode(options: ListenOptions): Promise<Close> {
   server.on("clientError", (error, socket) => {
     void refuse(socket, unreadAnswer(error, options));
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ host: hostname, port, ipv6Only: true }, resolve);
-  });
+  server.listen({ host: hostname, port, ipv6Only: true });
+  await node("node:events").once(server, "listening");
   server.on("error", onFailure);
   // Node loads its `fetch` at the first use, and the browser would wait.
   setTimeout(() => void new Request("http://localhost"), 20).unref();
@@ -3466,11 +3461,8 @@ async function answerOnNode(
 
 /** All headers of a message; Node's `headers` drops a second Host. */
 function headersOf(rawHeaders: readonly string[]): Headers {
-  const headers = new Headers();
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
-  }
-  return headers;
+  const names = rawHeaders.filter((_, i) => i % 2 === 0);
+  return new Headers(names.map((name, i) => [name, rawHeaders[2 * i + 1]!]));
 }
 
 /** A web Request, or undefined where there can be none (TRACE, a bad URL). */
@@ -4175,8 +4167,7 @@ const SECRET_NAMES = "app_secret|auth_code|code|access_token|refresh_token|" +
 /** `name=value` in URLs and forms, and in a URL inside of another. */
 const SECRET_PARAMETER = new RegExp(
   `((?:\\b|(?<=%(?:25)*(?:26|3F)))(?:${SECRET_NAMES}))` +
-    `(?:(=)[^&\\s"'<>#;]+|` +
-    `(%(?:25)*3D)(?:(?!%(?:25)*26)[^&\\s"'<>#;])+)`,
+    `(?:(=)[^&\\s"'<>#;]+|(%(?:25)*3D)(?:(?!%(?:25)*26)[^&\\s"'<>#;])+)`,
   "gi",
 );
 /** `"name":"value"` in JSON, and in JSON inside of JSON. */
@@ -4191,9 +4182,9 @@ const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
 const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
 /**
- * The one redactor, for URLs, JSON, headers and messages: replaces the values
- * of secret names, and `secrets` wherever they occur, by `***`. It takes time
- * in proportion to the text, and what it cannot redact it does not show.
+ * The one redactor, for URLs, JSON, headers and messages: hides the values of
+ * secret names, and `secrets`, in linear time. It never shows what it cannot
+ * redact.
  */
 function redact(text: string, secrets: readonly string[] = []): string {
   try {
@@ -4208,38 +4199,35 @@ function redact(text: string, secrets: readonly string[] = []): string {
 }
 
 const UNSHOWN = "(a text that could not be redacted)";
-const REDACTED_LIMIT = 1 << 22; // characters; more would take seconds
+const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
 const SHORTEST_SECRET = 4; // characters
-const PIECE_SIZE = 12; // characters of a secret that never show in a row
+const PIECE_SIZE = 8; // characters of a secret that never show in a row
 
 /**
- * Hides each piece of each secret, however it is encoded. The set of pieces
- * answers in the same time for any text; a RegExp made of a secret could be
- * too long, or slow.
+ * Hides each piece of each secret, however it is encoded. To look a piece up
+ * takes the same time in any text; a RegExp made of a secret could be too
+ * long, or slow.
  */
 function hideSecrets(text: string, secrets: readonly string[]): string {
   const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
-    .flatMap(foldings).map(({ folded }) => folded);
+    .flatMap(foldings).map(({ codes }) => codes);
   if (words.length === 0) return text;
   // A secret without ASCII to be found by hides the whole text.
   const isVague = words.some(({ length }) => length < SHORTEST_SECRET);
   if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
+  const pieces = new Set<number>();
   const sizes = new Set<number>();
-  const pieces = new Set<string>();
   for (const word of words) {
     const size = Math.min(PIECE_SIZE, word.length);
     sizes.add(size);
-    for (let i = size; i <= word.length; i++) {
-      pieces.add(word.slice(i - size, i));
-    }
+    piecesOf(word, size).forEach((piece) => pieces.add(piece));
   }
   const hidden = new Uint8Array(text.length + 1);
-  for (const { folded, starts, ends } of foldings(text)) {
+  for (const { codes, starts, ends } of foldings(text)) {
     for (const size of sizes) {
-      for (let i = size; i <= folded.length; i++) {
-        if (!pieces.has(folded.slice(i - size, i))) continue;
-        hidden.fill(1, starts[i - size], ends[i - 1]);
-      }
+      piecesOf(codes, size).forEach((piece, i) => {
+        if (pieces.has(piece)) hidden.fill(1, starts[i], ends[i + size - 1]);
+      });
     }
   }
   let [result, done] = ["", 0];
@@ -4248,6 +4236,17 @@ function hideSecrets(text: string, secrets: readonly string[]): string {
     done = hidden.indexOf(0, from);
   }
   return result + text.slice(done);
+}
+
+/** Each piece as a number: to base 96, eight characters are exact. */
+function piecesOf(codes: Uint8Array, size: number): Float64Array {
+  const pieces = new Float64Array(codes.length);
+  for (let i = 0, piece = 0; i < codes.length; i++) {
+    const gone = i < size ? 0 : codes[i - size]! - 31; // 1 to 95
+    piece = (piece - gone * 96 ** (size - 1)) * 96 + codes[i]! - 31;
+    pieces[i] = piece;
+  }
+  return pieces.subarray(size - 1);
 }
 
 /**
@@ -4273,20 +4272,24 @@ function foldings(text: string) {
         const length = codes[size - 3] === 37 ? 3 : 5; // "%", else "u"
         const start = size - length;
         if (length === 5 && codes[start] !== 117) break;
-        const digits = String.fromCharCode(...codes.subarray(start + 1, size));
-        if (!/^[0-9a-f]+$/.test(digits)) break;
-        code = FOLDED[parseInt(digits, 16)];
+        let value = 0;
+        for (let k = start + 1; k < size; k++) {
+          value = value * 16 + HEX[codes[k]!]!;
+        }
+        if (Number.isNaN(value)) break;
+        code = FOLDED[value];
         size = start;
       }
     }
-    const folded = new TextDecoder().decode(codes.subarray(0, size));
-    return { folded, starts, ends };
+    return { codes: codes.subarray(0, size), starts, ends };
   });
 }
 
+const ASCII = Array.from({ length: 127 }, (_, i) => String.fromCharCode(i));
+const HEX = ASCII.map((c) => parseInt(c, 16));
+
 /** What remains of each ASCII code; 0: nothing. */
-const FOLDED = Uint8Array.from({ length: 127 }, (_, code) => {
-  const c = String.fromCharCode(code);
+const FOLDED = ASCII.map((c, code) => {
   if (code < 32) return "btnvfr".charCodeAt(code - 8) || 0; // "\n" is n
   if (c === "+") return 32; // a space, in forms
   return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
@@ -4446,8 +4449,6 @@ async function within<T>(promise: Promise<T>, ms: number) {
   return await Promise.race([promise, late.promise])
     .finally(() => clearTimeout(timer));
 }
-
-type Deferred<T> = ReturnType<typeof deferred<T>>;
 
 /** As Promise.withResolvers(), which Node 20 lacks. */
 function deferred<T>() {
@@ -5637,7 +5638,7 @@ class TerminalInput {
   #hidden = false;
   #listening = false;
   #ended = false;
-  #asked: Deferred<string> | undefined;
+  #asked: ReturnType<typeof deferred<string>> | undefined;
   #onLine: ((line: string) => void) | undefined;
 
   constructor(signal: AbortSignal) {
