@@ -3253,7 +3253,7 @@ const FLUSH_TIMEOUT_MS = 500; // for answers to reach the browser
 
 interface LoopbackServer {
   readonly port: number;
-  /** Brings the reason once a listener fails by itself. */
+  /** Resolves with the reason once a listener fails by itself. */
   readonly failed: Promise<TikTokShopError>;
   /** Stops listening, lets answers under way out, then drops all sockets. */
   readonly close: Close;
@@ -3320,7 +3320,7 @@ async function listenOnPort(
 /** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
 function isTaken(error: unknown): boolean {
   return /EADDRINUSE|EACCES|AddrInUse|PermissionDenied/
-    .test(`${codeOf(error)} ${(error as Error).name}`);
+    .test(`${codeOf(error)} ${(error as Error | undefined)?.name}`);
 }
 
 /** The process may open no more files or sockets. */
@@ -4467,7 +4467,7 @@ async function abortable<T>(
   errorOf: (reason: unknown) => unknown = cancelledError,
 ): Promise<T> {
   if (!signal) return await promise;
-  // When nobody waits for it any more.
+  // A rejection that nobody waits for any more must not end the process.
   Promise.resolve(promise).catch(() => {});
   if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
