@@ -621,8 +621,8 @@ export interface AuthFlow extends AsyncDisposable {
  */
 export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
   assertWait(options);
-  checkAppKey(options.appKey);
-  checkAppSecret(options.appSecret);
+  assertAppKey(options.appKey);
+  assertAppSecret(options.appSecret);
   authorizationUrl({ ...options, state: "-" });
   const { signal, tls, host, port = DEFAULT_PORT } = options;
   if (signal?.aborted) throw cancelledError(signal.reason);
@@ -817,8 +817,8 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
   // Creators' and legacy links name the app, the others its service.
   const identity: Record<string, string> =
     userType === "creator" || url.pathname === "/oauth/authorize"
-      ? { app_key: checkAppKey(options.appKey) }
-      : { service_id: checkServiceId(options.serviceId) };
+      ? { app_key: assertAppKey(options.appKey) }
+      : { service_id: assertServiceId(options.serviceId) };
   if (!options.state) {
     throw misuse("The state is missing: make one of random bytes, used once");
   }
@@ -1362,7 +1362,7 @@ function assertPlace(options: Partial<StartAuthOptions>): void {
     throw misuse(`Cannot use the path "${path}": use "/…", no "?", no "#"`);
   }
   if (redirectUrl === undefined) return;
-  checkBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
+  assertBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
 /** Checked early: else only the browser notices a key that does not fit. */
@@ -1499,8 +1499,8 @@ function tokenRequest(
   { appKey, appSecret }: AppCredentials,
   grant: Record<string, string>,
 ): URL {
-  const app_key = checkAppKey(appKey);
-  const app_secret = checkAppSecret(appSecret);
+  const app_key = assertAppKey(appKey);
+  const app_secret = assertAppSecret(appSecret);
   return withParameters(url, { app_key, app_secret, ...grant });
 }
 
@@ -2012,8 +2012,8 @@ async function callWith(request: ApiRequest, options: CallOptions) {
   const call = await prepareCall(request, options);
   const tokens = await validTokens(options);
   const app = await credentialsOf(tokens, options);
-  checkAppKey(app.appKey);
-  checkAppSecret(app.appSecret);
+  assertAppKey(app.appKey);
+  assertAppSecret(app.appSecret);
   const { operation, tried } = call;
   const { shop } = request;
   const time = () => hostTime(live.tokens.meta, options.now ?? Date.now);
@@ -2382,7 +2382,7 @@ export function verifyWebhook(
   rawBody: RawBody,
   signature: string | null | undefined,
 ): boolean {
-  checkAppSecret(app.appSecret); // with an empty one, anybody could sign
+  assertAppSecret(app.appSecret); // with an empty one, anybody could sign
   const body = rawBytes(rawBody);
   if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
   const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
@@ -3333,8 +3333,7 @@ function portError(where: string, cause: unknown): TikTokShopError {
   const why = isTaken(cause) ? "in use or reserved" : messageOf(cause);
   const message = `Cannot listen on ${where}: ${why}`;
   const hint = isTaken(cause)
-    ? "end the program that uses it, or register another redirect URL and " +
-      "pass its port"
+    ? "end the program that uses it, or register another URL and pass its port"
     : isExhausted(cause)
     ? `close connections or raise the limit of open files, then ${LOGIN_AGAIN}`
     : undefined;
@@ -4510,14 +4509,14 @@ const COPY_FAULTS: [RegExp, string][] = [
 ];
 
 /** A key as it was copied from Partner Center, or what is wrong with it. */
-function checkCopied(what: string, text = ""): string {
+function assertCopied(what: string, text = ""): string {
   const [, fault] = COPY_FAULTS.find(([form]) => form.test(text)) ?? [];
   if (fault) throw misuse(`The ${what} ${fault}`);
   return text;
 }
 
-function checkAppKey(appKey: string | undefined): string {
-  const key = checkCopied("app key", appKey);
+function assertAppKey(appKey: string | undefined): string {
+  const key = assertCopied("app key", appKey);
   const other = key.length >= 30
     ? "The app key looks like the app secret" // so it is not shown
     : /^\d{15,}$/.test(key)
@@ -4527,12 +4526,12 @@ function checkAppKey(appKey: string | undefined): string {
   throw misuse(`${other}: an app key has about 12 letters and digits`);
 }
 
-function checkAppSecret(appSecret: string | undefined): string {
-  return checkCopied("app secret", appSecret);
+function assertAppSecret(appSecret: string | undefined): string {
+  return assertCopied("app secret", appSecret);
 }
 
-function checkServiceId(serviceId: string | undefined): string {
-  const id = serviceId && checkCopied("service id", serviceId);
+function assertServiceId(serviceId: string | undefined): string {
+  const id = serviceId && assertCopied("service id", serviceId);
   if (id && /^\d+$/.test(id)) return id;
   // Nothing as long as an app secret is shown: it may have been mixed up.
   const shown = id && id.length < 30 ? ` "${id}"` : "";
@@ -4570,7 +4569,7 @@ function portRange(port: number | string): number[] {
     );
   }
   const ports = Array.from({ length: last - first + 1 }, (_, i) => first + i);
-  ports.forEach(checkBrowsable);
+  ports.forEach(assertBrowsable);
   return ports;
 }
 
@@ -4583,7 +4582,7 @@ const BAD_PORTS = new Set(
     "6566 6665 6666 6667 6668 6669 6679 6697 10080").split(" ").map(Number),
 );
 
-function checkBrowsable(port: number): void {
+function assertBrowsable(port: number): void {
   if (!BAD_PORTS.has(port)) return;
   throw misuse(
     `Cannot use port ${port}: browsers refuse to open it, use another one`,
@@ -5234,7 +5233,7 @@ async function readApp(cli: Cli, terminal: Terminal) {
 
 /** The service id, out of the whole authorization link too. */
 function readServiceId(text: string): string {
-  return checkServiceId(/[?&]service_id=(\d+)/.exec(text)?.[1] ?? text);
+  return assertServiceId(/[?&]service_id=(\d+)/.exec(text)?.[1] ?? text);
 }
 
 /** The region of an authorization link, by its host. Pure. */
@@ -5249,7 +5248,7 @@ const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
   "app-key": [
     "The app key has about 12 letters and digits: see Partner Center.\n" +
     "App key: ",
-    checkAppKey,
+    assertAppKey,
   ],
   "service-id": [
     'The service id ends the "Copy authorization link"; the whole link will ' +
@@ -5259,7 +5258,7 @@ const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
   "app-secret-file": [
     "The app secret is beside the app key. It is not shown and not kept.\n" +
     "App secret: ",
-    checkAppSecret,
+    assertAppSecret,
   ],
 };
 
@@ -5329,7 +5328,7 @@ function readSecret(cli: Cli): string | undefined {
       : namedText("the app secret from", file).trim();
     if (text === undefined) return undefined;
     cli.secrets.push(text);
-    return checkAppSecret(text);
+    return assertAppSecret(text);
   });
 }
 
@@ -6494,10 +6493,10 @@ type Told = string | Omit<Finding, "check"> | Finding[] | undefined;
 type Check = (cli: Cli) => Told | Promise<Told>;
 
 const CHECKS: Record<string, Check> = {
-  "app key": (cli) => checkAppKey(cli.get("app-key")),
+  "app key": (cli) => assertAppKey(cli.get("app-key")),
   "app secret": diagnoseSecret,
   "service id": (cli) =>
-    isCreator(cli) ? undefined : checkServiceId(cli.get("service-id")),
+    isCreator(cli) ? undefined : assertServiceId(cli.get("service-id")),
   "link": diagnoseLink,
   "redirect URL": diagnoseRedirect,
   "ports": diagnosePorts,
@@ -6553,7 +6552,7 @@ function findingText({ check, status, message, hint }: Finding): string {
 
 /** App key, secret and service id are easily mixed up. */
 function diagnoseSecret(cli: Cli): Told {
-  const appSecret = checkAppSecret(readSecret(cli));
+  const appSecret = assertAppSecret(readSecret(cli));
   const others = [cli.text("app-key"), cli.text("service-id")];
   if (!others.includes(appSecret)) return "is set";
   throw misuse("This is the app key or the service id once more");

@@ -826,8 +826,8 @@ describe("login's exit code", TOGETHER, () => {
       assert.equal(
         ended.stderr,
         `error: Cannot listen on 127.0.0.1:${cli.port}: in use or reserved
-hint: end the program that uses it, or register another redirect URL and ` +
-          "pass its port\nflag: --port PORT\n",
+hint: end the program that uses it, or register another URL and pass its port
+flag: --port PORT\n`,
       );
     }));
 
