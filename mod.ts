@@ -1125,6 +1125,52 @@ function timeoutError(
   return new TikTokShopError("timeout", message, { cause, hint });
 }
 
+/** The steps that a login may take from each state. */
+const NEXT_STATES: Readonly<Record<FlowState, readonly FlowState[]>> = {
+  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
+  [FlowState.WAITING_FOR_REDIRECT]: [
+    FlowState.WAITING_FOR_RESPONSE,
+    FlowState.ACCESS_DENIED,
+    FlowState.FAILED,
+  ],
+  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
+  [FlowState.SUCCESS]: [],
+  [FlowState.ACCESS_DENIED]: [],
+  [FlowState.FAILED]: [],
+};
+
+/** The codes that came without state: one at a time is held, to be asked for. */
+class HeldCodes {
+  #held: string | undefined;
+  /** The codes that a person was asked about. */
+  readonly #asked = new Set<string>();
+  #questions = 3; // in one login
+
+  /** Judges a code: "new" is to be asked about, "held" already is. */
+  add(code: string): "new" | "held" | Unused {
+    if (this.#asked.has(code)) return "of another login";
+    if (code === this.#held) return "held";
+    if (this.#held !== undefined) {
+      // Nobody can tell which of the two is the person's.
+      this.#held = undefined;
+      this.#questions = 0;
+      return "voided by another";
+    }
+    if (this.#questions === 0) return "of another login";
+    this.#questions--;
+    this.#held = code;
+    return "new";
+  }
+
+  /** Takes a code out after the answer; false if another has voided it. */
+  remove(code: string): boolean {
+    if (code !== this.#held) return false;
+    this.#held = undefined;
+    this.#asked.add(code);
+    return true;
+  }
+}
+
 /**
  * A login under way: answers every request, acts on the first redirect that
  * may be acted on, and owns its listeners, its timer and its end. Only state 1
@@ -1143,11 +1189,7 @@ class LoopbackFlow implements AuthFlow {
   readonly reply: Promise<TokenReply> = this.#settle.promise;
   readonly #exchange = new AbortController();
   readonly #unused = new Map<Unused, number>();
-  /** The code without state that a person may be asked about. */
-  #held: string | undefined;
-  /** The codes that a person was asked about. */
-  readonly #refused = new Set<string>();
-  #questions = 3; // in one login
+  readonly #held = new HeldCodes();
   /** The one redirect that is acted on, and the page that it brings. */
   #taken: Outcome & { answer: Promise<PageAnswer> } | undefined;
   #release: Close = () => Promise.resolve();
@@ -1191,7 +1233,7 @@ class LoopbackFlow implements AuthFlow {
     const isAllowed = outcome.stateMatched || !outcome.error &&
         (allowMissingState || await confirmMissingState?.());
     if (!isAllowed) throw missingStateError();
-    if (this.state !== FlowState.WAITING_FOR_REDIRECT) {
+    if (!this.#isWaiting) {
       throw new TikTokShopError("invalid_redirect", "The login is over", {
         hint: LOGIN_AGAIN,
       });
@@ -1237,9 +1279,8 @@ class LoopbackFlow implements AuthFlow {
 
   /** Acts on a redirect that passed the gate, or holds it. */
   async #receive(outcome: Outcome): Promise<PageAnswer> {
-    const isOver = this.state !== FlowState.WAITING_FOR_REDIRECT;
     const isAllowed = outcome.stateMatched || !outcome.error &&
-        (isOver || this.#options.allowMissingState);
+        (!this.#isWaiting || this.#options.allowMissingState);
     if (!isAllowed) return this.#hold(outcome);
     const answer = this.#take(outcome);
     if (!answer) return turnedAway(409);
@@ -1250,38 +1291,26 @@ class LoopbackFlow implements AuthFlow {
   /** A redirect without state: held and asked about, never spent unasked. */
   #hold(outcome: Outcome): PageAnswer {
     const { code, error } = outcome;
-    if (error || this.#refused.has(code)) {
-      return turnedAway(400, "of another login");
+    const verdict = error ? "of another login" : this.#held.add(code);
+    if (verdict !== "new" && verdict !== "held") {
+      return turnedAway(400, verdict);
     }
-    if (code === this.#held) return { status: 202, page: "held" };
-    if (this.#held !== undefined) {
-      // Nobody can tell which of the two is the person's.
-      this.#held = undefined;
-      this.#questions = 0;
-      return turnedAway(400, "voided by another");
-    }
-    if (this.#questions === 0) return turnedAway(400, "of another login");
-    this.#questions--;
-    this.#held = code;
-    this.note("without state");
-    void this.#ask(outcome);
+    if (verdict === "new") void this.#ask(outcome);
     return { status: 202, page: "held" };
   }
 
-  /** Asks about the held code; with nobody to ask, the timeout tells of it. */
+  /** Asks about a held code; with nobody to ask, the timeout tells of it. */
   async #ask(outcome: Outcome): Promise<void> {
+    this.note("without state");
     const { confirmMissingState: ask } = this.#options;
     if (!ask) return;
     const yes = await Promise.resolve().then(ask).catch(() => false);
-    if (this.#held !== outcome.code) return; // another one has voided it
-    this.#held = undefined;
-    this.#refused.add(outcome.code);
-    if (yes) void this.#take(outcome);
+    if (this.#held.remove(outcome.code) && yes) void this.#take(outcome);
   }
 
   /** Acts on the first redirect; a copy gets the same answer, others none. */
   #take(outcome: Outcome): Promise<PageAnswer> | undefined {
-    if (this.state === FlowState.WAITING_FOR_REDIRECT) {
+    if (this.#isWaiting) {
       this.redirectParams = Object.freeze(outcome.params);
       this.#taken = { ...outcome, answer: this.#conclude(outcome) };
     }
@@ -1314,24 +1343,31 @@ class LoopbackFlow implements AuthFlow {
 
   /** Ends a login from outside, as long as no redirect was taken. */
   #giveUp(error: TikTokShopError): void {
-    if (this.state === FlowState.WAITING_FOR_REDIRECT) this.#fail(error);
+    if (this.#isWaiting) this.#fail(error);
   }
 
   #fail(error: unknown, secrets: string[] = []): PageAnswer {
     const { kind, hint } = (error ?? {}) as Partial<TikTokShopError>;
     const isDenial = kind === "access_denied" &&
-      this.state === FlowState.WAITING_FOR_REDIRECT;
-    this.#step(isDenial ? FlowState.ACCESS_DENIED : FlowState.FAILED);
+      this.#step(FlowState.ACCESS_DENIED);
+    if (!isDenial) this.#step(FlowState.FAILED);
     this.#settle.reject(error);
     if (isDenial) return { status: 403, page: "denied" };
     const facts = { reason: messageOf(error, secrets), hint };
     return { status: 502, page: "failed", facts };
   }
 
-  #step(state: FlowState): void {
+  get #isWaiting(): boolean {
+    return this.state === FlowState.WAITING_FOR_REDIRECT;
+  }
+
+  /** Takes a step that {@linkcode NEXT_STATES} allows, else none. */
+  #step(state: FlowState): boolean {
+    if (!NEXT_STATES[this.state].includes(state)) return false;
     this.state = state;
     void notify(this.onState, state, this.#options.onWarning);
-    if (state >= FlowState.SUCCESS) void this.#release();
+    if (NEXT_STATES[state].length === 0) void this.#release();
+    return true;
   }
 }
 
