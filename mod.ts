@@ -148,7 +148,7 @@ const PROGRAM = "tiktok-shop-oauth2";
  * | `rejected` | TikTok answered with a non-zero `code` |
  * | `login_required` | the grant or refresh token is gone: log in again |
  * | `missing_scope` | a required scope was not granted |
- * | `store` | tokens cannot be loaded or saved; see `reply` |
+ * | `store` | tokens or app secret cannot be loaded or saved; see `reply` |
  * | `lock_lost` | a profile's lock was taken over by another process |
  */
 export type ErrorKind =
@@ -293,11 +293,21 @@ export const FlowState = {
   FAILED: 5,
 } as const;
 
-/** The app's credentials, from Partner Center. */
-export interface AppCredentials {
+/** An app of Partner Center's. */
+export interface App {
   /** The app key: about 12 lower-case letters and digits. */
   appKey: string;
-  /** The app secret. Never logged, never stored. */
+  /**
+   * The app secret, or a function that gets it, from a vault for example. It
+   * is called only when a request needs the secret, and for each such request.
+   * The secret is never logged, and never stored with the tokens.
+   */
+  appSecret: string | (() => string | Promise<string>);
+}
+
+/** An app whose secret is at hand. */
+export interface AppCredentials extends App {
+  /** The app secret. */
   appSecret: string;
 }
 
@@ -353,6 +363,8 @@ export interface TokenMeta {
   obtained_at?: number;
   /** Seconds that the local clock was behind the token host's. */
   clock_offset?: number;
+  /** The app's service id, which its authorization link has. */
+  service_id?: string;
   /** Market of the app. */
   region?: Region;
   /** Who authorized it. */
@@ -532,10 +544,7 @@ async function saveReply(
 
 /** Options of {@linkcode startAuth}. */
 export interface StartAuthOptions
-  extends
-    AppCredentials,
-    Omit<AuthorizationUrlOptions, "appKey" | "state">,
-    TokenOptions {
+  extends App, Omit<AuthorizationUrlOptions, "appKey" | "state">, TokenOptions {
   /**
    * Port of the callback, or an ordered range such as `3017-3020`: the first
    * free one is used. It belongs to the redirect URL registered for the app.
@@ -622,7 +631,9 @@ export interface AuthFlow extends AsyncDisposable {
 export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
   assertWait(options);
   assertAppKey(options.appKey);
-  assertAppSecret(options.appSecret);
+  // A function is called when the code is here: a vault may ask a person.
+  const { appSecret } = options;
+  if (typeof appSecret !== "function") assertAppSecret(appSecret);
   authorizationUrl({ ...options, state: "-" });
   const { signal, tls, host, port = DEFAULT_PORT } = options;
   if (signal?.aborted) throw cancelledError(signal.reason);
@@ -1480,11 +1491,12 @@ const DEFAULT_REFRESH_ENDPOINT =
  * `invalid_response`.
  */
 export async function exchangeCode(
-  app: AppCredentials,
+  app: App,
   code: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  return (await obtainTokens(codeRequest(app, code, options), options)).reply;
+  const url = await codeRequest(app, code, options);
+  return (await obtainTokens(url, options)).reply;
 }
 
 /**
@@ -1497,11 +1509,12 @@ export async function exchangeCode(
  * or `invalid_response`.
  */
 export async function refreshTokens(
-  app: AppCredentials,
+  app: App,
   refreshToken: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  const url = refreshRequest(app, refreshToken, options);
+  const known = await credentialsFrom(app);
+  const url = refreshRequest(known, refreshToken, options);
   return (await obtainTokens(url, options)).reply;
 }
 
@@ -1510,13 +1523,29 @@ function tokenUrl(options: TokenOptions): URL {
   return endpointUrl(tokenEndpoint, "token endpoint");
 }
 
-function codeRequest(
-  app: AppCredentials,
+/** The app with its secret, fetched if it is not at hand. */
+async function credentialsFrom(app: App): Promise<AppCredentials> {
+  const appKey = assertAppKey(app.appKey);
+  let { appSecret } = app;
+  if (typeof appSecret === "function") {
+    appSecret = await Promise.resolve().then(appSecret).catch((cause) => {
+      const message = `Cannot get the app secret: ${messageOf(cause)}`;
+      const hint = "see what keeps it";
+      throw new TikTokShopError("store", message, { cause, hint });
+    });
+  }
+  return { appKey, appSecret: assertAppSecret(appSecret) };
+}
+
+async function codeRequest(
+  app: App,
   auth_code: string,
   options: TokenOptions,
-): URL {
+): Promise<URL> {
   const grant_type = "authorized_code"; // not "authorization_code"
-  return tokenRequest(tokenUrl(options), app, { auth_code, grant_type });
+  const url = tokenUrl(options);
+  const known = await credentialsFrom(app);
+  return tokenRequest(url, known, { auth_code, grant_type });
 }
 
 function refreshRequest(
@@ -1532,20 +1561,19 @@ function refreshRequest(
 /** A token request: a GET with the secret in its query. Pure. */
 function tokenRequest(
   url: URL,
-  { appKey, appSecret }: AppCredentials,
+  { appKey: app_key, appSecret: app_secret }: AppCredentials,
   grant: Record<string, string>,
 ): URL {
-  const app_key = assertAppKey(appKey);
-  const app_secret = assertAppSecret(appSecret);
   return withParameters(url, { app_key, app_secret, ...grant });
 }
 
 /** Spends the code of a login: the reply, and what to save with it. */
 async function obtainFor(options: StartAuthOptions, code: string) {
-  const { appKey: app_key, region = "row", userType = "seller" } = options;
-  const url = codeRequest(options, code, options);
+  const { appKey: app_key, serviceId: service_id } = options;
+  const { region = "row", userType: user_type = "seller" } = options;
+  const url = await codeRequest(options, code, options);
   const { reply, meta } = await obtainTokens(url, options);
-  return { reply, meta: { ...meta, app_key, region, user_type: userType } };
+  return { reply, meta: { ...meta, app_key, service_id, region, user_type } };
 }
 
 /** Makes a token request: the reply, and what the host's clock says. */
@@ -1613,7 +1641,7 @@ function withoutMeta({ meta: _, ...reply }: StoredTokens): TokenReply {
 // === Access tokens
 
 /** Options of {@linkcode accessToken}. */
-export interface AccessTokenOptions extends AppCredentials, TokenOptions {
+export interface AccessTokenOptions extends App, TokenOptions {
   /** Where the tokens are kept. @default {fileStore()} */
   store?: TokenStore;
   /** Name that they are kept under. @default {"default"} */
@@ -1647,11 +1675,11 @@ export async function accessToken(
 }
 
 /** How calls are made with the tokens of a profile. */
-interface CallOptions extends Omit<ApiOptions, keyof AppCredentials> {
+interface CallOptions extends Omit<ApiOptions, keyof App> {
   store: TokenStore;
   profile: string;
   /** Called only when needed: a person may be asked. */
-  credentials: (tokens: StoredTokens) => Promise<AppCredentials>;
+  credentials: (tokens: StoredTokens) => Promise<App>;
   /** Seconds that a refresh should bring; left out, it is made in any case. */
   least?: number;
   /** Limits how many token requests are made at a time. */
@@ -1660,8 +1688,7 @@ interface CallOptions extends Omit<ApiOptions, keyof AppCredentials> {
 
 function callOptions(options: ApiOptions): CallOptions {
   const { store = defaultStore(), profile = "default" } = options;
-  const { appKey, appSecret } = options;
-  const credentials = () => Promise.resolve({ appKey, appSecret });
+  const credentials = () => Promise.resolve(options);
   return { ...options, store, profile, credentials };
 }
 
@@ -1845,7 +1872,8 @@ async function credentialsOf(tokens: StoredTokens, options: CallOptions) {
   const { credentials, profile, signal } = options;
   const app = await abortable(credentials(tokens), signal);
   const owner = tokens.meta.app_key;
-  if (!owner || owner === app.appKey) return app;
+  const isOurs = !owner || owner === app.appKey;
+  if (isOurs) return await abortable(credentialsFrom(app), signal);
   throw misuse(
     `Profile "${printable(profile)}" belongs to the app key ` +
       `"${printable(owner)}", not to "${printable(app.appKey)}"`,
@@ -2048,8 +2076,6 @@ async function callWith(request: ApiRequest, options: CallOptions) {
   const call = await prepareCall(request, options);
   const tokens = await validTokens(options);
   const app = await credentialsOf(tokens, options);
-  assertAppKey(app.appKey);
-  assertAppSecret(app.appSecret);
   const { operation, tried } = call;
   const { shop } = request;
   const time = () => hostTime(live.tokens.meta, options.now ?? Date.now);
@@ -4545,7 +4571,8 @@ const COPY_FAULTS: [RegExp, string][] = [
 ];
 
 /** A key as it was copied from Partner Center, or what is wrong with it. */
-function assertCopied(what: string, text = ""): string {
+function assertCopied(what: string, given: unknown): string {
+  const text = typeof given === "string" ? given : "";
   const [, fault] = COPY_FAULTS.find(([form]) => form.test(text)) ?? [];
   if (fault) throw misuse(`The ${what} ${fault}`);
   return text;

@@ -202,6 +202,7 @@ test("login() keeps whose the tokens are and when they came", () =>
         version: 1,
         obtained_at: NOON,
         app_key: APP.appKey,
+        service_id: SERVICE_ID,
         region: "row",
         user_type: "seller",
       });
@@ -542,6 +543,7 @@ describe("the program's login saves", TOGETHER, () => {
         assert.deepEqual(meta, {
           version: 1,
           app_key: cli.sandbox.appKey,
+          service_id: cli.sandbox.serviceId,
           region: "us",
           user_type: "seller",
         });
