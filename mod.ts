@@ -68,24 +68,6 @@
  * @module
  */
 
-/** The `node:` built-ins in use; see {@linkcode node}. */
-interface Builtins {
-  "node:child_process": typeof import("node:child_process");
-  "node:crypto": typeof import("node:crypto");
-  "node:buffer": typeof import("node:buffer");
-  "node:events": typeof import("node:events");
-  "node:fs": typeof import("node:fs");
-  "node:fs/promises": typeof import("node:fs/promises");
-  "node:os": typeof import("node:os");
-  "node:http": typeof import("node:http");
-  "node:https": typeof import("node:https");
-  "node:path": typeof import("node:path");
-  "node:timers": typeof import("node:timers");
-  "node:tty": typeof import("node:tty");
-  "node:url": typeof import("node:url");
-  "node:util": typeof import("node:util");
-}
-
 /** The part of Deno's API in use, so that no type of Deno's is needed. */
 interface DenoRuntime {
   readonly args: string[];
@@ -94,21 +76,12 @@ interface DenoRuntime {
     querySync(of: { name: "read" }): { readonly state: string };
   };
   serve(
-    options: DenoServeOptions,
+    options: object,
     handler: (
       request: Request,
       info: { readonly completed: Promise<void> },
     ) => Promise<Response>,
   ): { readonly finished: Promise<void> };
-}
-
-interface DenoServeOptions {
-  hostname: string;
-  port: number;
-  signal: AbortSignal;
-  onListen: () => void;
-  cert?: string;
-  key?: string;
 }
 
 const RUNTIME = globalThis as unknown as {
@@ -120,9 +93,12 @@ const RUNTIME = globalThis as unknown as {
  * A `node:` built-in, loaded at its first use: a static import of each costs
  * Deno 10 to 40 ms, which an importer should not pay.
  */
-function node<Name extends keyof Builtins>(name: Name): Builtins[Name] {
-  return RUNTIME.process.getBuiltinModule(name) as Builtins[Name];
-}
+const node = ((id: string) => RUNTIME.process.getBuiltinModule(id)) as Load;
+type Load = NodeJS.Process["getBuiltinModule"];
+
+/** The built-ins of every second function. */
+const fs = () => node("node:fs/promises");
+const paths = () => node("node:path");
 
 /** The version of this module, that of the package. */
 export const VERSION: string = "1.0.0";
@@ -2708,9 +2684,8 @@ function storeFolder(
   env: Readonly<Record<string, string | undefined>> = RUNTIME.process.env,
   platform: string = RUNTIME.process.platform,
 ): string {
-  const { isAbsolute, join } = node("node:path");
-  const own = env.TIKTOK_SHOP_HOME;
-  if (own) return expandHome(own, env);
+  const { isAbsolute, join } = paths();
+  if (env.TIKTOK_SHOP_HOME) return expandHome(env.TIKTOK_SHOP_HOME, env);
   const onWindows = platform === "win32";
   const xdg = onWindows ? undefined : env.XDG_CONFIG_HOME;
   // A relative one is ignored (XDG Base Directory Specification).
@@ -2740,14 +2715,13 @@ class FileStore implements TokenStore {
 
   path(profile: string): string {
     if (this.#own) assertProfile(profile);
-    return node("node:path").join(this.#folder, `${profile}${this.#suffix}`);
+    return paths().join(this.#folder, `${profile}${this.#suffix}`);
   }
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const path = this.path(profile);
-    const read = () => readText(path).catch(unless(isMissing));
     for (const end = performance.now() + WRITING_MS;; await sleep(50)) {
-      const text = await onDisk(`Cannot read ${path}`, read);
+      const text = await onDisk(`Cannot read ${path}`, ifAny(readText(path)));
       if (text === undefined) return undefined;
       // Half a file may be read while it is written in place.
       const isHalf = parseJson(text) === undefined && performance.now() < end;
@@ -2769,17 +2743,14 @@ class FileStore implements TokenStore {
     onWarning?: (message: string) => unknown,
   ): Promise<void> {
     const path = this.path(profile);
-    const { readFile } = node("node:fs/promises");
-    const read = () => readFile(path).catch(unless(isMissing));
-    const old = await onDisk(`Cannot read ${path}`, read);
+    const read = fs().readFile(path);
+    const old = await onDisk(`Cannot read ${path}`, ifAny(read));
     const isReplaced = await this.#save(profile, old, lock, SPARE_BYTES);
     if (isReplaced || this.#warned.has(path)) return;
     this.#warned.add(path);
-    await notify(
-      onWarning,
-      `${path} cannot be replaced, so it is written in place: if it is a ` +
-        "mount, mount its folder instead, or others do not see its lock",
-    );
+    const warning = `${path} cannot be replaced and is written in place: if ` +
+      "it is a mount, mount its folder instead, or others do not see its lock";
+    await notify(onWarning, warning);
   }
 
   async #save(
@@ -2789,40 +2760,33 @@ class FileStore implements TokenStore {
     spare?: number,
   ): Promise<boolean> {
     const path = this.path(profile);
-    return await onDisk(`Cannot save the tokens to ${path}`, async () => {
-      await this.makeFolder();
-      return await replaceFile(path, content, lock?.id, spare).catch(
-        (error) => {
-          throw lock && isMissing(error) ? lockLost(profile) : error;
-        },
-      );
-    });
+    const replace = () => replaceFile(path, content, lock?.id, spare);
+    return await this.#inFolder(`Cannot save the tokens to ${path}`, replace)
+      .catch((error) => {
+        throw lock && isMissing(error.cause) ? lockLost(profile) : error;
+      });
   }
 
   async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
     const path = this.path(profile);
-    return await onDisk(`Cannot lock ${path}`, async () => {
-      await this.makeFolder();
-      return await lockFile(await realPath(path), this.#lease, signal);
-    });
+    const acquire = async () =>
+      await lockFile(await realPath(path), this.#lease, signal);
+    return await this.#inFolder(`Cannot lock ${path}`, acquire);
   }
 
   async remove(profile: string): Promise<boolean> {
     const path = this.path(profile);
     // Only a token file is ever removed: the path may be a mistake.
     if (!await this.load(profile)) return false;
-    const { unlink } = node("node:fs/promises");
-    const remove = () => unlink(path).then(() => true, unless(isMissing));
-    return await onDisk(`Cannot remove ${path}`, remove) ?? false;
+    const removal = fs().unlink(path).then(() => true);
+    return await onDisk(`Cannot remove ${path}`, ifAny(removal)) ?? false;
   }
 
   async list(): Promise<string[]> {
     // The files around one that stands alone are not ours.
     if (!this.#own) return [];
-    const { readdir } = node("node:fs/promises");
     const tried = `Cannot read the folder ${this.#folder}`;
-    const read = () => readdir(this.#folder).catch(unless(isMissing));
-    const names = await onDisk(tried, read) ?? [];
+    const names = await onDisk(tried, ifAny(fs().readdir(this.#folder))) ?? [];
     return names.filter((name) => name.endsWith(this.#suffix))
       .map((name) => name.slice(0, -this.#suffix.length))
       .filter(isProfile)
@@ -2830,29 +2794,24 @@ class FileStore implements TokenStore {
   }
 
   /** A folder that was there keeps its mode: it may be shared by design. */
-  async makeFolder(): Promise<void> {
-    const { mkdir } = node("node:fs/promises");
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+  #inFolder<T>(tried: string, work: () => Promise<T>): Promise<T> {
+    const made = fs().mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    return onDisk(tried, made.then(work));
   }
 }
 
 /** The store and profile that stand for one file anywhere. */
 function singleFile(file: string): { store: FileStore; profile: string } {
-  const { basename, dirname, extname, resolve } = node("node:path");
-  const path = resolve(file);
-  const suffix = extname(path);
-  const profile = basename(path, suffix);
-  return { store: new FileStore(dirname(path), suffix, false), profile };
+  const { dir, ext, name } = paths().parse(paths().resolve(file));
+  return { store: new FileStore(dir, ext, false), profile: name };
 }
 
 const WRITING_MS = 1000; // until a file that is written in place is whole
 const SPARE_BYTES = 4096; // that new tokens may need more than the old
 
 /**
- * Replaces a file atomically: at any moment it is the old one or the new. A
- * file that nothing can replace, such as a bind mount, is written in place;
- * then the result is false. Without content this only proves that there is
- * room for a new file.
+ * Replaces a file atomically; false if it had to be written in place, as a
+ * bind mount must be. Without content this proves that there is room for one.
  *
  * Given the id of a lock's holder, the new file lies in the lock until it
  * replaces the old one. A process that takes the lock over removes it, so a
@@ -2864,56 +2823,55 @@ async function replaceFile(
   holder?: string,
   spare = 0,
 ): Promise<boolean> {
-  const { rename, stat, unlink } = node("node:fs/promises");
-  const { dirname, join } = node("node:path");
   const target = await realPath(path);
-  const entry = holder && join(`${target}.lock`, holder);
+  const entry = holder && paths().join(`${target}.lock`, holder);
   const temporary = entry
     ? `${entry}.${randomText(6)}`
     : await temporaryPath(target);
   try {
     await writeSynced(temporary, content ?? "", "wx", spare);
     // Another process may have taken the lock over just before.
-    if (entry) await stat(entry);
+    if (entry) await fs().stat(entry);
     if (content === undefined) return true;
-    const refusal = await rename(temporary, target).catch((error) => error);
+    const refusal = await fs().rename(temporary, target).catch((e) => e);
     if (refusal) {
       // A mount or the owner of the target may forbid to replace it.
       if (!/^(EBUSY|EXDEV|EPERM|EACCES)$/.test(codeOf(refusal))) throw refusal;
       await writeSynced(target, content, "r+", spare);
       return false;
     }
-    // Windows cannot do this, nor can some network disks.
-    await syncFolder(dirname(target)).catch(() => {});
+    // A power cut may undo a rename until its folder is on the disk. Windows
+    // cannot do this, nor can some network disks.
+    const folder = fs().open(paths().dirname(target), "r");
+    await folder.then((open) => open.sync().finally(() => open.close()))
+      .catch(() => {});
     return true;
   } finally {
-    await unlink(temporary).catch(() => {});
+    await fs().unlink(temporary).catch(() => {});
   }
 }
 
 /** Follows a symbolic link, so that no file replaces the link itself. */
 async function realPath(path: string): Promise<string> {
-  const { readlink, realpath } = node("node:fs/promises");
-  const { dirname, resolve } = node("node:path");
+  const { dirname, resolve } = paths();
   // A link may lead to where there is no file yet.
   const linked = () =>
-    readlink(path).then((to) => resolve(dirname(path), to), () => path);
-  return await realpath(path).catch(linked);
+    fs().readlink(path).then((to) => resolve(dirname(path), to), () => path);
+  return await fs().realpath(path).catch(linked);
 }
 
 /** A new name beside a file; removes what was left there over an hour ago. */
 async function temporaryPath(file: string): Promise<string> {
-  const { lstat, readdir, unlink } = node("node:fs/promises");
-  const { basename, dirname, join } = node("node:path");
+  const { basename, dirname, join } = paths();
   const folder = dirname(file);
   const start = `.${basename(file)}.`;
-  for (const name of await readdir(folder).catch(() => [])) {
+  for (const name of await fs().readdir(folder).catch(() => [])) {
     if (!name.startsWith(start)) continue;
     if (!/^[\w-]{8}\.tmp$/.test(name.slice(start.length))) continue;
     const path = join(folder, name);
-    const info = await lstat(path).catch(() => undefined);
+    const info = await fs().lstat(path).catch(() => undefined);
     const isOld = info && Date.now() - info.mtimeMs > 3_600_000;
-    if (isOld) await unlink(path).catch(() => {});
+    if (isOld) await fs().unlink(path).catch(() => {});
   }
   return join(folder, `${start}${randomText(6)}.tmp`);
 }
@@ -2925,11 +2883,8 @@ async function writeSynced(
   flag: "wx" | "r+",
   spare: number,
 ): Promise<void> {
-  const bytes = typeof content === "string"
-    ? new TextEncoder().encode(content)
-    : content;
-  const { appendFile, open } = node("node:fs/promises");
-  const handle = await open(path, flag, 0o600);
+  const bytes = node("node:buffer").Buffer.from(content);
+  const handle = await fs().open(path, flag, 0o600);
   try {
     const { size } = await handle.stat();
     // One write, with blanks over the old end, keeps it JSON at any moment.
@@ -2938,7 +2893,7 @@ async function writeSynced(
     if (flag === "r+") {
       // A full disk is noticed before anything is written over.
       const blanks = padded.slice(size).fill(0x20);
-      await appendFile(path, blanks).then(() => handle.sync()).catch(
+      await fs().appendFile(path, blanks).then(() => handle.sync()).catch(
         async (error) => {
           await handle.truncate(size);
           throw error;
@@ -2951,12 +2906,6 @@ async function writeSynced(
   } finally {
     await handle.close();
   }
-}
-
-/** A power cut may undo a rename until its folder is on the disk. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await node("node:fs/promises").open(folder, "r");
-  await handle.sync().finally(() => handle.close());
 }
 
 const LOCK_RENEWAL_MS = 250; // a quarter of the shortest lease
@@ -2991,9 +2940,8 @@ async function lockFile(
     // In a longer gap this process was stopped, perhaps the holder too.
     left -= Math.min(performance.now() - began, LOCK_RENEWAL_MS);
   }
-  const entry = node("node:path").join(path, id);
-  const { utimes } = node("node:fs/promises");
-  const renew = () => utimes(entry, new Date(), new Date());
+  const entry = paths().join(path, id);
+  const renew = () => fs().utimes(entry, new Date(), new Date());
   return heldLock(id, LOCK_RENEWAL_MS, renew, () => takeAway(path, [id]));
 }
 
@@ -3006,16 +2954,15 @@ function foreignLock(file: string, foreign: string): TikTokShopError {
 
 /** Makes the lock's folder and the holder's entry; false if it is taken. */
 async function makeLock(path: string, id: string): Promise<boolean> {
-  const { mkdir, readdir, writeFile } = node("node:fs/promises");
   const isTaken = (error: unknown) => isLocked(error) && !isMissing(error);
-  const folder = mkdir(path, { mode: 0o700 }).then(() => true);
-  if (!await folder.catch(unless(isTaken))) return false;
+  const made = fs().mkdir(path, { mode: 0o700 }).then(() => true);
+  if (!await made.catch(unless(isTaken))) return false;
   let held = false;
   try {
-    const entry = node("node:path").join(path, id);
-    await writeFile(entry, "", { flag: "wx", mode: 0o600 });
+    const entry = paths().join(path, id);
+    await fs().writeFile(entry, "", { flag: "wx", mode: 0o600 });
     // Another process may have taken the empty folder away and made its own.
-    held = (await readdir(path)).join() === id;
+    held = (await fs().readdir(path)).join() === id;
   } catch (error) {
     if (!isLocked(error)) throw error;
   } finally {
@@ -3028,21 +2975,17 @@ async function makeLock(path: string, id: string): Promise<boolean> {
  * What is in a lock's place. A change of the trace is a sign of life; what is
  * foreign has no trace, for it may change for ever.
  */
-async function lockTrace(
-  path: string,
-): Promise<{ names: string[]; trace: string; foreign?: string }> {
-  const { lstat, readdir } = node("node:fs/promises");
-  const { basename, join } = node("node:path");
-  const names = (await readdir(path).catch(() => [])).sort();
-  const paths = [path, ...names.map((name) => join(path, name))];
+async function lockTrace(path: string) {
+  const names = (await fs().readdir(path).catch(() => [])).sort();
+  const all = [path, ...names.map((name) => paths().join(path, name))];
   // A link is not followed: its target is no lock.
   const infos = await Promise.all(
-    paths.map((each) => lstat(each).catch(() => undefined)),
+    all.map((each) => fs().lstat(each).catch(() => undefined)),
   );
-  const foreign = paths.find((each, i) =>
+  const foreign = all.find((_, i) =>
     i === 0
       ? infos[i]?.isDirectory() === false
-      : !LOCK_ENTRY.test(basename(each)) || infos[i]?.isFile() === false
+      : !LOCK_ENTRY.test(names[i - 1]!) || infos[i]?.isFile() === false
   );
   const times = infos.map((each) => each?.mtimeMs);
   return { names, foreign, trace: foreign ? "" : `${[...names, ...times]}` };
@@ -3053,11 +2996,10 @@ const LOCK_ENTRY = /^[\w-]{24}(\.[\w-]{8})?$/;
 
 /** Removes entries of a lock by name, and its folder if nothing else is in. */
 async function takeAway(path: string, names: string[]): Promise<void> {
-  const { rmdir, unlink } = node("node:fs/promises");
   for (const name of names) {
-    await unlink(node("node:path").join(path, name)).catch(unless(isLocked));
+    await fs().unlink(paths().join(path, name)).catch(unless(isLocked));
   }
-  await rmdir(path).catch(unless(isLocked));
+  await fs().rmdir(path).catch(unless(isLocked));
 }
 
 /** Whether an error means only that another process was quicker. */
@@ -3079,13 +3021,16 @@ function unless(isExpected: (error: unknown) => boolean) {
   };
 }
 
-/** Works on files; a failure becomes an error of kind `store`. */
-async function onDisk<T>(tried: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
+/** What work on a file brings; undefined if the file is not there. */
+function ifAny<T>(work: Promise<T>): Promise<T | undefined> {
+  return work.catch(unless(isMissing));
+}
+
+/** Work on files; a failure becomes an error of kind `store`. */
+function onDisk<T>(tried: string, work: Promise<T>): Promise<T> {
+  return work.catch((error) => {
     throw error instanceof TikTokShopError ? error : storeError(tried, error);
-  }
+  });
 }
 
 function storeError(message: string, error: unknown): TikTokShopError {
@@ -6474,7 +6419,7 @@ async function execCommand(cli: Cli): Promise<void> {
   cli.exitCode = await runChild(cli.operands.slice(1), env);
 }
 
-type ChildProcess = ReturnType<Builtins["node:child_process"]["spawn"]>;
+type ChildProcess = import("node:child_process").ChildProcess;
 
 /** Runs a command as if it were started in our place; its exit code. */
 async function runChild(
