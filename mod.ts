@@ -2506,7 +2506,7 @@ export interface TokenLock extends AsyncDisposable {
 
 const LOCK_NOTICE_MS = 1500;
 
-/** Works under a profile's lock. A long wait becomes a warning. */
+/** Works under a profile's lock; tells of a long wait for it. */
 async function withLock<T>(
   store: TokenStore,
   profile: string,
@@ -2516,25 +2516,21 @@ async function withLock<T>(
   const word = "Waiting for another process that holds the lock of profile " +
     `"${printable(profile)}"`;
   const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE_MS);
-  let lock: TokenLock | undefined;
+  const lock = await store.lock(profile, signal)
+    .finally(() => clearTimeout(timer));
   try {
-    lock = await store.lock(profile, signal);
-    clearTimeout(timer);
     return await work(lock);
   } finally {
-    clearTimeout(timer);
-    await lock?.[Symbol.asyncDispose]();
+    await lock[Symbol.asyncDispose]();
   }
 }
 
 const LEASE_MS = 5000; // how long a silent holder keeps its lock
 
 /** Below a second, a busy machine loses its locks. */
-function assertLease(lease: number): number {
-  const isWhole = Number.isInteger(lease);
-  if (isWhole && lease >= 1000 && lease <= 3_600_000) return lease;
-  const message = `Cannot use the lease ${lease}: use 1000 to 3600000 ms`;
-  throw misuse(message, RangeError);
+function assertLease(ms: number): number {
+  if (Number.isInteger(ms) && ms >= 1000 && ms <= 3_600_000) return ms;
+  throw misuse(`Cannot use the lease ${ms}: use 1000 to 3600000`, RangeError);
 }
 
 /** A store that lives as long as the process. */
@@ -2545,10 +2541,7 @@ export function memoryStore(): TokenStore {
   const run = async <T>(action: () => T): Promise<T> => action();
   return {
     load: (profile) =>
-      run(() => {
-        const text = profiles.get(profile);
-        return text === undefined ? text : parseJson(text) as StoredTokens;
-      }),
+      run(() => parseJson(profiles.get(profile) ?? "") as StoredTokens),
     save: (profile, tokens, lock) =>
       run(() => {
         const isLost = lock && locks.get(profile)?.id !== lock.id;
@@ -2559,8 +2552,7 @@ export function memoryStore(): TokenStore {
     list: () => run(() => [...profiles.keys()].sort()),
     async lock(profile, signal) {
       do {
-        const { released } = locks.get(profile) ?? {};
-        await abortable(Promise.resolve(released), signal);
+        await abortable(Promise.resolve(locks.get(profile)?.released), signal);
       } while (locks.has(profile));
       const { promise: released, resolve } = deferred<void>();
       const id = randomText(9);
@@ -2600,9 +2592,9 @@ function lockLost(profile: string): TikTokShopError {
 
 /** The tokens in a text; `place` names where it is from. Pure. */
 function judgeTokenFile(text: string, place: string): StoredTokens {
+  const value = parseJson(text);
   const refuse = (what: string, hint: string) =>
     new TikTokShopError("store", `${place} ${what}`, { hint });
-  const value = parseJson(text);
   if (!isRecord(value) || !hasTokens(value.data)) {
     const hint = "move it away, then log in again";
     throw refuse("is no token file, or damaged", hint);
@@ -2615,8 +2607,7 @@ function judgeTokenFile(text: string, place: string): StoredTokens {
   for (const name of ["app_key", "service_id", "region", "user_type"]) {
     if (typeof meta[name] !== "string") delete meta[name];
   }
-  const { shops } = meta;
-  const isList = Array.isArray(shops) && shops.every(isRecord);
+  const isList = Array.isArray(meta.shops) && meta.shops.every(isRecord);
   if (!isList) delete meta.shops; // they are asked for again
   return Object.assign(value, { meta }) as unknown as StoredTokens;
 }
@@ -3067,8 +3058,7 @@ export interface RedisStoreOptions {
 export type RedisCommand = (...words: string[]) => Promise<unknown>;
 
 /**
- * A store in Redis, for those who outgrow one machine. It depends on no
- * client, only on a command:
+ * A store in Redis, for many machines. It needs a client's command alone:
  *
  * | client | command |
  * | --- | --- |
@@ -3106,15 +3096,13 @@ export type RedisCommand = (...words: string[]) => Promise<unknown>;
  * the braces make a cluster keep both on one node. Tokens never expire: let
  * Redis save them on disk, and evict nothing.
  *
- * A lock is a key that expires, renewed as long as its holder runs. A holder
- * may be stopped for longer and not know it, as on a suspended machine; then
- * another one refreshes. So `save` with a lock is one script that writes only
- * if the lock's key still has the holder's id; else `save` rejects with kind
- * `lock_lost`. It needs `EVAL`.
+ * A lock is a key that expires unless its holder renews it. A holder on a
+ * suspended machine does not notice that; so `save` with a lock is a script
+ * (`EVAL`) that writes only if the lock still has the holder's id, else it
+ * rejects with kind `lock_lost`.
  *
  * @returns a store. Its methods reject with kind `store` if the client does,
- * or if a value is not ours; with a `TypeError` for a profile name that a file
- * could not have.
+ * or if a value is not ours; with a `TypeError` for a wrong profile name.
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export function redisStore(
@@ -3142,7 +3130,7 @@ class RedisStore implements TokenStore {
   constructor(command: RedisCommand, options: RedisStoreOptions) {
     const { prefix = `${PROGRAM}:`, nodes = () => [command] } = options;
     if (/[{}]/.test(prefix)) {
-      throw misuse(`Cannot use the prefix "${prefix}": it must have no braces`);
+      throw misuse(`Cannot use the prefix "${prefix}": leave the braces out`);
     }
     const lease = assertLease(options.lease ?? LEASE_MS);
     this.#command = command;
@@ -3151,9 +3139,8 @@ class RedisStore implements TokenStore {
 
   async load(profile: string): Promise<StoredTokens | undefined> {
     const key = this.#key(profile);
-    const read = () => this.#command("GET", key);
-    const value = await inRedis(`Cannot read ${key}`, read) ?? undefined;
-    if (value === undefined) return undefined;
+    const value = await this.#run(`Cannot read ${key}`, ["GET", key]);
+    if (value === null || value === undefined) return undefined;
     return judgeTokenFile(String(value), `The value of ${key}`);
   }
 
@@ -3166,8 +3153,8 @@ class RedisStore implements TokenStore {
     const text = stringifyJson(tokens, 0);
     const secrets = tokensOf(tokens);
     if (lock) return this.#act(REDIS_SAVE, profile, lock.id, text, secrets);
-    const save = () => this.#command("SET", key, text);
-    await inRedis(`Cannot save the tokens to ${key}`, save, secrets);
+    const words = ["SET", key, text];
+    await this.#run(`Cannot save the tokens to ${key}`, words, secrets);
   }
 
   /** The lock proves that Redis takes new values; EVAL is another right. */
@@ -3177,8 +3164,7 @@ class RedisStore implements TokenStore {
 
   async remove(profile: string): Promise<boolean> {
     const key = this.#key(profile);
-    const remove = () => this.#command("DEL", key);
-    return Number(await inRedis(`Cannot remove ${key}`, remove)) > 0;
+    return Number(await this.#run(`Cannot remove ${key}`, ["DEL", key])) > 0;
   }
 
   async list(): Promise<string[]> {
@@ -3205,9 +3191,8 @@ class RedisStore implements TokenStore {
     const id = randomText(18);
     const { lease } = this.#options;
     const words = ["SET", key, id, "NX", "PX", `${lease}`];
-    const set = () => this.#command(...words);
     if (signal?.aborted) throw cancelledError(signal.reason);
-    while (String(await inRedis(`Cannot set ${key}`, set)) !== "OK") {
+    while (String(await this.#run(`Cannot set ${key}`, words)) !== "OK") {
       await sleep(20 + 30 * Math.random(), signal);
     }
     const act = (script: string) => this.#act(script, profile, id, `${lease}`);
@@ -3225,11 +3210,14 @@ class RedisStore implements TokenStore {
     secrets?: readonly string[],
   ): Promise<void> {
     const key = this.#key(profile);
-    const words = [script, "2", `${key}:lock`, key, id, argument];
-    const act = () => this.#command("EVAL", ...words);
+    const words = ["EVAL", script, "2", `${key}:lock`, key, id, argument];
     const tried = `Cannot save the tokens to ${key}`;
-    const done = await inRedis(tried, act, secrets);
-    if (Number(done) !== 1) throw lockLost(profile);
+    if (Number(await this.#run(tried, words, secrets)) === 1) return;
+    throw lockLost(profile);
+  }
+
+  #run(tried: string, words: string[], secrets?: readonly string[]) {
+    return inRedis(tried, () => this.#command(...words), secrets);
   }
 
   #key(profile: string): string {
@@ -3241,16 +3229,15 @@ class RedisStore implements TokenStore {
 async function inRedis<T>(
   tried: string,
   act: () => T | Promise<T>,
-  secrets: readonly string[] = [],
+  secrets?: readonly string[],
 ): Promise<T> {
   try {
     return await act();
   } catch (error) {
-    const why = messageOf(error, secrets);
-    throw new TikTokShopError("store", `${tried} in Redis: ${why}`, {
-      cause: evidence(error, secrets),
-      hint: "check that Redis is within reach and that it lets you write",
-    });
+    const message = `${tried} in Redis: ${messageOf(error, secrets)}`;
+    const cause = evidence(error, secrets);
+    const hint = "check that Redis can be reached and lets you write";
+    throw new TikTokShopError("store", message, { cause, hint });
   }
 }
 

@@ -274,7 +274,7 @@ test("redisStore() fails with kind store when its client does", async () => {
   });
   const { message, hint } = await failure(store.load("main"), "store");
   assert.match(message, /^Cannot read .* in Redis: The client is closed$/);
-  assert.match(hint!, /within reach/);
+  assert.match(hint!, /can be reached/);
   await failure(store.list(), "store");
   await failure(store.lock("main"), "store");
   await failure(store.remove("main"), "store");
