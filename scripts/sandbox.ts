@@ -42,7 +42,18 @@ import { realpathSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import {
+  type Command,
+  envText,
+  helpText,
+  introduction,
+  parseCommand,
+  portOf,
+  readRoutes,
+  requestJson,
+  requestLine,
+  settingsOf,
+} from "./sandbox/command.ts";
 import {
   accountAt,
   createWorld,
@@ -55,22 +66,23 @@ import {
   TOKEN_PATH,
   type World,
 } from "./sandbox/data.ts";
-import { FAULTS, parseFaults } from "./sandbox/faults.ts";
+import { parseFaults } from "./sandbox/faults.ts";
 import { handleError, listen, serve, stopServer } from "./sandbox/server.ts";
 import type {
   Sandbox,
   SandboxDecision,
   SandboxOptions,
-  SandboxRequest,
 } from "./sandbox/types.ts";
 
 export { SANDBOX_FAULTS } from "./sandbox/faults.ts";
 export type {
   Sandbox,
   SandboxDecision,
+  SandboxExplanation,
   SandboxFault,
   SandboxOptions,
   SandboxRequest,
+  SandboxRoute,
   SandboxSeller,
   SandboxShop,
   SandboxWhere,
@@ -183,126 +195,7 @@ export async function approve(
   throw new Error(`Cannot approve: HTTP ${answered.status} without redirect`);
 }
 
-// === Command line
-
-interface Command {
-  port: number;
-  redirectUrl?: string;
-  fault?: string;
-  env: boolean;
-  help: boolean;
-}
-
-const FLAGS = {
-  "port": { type: "string" },
-  "redirect-url": { type: "string" },
-  "fault": { type: "string" },
-  "env": { type: "boolean" },
-  "help": { type: "boolean" },
-} as const;
-
-/** Judges the flags itself: each runtime words the errors differently. */
-function parseCommand(args: string[]): Command {
-  const parsed = parseArgs({
-    args,
-    options: FLAGS,
-    strict: false,
-    tokens: true,
-  });
-  const values = new Map<string, string | undefined>();
-  for (const token of parsed.tokens) {
-    if (token.kind === "option-terminator") continue;
-    if (token.kind === "positional") {
-      throw new RangeError(`Unexpected argument "${token.value}"`);
-    }
-    checkFlag(token.name, token.rawName, token.value);
-    if (values.has(token.name)) {
-      throw new RangeError(`Option "${token.rawName}" is given twice`);
-    }
-    values.set(token.name, token.value);
-  }
-  const port = values.get("port") ?? "3018";
-  return {
-    port: /^\d{1,5}$/.test(port) ? Number(port) : invalidPort(port),
-    redirectUrl: values.get("redirect-url"),
-    fault: values.get("fault"),
-    env: values.has("env"),
-    help: values.has("help"),
-  };
-}
-
-function checkFlag(name: string, raw: string, value?: string): void {
-  if (!Object.hasOwn(FLAGS, name) || raw !== `--${name}`) {
-    throw new RangeError(`Unknown option "${raw}"; see --help`);
-  }
-  const wantsValue = FLAGS[name as keyof typeof FLAGS].type === "string";
-  if (wantsValue && !value) throw new RangeError(`"${raw}" needs a value`);
-  if (!wantsValue && value !== undefined) {
-    throw new RangeError(`"${raw}" takes no value`);
-  }
-}
-
-function invalidPort(port: string): never {
-  throw new RangeError(`Not a port: "${port}"; use 0 to 65535`);
-}
-
-function helpText(): string {
-  const faults = Object.entries(FAULTS)
-    .map(([name, [, text]]) => `  ${name.padEnd(21)} ${text}`);
-  return `A local TikTok Shop to try a login with. Ctrl-C stops it.
-
-Usage: sandbox.ts [options]
-
-  --port N              port on 127.0.0.1, 0 for any free one (default 3018)
-  --redirect-url URL    the app's redirect URL (http://localhost:3017/)
-  --fault NAME[,NAME]   a fault for every authorization; names below
-  --env                 print NAME=value lines instead of export NAME=value
-  --help                this text
-
-Faults, also by "fault=NAME" in the authorize URL:
-${faults.join("\n")}
-`;
-}
-
-const SECRET_PARAMETERS = [
-  "access_token",
-  "app_secret",
-  "auth_code",
-  "code",
-  "refresh_token",
-  "sign",
-  "state",
-];
-
-function logLine(request: SandboxRequest): string {
-  const pairs = Object.entries(request.query).map(([name, value]) =>
-    SECRET_PARAMETERS.includes(name)
-      ? `${encodeURIComponent(name)}=***`
-      : `${encodeURIComponent(name)}=${encodeURIComponent(value)}`
-  );
-  const query = pairs.length === 0 ? "" : `?${pairs.join("&")}`;
-  const faults = request.faults.length === 0
-    ? ""
-    : ` [${request.faults.join(", ")}]`;
-  const status = request.status === 0 ? "no reply" : request.status;
-  return `${request.method} ${request.path}${query} ${status}${faults}`;
-}
-
-function announce(sandbox: Sandbox, env: boolean): void {
-  const link = `${sandbox.authorizationEndpoint}?service_id=` +
-    `${sandbox.serviceId}&state=try`;
-  const prefix = env ? "" : "export ";
-  const lines = Object.entries(sandbox.env)
-    .map(([name, value]) => `${prefix}${name}=${value}\n`);
-  process.stdout.write(lines.join(""));
-  console.error(`
-A sandbox, not TikTok, listens on ${sandbox.origin}
-Its app redirects to ${sandbox.redirectUrl}
-To see the page: ${link}
-Paste the lines above into another terminal, or write them to a file with
---env and give that file to the program's --env-file. Ctrl-C stops it.
-`);
-}
+// === Program
 
 /**
  * The program. Serves until Ctrl-C and resolves to the exit code: 130 then, 0
@@ -310,24 +203,44 @@ Paste the lines above into another terminal, or write them to a file with
  */
 export async function main(args: string[]): Promise<number> {
   try {
-    const { env, help, ...options } = parseCommand(args);
-    if (help) {
-      process.stdout.write(helpText());
-      return 0;
-    }
-    const sandbox = await startSandbox({
-      ...options,
-      onRequest: (request) => console.error(logLine(request)),
-    });
-    const interrupted = once(process, "SIGINT");
-    announce(sandbox, env);
-    await interrupted;
-    await sandbox.stop();
-    return 130;
+    const command = parseCommand(args);
+    if (!command.flags.has("help")) return await RUNS[command.name]!(command);
+    process.stdout.write(helpText());
+    return 0;
   } catch (error) {
     console.error((error as Error).message);
     return error instanceof TypeError || error instanceof RangeError ? 2 : 1;
   }
+}
+
+const RUNS: Readonly<Record<string, (command: Command) => Promise<number>>> = {
+  serve: serveUntilInterrupt,
+};
+
+async function serveUntilInterrupt({ flags }: Command): Promise<number> {
+  const json = flags.has("json");
+  const [routes] = flags.get("routes")?.map(readRoutes) ?? [];
+  const sandbox = await startSandbox({
+    port: portOf(flags.get("port")?.[0] ?? "3018"),
+    redirectUrl: flags.get("redirect-url")?.[0],
+    fault: flags.get("fault")?.[0],
+    seed: flags.get("seed")?.[0],
+    routes,
+    onRequest: (request) =>
+      json
+        ? process.stdout.write(`${requestJson(request)}\n`)
+        : console.error(requestLine(request)),
+  });
+  const interrupted = once(process, "SIGINT");
+  process.stdout.write(
+    json
+      ? `${JSON.stringify(settingsOf(sandbox))}\n`
+      : envText(sandbox, flags.has("env") ? "" : "export "),
+  );
+  console.error(introduction(sandbox));
+  await interrupted;
+  await sandbox.stop();
+  return 130;
 }
 
 /** For runtimes without `import.meta.main`; a symlink counts as the file. */

@@ -5,9 +5,10 @@
  * @module
  */
 import type { Buffer } from "node:buffer";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { type Fault, happensAt, parseFault, parseFaults } from "./faults.ts";
+import { type OwnRoute, parseRoutes } from "./routes.ts";
 import type {
   SandboxOptions,
   SandboxRequest,
@@ -37,8 +38,8 @@ export const CREATOR = 1;
 export const PARTNER = 3;
 const DAY = 86_400;
 
-/** Codes end in these by turns: each exposes another decoding mistake. */
-const CODE_ENDINGS = ["+/==", "%2Fx", ""];
+/** Fault awkward-code: by turns, as each exposes another decoding mistake. */
+const AWKWARD_ENDINGS = ["+/==", "%2Fx"];
 
 /** Invented, like everything here; they open nothing. */
 const DEFAULT_APP = {
@@ -52,10 +53,15 @@ const DEFAULT_SELLER: SandboxSeller = {
   name: "Harbour & Finch",
   region: "GB",
   userType: 0,
-  scopes: ["seller.authorization.info", "seller.order.info"],
+  scopes: [
+    "seller.authorization.info",
+    "seller.order.info",
+    "seller.product.basic",
+    "seller.shop.info",
+  ],
   shops: [
     {
-      cipher: "GCP_Zq3vAAAAAACm4e+Xn7u/0Q==",
+      cipher: "GCP_Zq3vAAAAAACm4e-Xn7u_0Q",
       code: "GBHF01",
       id: "7495540735365777507",
       name: "Harbour & Finch",
@@ -63,7 +69,7 @@ const DEFAULT_SELLER: SandboxSeller = {
       seller_type: "LOCAL",
     },
     {
-      cipher: "GCP_b81TAAAAAABk2wLr9pYd5A==",
+      cipher: "GCP_b81TAAAAAABk2wLr9pYd5A",
       code: "IEHF02",
       id: "8600001",
       name: "Harbour & Finch Éire",
@@ -71,7 +77,7 @@ const DEFAULT_SELLER: SandboxSeller = {
       seller_type: "LOCAL",
     },
     {
-      cipher: "GCP_m5JxAAAAAADs7tGf1hQc8w==",
+      cipher: "GCP_m5JxAAAAAADs7tGf1hQc8w",
       code: "USHF03",
       id: "8600002",
       name: "Harbour Outlet",
@@ -101,6 +107,7 @@ interface Code {
   steps: Fault[][];
   /** Faults of every refresh of the tokens this code brings. */
   refreshFaults: Fault[];
+  isAwkward: boolean;
 }
 
 /** A seller's consent. It lives as long as its refresh tokens. */
@@ -109,19 +116,24 @@ export interface Grant {
   expires: number;
   ended: boolean;
   faults: Fault[];
+  /** Whether its tokens are hard to encode, as its code was. */
+  isAwkward: boolean;
 }
 
 interface AccessToken {
   grant: Grant;
   expires: number;
+  /** Whether a refresh has replaced it. */
+  ended: boolean;
 }
 
-type Settings = Required<Omit<SandboxOptions, "port" | "sellers">>;
+type Settings = Required<Omit<SandboxOptions, "port" | "sellers" | "routes">>;
 
 /** One sandbox: its settings, and all that it remembers. */
 export interface World {
   readonly settings: Settings;
   readonly accounts: readonly SandboxSeller[];
+  readonly routes: readonly OwnRoute[];
   readonly codes: Map<string, Code>;
   readonly accessTokens: Map<string, AccessToken>;
   readonly refreshTokens: Map<string, Grant>;
@@ -130,7 +142,7 @@ export interface World {
   readonly counts: Map<string, number>;
   readonly stopping: AbortController;
   origin: string;
-  codesIssued: number;
+  awkwardIssued: number;
 }
 
 /**
@@ -149,6 +161,7 @@ export function createWorld(options: SandboxOptions): World {
   return {
     settings: settingsOf(options),
     accounts: creators ? sellers : [...sellers, DEFAULT_CREATOR],
+    routes: parseRoutes(options.routes ?? {}),
     codes: new Map(),
     accessTokens: new Map(),
     refreshTokens: new Map(),
@@ -157,7 +170,7 @@ export function createWorld(options: SandboxOptions): World {
     counts: new Map(),
     stopping,
     origin: "",
-    codesIssued: 0,
+    awkwardIssued: 0,
   };
 }
 
@@ -178,6 +191,7 @@ function settingsOf(options: SandboxOptions): Settings {
     codeLife: options.codeLife ?? 1800,
     rotate: options.rotate ?? true,
     latency: options.latency ?? 0,
+    seed: options.seed ?? "1",
     fault,
     onRequest: options.onRequest ?? (() => {}),
   };
@@ -203,9 +217,23 @@ export function seconds(world: World): number {
 }
 
 /** A code or a token, as TikTok makes them for this seller's region. */
-export function newSecret(seller: SandboxSeller, bytes: number): string {
+export function newSecret(
+  world: World,
+  { seller, isAwkward }: { seller: SandboxSeller; isAwkward: boolean },
+  bytes: number,
+): string {
   const prefix = seller.region === "US" ? "TTP_" : "ROW_";
-  return prefix + randomBytes(bytes).toString("base64url");
+  const secret = prefix + randomBytes(bytes).toString("base64url");
+  if (!isAwkward) return secret;
+  return secret + AWKWARD_ENDINGS[world.awkwardIssued++ % 2];
+}
+
+/** Compares in constant time; hashing first makes the lengths equal. */
+export function sameText(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((text) =>
+    createHash("sha256").update(text).digest()
+  ) as [Buffer, Buffer];
+  return timingSafeEqual(a, b);
 }
 
 /** How many codes, tokens or paths are remembered, of each. */
@@ -231,9 +259,9 @@ export function issueCode(
   seller: SandboxSeller,
   steps: Fault[][],
 ): string {
-  const ending = CODE_ENDINGS[world.codesIssued % CODE_ENDINGS.length] ?? "";
-  world.codesIssued += 1;
-  const code = newSecret(seller, 24) + ending;
+  const faults = steps.flat();
+  const isAwkward = faults.some(({ name }) => name === "awkward-code");
+  const code = newSecret(world, { seller, isAwkward }, 24);
   const atToken = steps.map((step) =>
     step.filter((fault) => happensAt(fault, "token"))
   );
@@ -241,9 +269,10 @@ export function issueCode(
     seller,
     expires: seconds(world) + world.settings.codeLife,
     steps: atToken.filter((step) => step.length > 0),
-    refreshFaults: steps.flat().filter((fault) =>
+    refreshFaults: faults.filter((fault) =>
       happensAt(fault, "refresh") && !happensAt(fault, "token")
     ),
+    isAwkward,
   });
   return code;
 }

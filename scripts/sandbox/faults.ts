@@ -32,6 +32,7 @@ export const FAULTS: Readonly<Record<FaultName, [FaultPlace[], string]>> = {
   "duplicate-parameters": [REDIRECT, "code and state come twice"],
   "no-code": [REDIRECT, "the redirect has no code"],
   "auth_code": [REDIRECT, "the code's parameter is named auth_code"],
+  "awkward-code": [REDIRECT, "code and tokens with +, /, = or % in them"],
   "other-error": [REDIRECT, "the redirect says error=server_error"],
   "expired-code": [TOKEN, "36004004, as after 30 minutes"],
   "invalid-code": [TOKEN, "36004004, as for another app's code"],

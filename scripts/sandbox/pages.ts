@@ -21,7 +21,7 @@ import {
   faultText,
   parseFaults,
 } from "./faults.ts";
-import type { Reply } from "./hosts.ts";
+import type { Reply } from "./replies.ts";
 import type { SandboxSeller } from "./types.ts";
 
 // === Authorize page

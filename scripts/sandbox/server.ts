@@ -21,8 +21,10 @@ import {
   type World,
 } from "./data.ts";
 import { type Fault, faultText, happensAt } from "./faults.ts";
-import { api, CANNED, exchange, refresh, type Reply, text } from "./hosts.ts";
+import { api } from "./api.ts";
+import { CANNED, exchange, refresh } from "./hosts.ts";
 import { authorize } from "./pages.ts";
+import { type Reply, text } from "./replies.ts";
 import type { SandboxRequest, SandboxWhere } from "./types.ts";
 
 /** More than any client takes. */
@@ -69,7 +71,9 @@ export async function serve(
       request.socket.destroy();
     }
   } else {
-    record.status = reply.status;
+    const { status, note = "", code, explanation } = reply;
+    const facts = { ...code && { code }, ...explanation && { explanation } };
+    Object.assign(record, { status, note, ...facts });
     send(world, response, reply, faults);
   }
   world.settings.onRequest(record);
@@ -117,6 +121,7 @@ function recordOf(
     headers: Object.fromEntries(headers),
     body: "",
     status: 0,
+    note: "",
     time: clock(world),
     faults: [],
   };

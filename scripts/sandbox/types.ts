@@ -56,6 +56,7 @@ export type SandboxFault =
   | "duplicate-parameters"
   | "no-code"
   | "auth_code"
+  | "awkward-code"
   | "other-error"
   | "expired-code"
   | "invalid-code"
@@ -86,6 +87,31 @@ export type SandboxFault =
   | `slow:${number}`
   | "clock"
   | `clock:${number}`;
+
+/** An answer of your own: `data` in TikTok's envelope, or a whole reply. */
+export interface SandboxRoute {
+  /** The `data` of a success. */
+  data?: unknown;
+  /** The HTTP status of a whole reply. @default {200} */
+  status?: number;
+  /** Headers of a whole reply. */
+  headers?: Readonly<Record<string, string>>;
+  /** The body of a whole reply: text as it is, anything else as JSON. */
+  body?: unknown;
+}
+
+/** Why a signature was refused. No secret is in it. */
+export interface SandboxExplanation {
+  /**
+   * The mistakes that make the sign that was sent, such as `body-not-signed`:
+   * mostly one, at times two. None if it is no usual one.
+   */
+  mistakes: string[];
+  /** The same in plain words. */
+  text: string;
+  /** What was to be signed, the secret and the tokens as `***`. */
+  stringToSign: string;
+}
 
 /** Options of {@linkcode startSandbox}. All of them have defaults. */
 export interface SandboxOptions {
@@ -144,6 +170,18 @@ export interface SandboxOptions {
    * @default {0}
    */
   latency?: number;
+  /**
+   * What orders and products are made from. The same seed makes the same
+   * ones, whenever it is used.
+   * @default {"1"}
+   */
+  seed?: string;
+  /**
+   * Answers of your own, by method and path, such as
+   * `{"GET /order/202309/orders/{id}/gift": {"data": {"gift": true}}}`. They
+   * come before the sandbox's, after the same checks.
+   */
+  routes?: Readonly<Record<string, SandboxRoute>>;
   /** A fault, or several by comma, for every authorization. */
   fault?: string;
   /** Called with every request once it has been answered. */
@@ -164,6 +202,12 @@ export interface SandboxRequest {
   body: string;
   /** The HTTP status of the answer; 0 as long as there is none. */
   status: number;
+  /** TikTok's `code` in the answer, if it is a refusal. */
+  code?: number;
+  /** Why it was refused, or what was let pass; empty if nothing is to say. */
+  note: string;
+  /** What is wrong with its signature, if that was refused. */
+  explanation?: SandboxExplanation;
   /** When it arrived, in milliseconds on the sandbox's clock. */
   time: number;
   /** The faults its answer suffered. */

@@ -36,8 +36,11 @@ import {
   type SandboxSeller,
   startSandbox,
 } from "../../scripts/sandbox.ts";
+import {
+  type Operation,
+  publishedOperations,
+} from "../../scripts/sandbox/operations.ts";
 import { freePort } from "../support/helpers.ts";
-import { type Operation, OPERATIONS } from "../support/operations.ts";
 import {
   answer,
   APP,
@@ -712,8 +715,8 @@ async function operationQuery(
 test("callApi() knows which published operations take the only shop", () =>
   withServer(() => GOOD, async (options, calls) => {
     await options.store!.save("default", longLived([ONLY_SHOP]));
-    assert.equal(OPERATIONS.length, 362);
-    for (const operation of OPERATIONS) {
+    assert.equal(publishedOperations().length, 362);
+    for (const operation of publishedOperations()) {
       const query = await operationQuery(operation, undefined, options, calls);
       const isTaken = operation.shopCipher !== "none";
       const expected = isTaken ? ONLY_SHOP.cipher : undefined;
@@ -726,7 +729,7 @@ test("callApi() knows which published operations take the only shop", () =>
 test("callApi() sends a shop that is named to every published operation", () =>
   withServer(() => GOOD, async (options, calls) => {
     await options.store!.save("default", longLived([ONLY_SHOP]));
-    for (const operation of OPERATIONS) {
+    for (const operation of publishedOperations()) {
       const row = Object.values(operation).join(" ");
       const query = await operationQuery(
         operation,
@@ -1553,7 +1556,7 @@ test("callApi() knows TikTok's codes, whatever the HTTP status", async () => {
 
 /** What the sandbox really answers, by what was wrong with the call. */
 const REFUSALS: [string, ApiRequest, Partial<ApiOptions>, number, number][] = [
-  ["another secret", { path: ECHO }, { appSecret: "wrong" }, 106001, 400],
+  ["another secret", { path: ECHO }, { appSecret: "wrong" }, 106001, 401],
   ["another app key", { path: ECHO }, { appKey: "wrong" }, 36009004, 400],
   ["another path", { path: "/nothing/202309/x" }, {}, 36009009, 404],
   ["another method", { path: SEARCH }, {}, 36009010, 400],

@@ -560,7 +560,7 @@ describe("status", TOGETHER, () => {
         `\
 PROFILE  SELLER                    REGION  TYPE     SCOPES  ACCESS  REFRESH
 creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  1       1d      ${far}
-shop     Harbour & Finch           GB      seller   2       3h 25m  ${far}
+shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}
 `,
       );
       assert.deepEqual([stderr, code], ["", 0]);
@@ -780,7 +780,12 @@ function assertStatus(
     app_key: sandbox.appKey,
     region: "GB",
     user_type: "seller",
-    scopes: ["seller.authorization.info", "seller.order.info"],
+    scopes: [
+      "seller.authorization.info",
+      "seller.order.info",
+      "seller.product.basic",
+      "seller.shop.info",
+    ],
     refresh_token_expire_in: FAR,
   });
 }
@@ -953,7 +958,7 @@ describe("api", TOGETHER, () => {
   it("acts for the --shop named by id, name, code or cipher", () =>
     withCli(async (cli) => {
       await seed(cli);
-      const cipher = "GCP_b81TAAAAAABk2wLr9pYd5A==";
+      const cipher = "GCP_b81TAAAAAABk2wLr9pYd5A";
       for (
         const shop of ["8600001", "harbour & finch éire", "IEHF02", cipher]
       ) {
@@ -1047,12 +1052,13 @@ describe("api", TOGETHER, () => {
       await seed(cli);
       const says = new RegExp(
         `^error: Cannot call POST ${SEARCH}: TikTok answered with code ` +
-          '106013, "shop_cipher is missing" \\(request id \\w{34}\\)\n' +
+          '106013, "Missing identifier\\. The `shop_cipher` .*" ' +
+          "\\(request id \\w{34}\\)\n" +
           "hint: name the shop.*\nflag: --shop ID\n$",
       );
       const args = ["api", "POST", SEARCH];
       const body =
-        /^\{\n {2}"code": 106013,\n {2}"message": "shop_ciph.*\n\}\n$/s;
+        /^\{\n {2}"code": 106013,\n {2}"message": "Missing id.*\n\}\n$/s;
       assertFailed(await run(cli, args), 6, says, body);
     }));
 
@@ -1221,7 +1227,7 @@ describe("exec", TOGETHER, () => {
       const { data, meta } = await seed(cli);
       const child = await childOf(cli);
       const env = { KEPT: undefined };
-      const cipher = "GCP_m5JxAAAAAADs7tGf1hQc8w==";
+      const cipher = "GCP_m5JxAAAAAADs7tGf1hQc8w";
       const given = async (flags: string[]) => {
         const { stdout } = await cli.run(["exec", ...flags, ...child], {
           env,

@@ -3,14 +3,81 @@
  * `shop_cipher`. Drawn from TikTok's own generated Go SDK (158 operations) and
  * from a Python SDK that was generated from the API reference (318); where
  * both describe one, they agree.
+ *
+ * @module
  */
 
 /** One operation. */
 export interface Operation {
-  method: string;
+  readonly method: string;
   /** With `{name}` where an id stands. */
-  path: string;
-  shopCipher: "required" | "optional" | "none";
+  readonly path: string;
+  readonly shopCipher: "required" | "optional" | "none";
+}
+
+/** Why no operation answers: the path, its version or the method is wrong. */
+export type Mismatch = "path" | "version" | "method";
+
+interface Pattern {
+  /** The operations of one path, one a method. */
+  readonly operations: Operation[];
+  /** The path in any version, which is its first group. */
+  readonly path: RegExp;
+  readonly version: string;
+  /** How many names the path has: the fewer, the closer it fits. */
+  readonly names: number;
+}
+
+let parsed: readonly Operation[] | undefined;
+let patterns: readonly Pattern[] | undefined;
+
+/** All 362 operations. The table is parsed at the first call. */
+export function publishedOperations(): readonly Operation[] {
+  return parsed ??= TABLE.trim().split("\n").map((line) => {
+    const [method, path, shopCipher] = line.split(" ");
+    return { method, path, shopCipher } as Operation;
+  });
+}
+
+/** The operation that a method and a path mean, or why there is none. */
+export function findOperation(
+  method: string,
+  path: string,
+): Operation | Mismatch {
+  patterns ??= patternsOf(publishedOperations());
+  const known = patterns.flatMap((pattern) => {
+    const [, version] = pattern.path.exec(path) ?? [];
+    return version === undefined ? [] : [{ ...pattern, asked: version }];
+  });
+  if (known.length === 0) return "path";
+  const [first] = known.filter(({ version, asked }) => version === asked);
+  if (first === undefined) return "version";
+  return first.operations.find((one) => one.method === method) ?? "method";
+}
+
+/** The patterns of all paths, those with the fewest names first. */
+function patternsOf(operations: readonly Operation[]): Pattern[] {
+  const byPath = new Map<string, Operation[]>();
+  for (const operation of operations) {
+    const others = byPath.get(operation.path) ?? [];
+    byPath.set(operation.path, [...others, operation]);
+  }
+  return [...byPath].map(([path, operations]) => ({
+    operations,
+    path: pathPattern(path, true),
+    version: VERSION.exec(path)?.[1] ?? "",
+    names: path.split("{").length,
+  })).sort((a, b) => a.names - b.names);
+}
+
+const VERSION = /\/(\d{6})\//;
+
+/** What matches a path whose `{name}` may be anything but a slash. */
+export function pathPattern(path: string, inAnyVersion = false): RegExp {
+  const source = path.replace(/[.*+?^$()|[\]\\]/g, "\\$&")
+    .replace(/\{\w+\}/g, "[^/]+");
+  const open = inAnyVersion ? source.replace(VERSION, "/(\\d{6})/") : source;
+  return new RegExp(`^${open}$`);
 }
 
 const TABLE = `
@@ -377,9 +444,3 @@ GET /seller/202309/shops none
 GET /seller/202601/shop_groups none
 POST /supply_chain/202309/packages/sync none
 `;
-
-export const OPERATIONS: readonly Operation[] = TABLE.trim().split("\n")
-  .map((line) => {
-    const [method, path, shopCipher] = line.split(" ");
-    return { method, path, shopCipher } as Operation;
-  });
