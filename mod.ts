@@ -6778,18 +6778,10 @@ if (ours) {
 } else show(query.has("code") || query.has("error") ? "paste" : "other");
 `;
 
-const RELAY_STYLE = `
-textarea{field-sizing:content;word-break:break-all}
-button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
-  background:var(--calm);color:var(--card);font:inherit;font-weight:600;
-  cursor:pointer}
-`;
-
 /** Prints the relay's static page: self-contained, for any web host. */
 // deno-lint-ignore require-await -- a command is asynchronous
 async function relayCommand(cli: Cli): Promise<void> {
-  const style = PAGE_STYLE + RELAY_STYLE;
-  const policy = `default-src 'none'; style-src '${sourceHash(style)}'; ` +
+  const policy = `default-src 'none'; style-src '${sourceHash(PAGE_STYLE)}'; ` +
     `script-src '${sourceHash(RELAY_SCRIPT)}'; ` +
     "connect-src http://localhost:*; base-uri 'none'; form-action 'none'";
   cli.line(`<!doctype html>
@@ -6801,7 +6793,7 @@ async function relayCommand(cli: Cli): Promise<void> {
 <meta name="robots" content="noindex">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Back to the terminal</title>
-<style>${style}</style>
+<style>${PAGE_STYLE}</style>
 </head>
 <body>
 <main class="relay">
@@ -7262,7 +7254,8 @@ function textsOf(page: Page, lang: Language) {
   return { shop, region, title, text, next };
 }
 
-const PAGE_STYLE = `
+/** The stylesheet of all pages, those of the sandbox too. */
+export const PAGE_STYLE: string = `
 :root{color-scheme:light;--ink:#1b1b22;--dim:#5a5966;--paper:#f4f4f7;
   --card:#fff;--line:#e2e2e9;--good:#08734c;--bad:#b3261e;--care:#875200;
   --calm:#4549ad;--track:-.018em;--leading:1.6;--local:"Noto Sans"}
@@ -7319,7 +7312,11 @@ a{color:var(--calm)}
 :focus-visible{outline:3px solid;outline-offset:3px}
 textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
   border-radius:.6rem;background:var(--paper);color:inherit;resize:vertical;
+  field-sizing:content;word-break:break-all;
   font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
+  background:var(--calm);color:var(--card);font:inherit;font-weight:600;
+  cursor:pointer}
 footer{margin-top:2.25rem;color:var(--dim);font-size:.8125rem}
 @media(max-width:30rem){
 body{padding:0;background:var(--card)}

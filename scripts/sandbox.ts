@@ -58,7 +58,6 @@ import {
   accountAt,
   createWorld,
   CREATOR_PATH,
-  endGrants,
   issueCode,
   queueFault,
   REFRESH_PATH,
@@ -67,6 +66,7 @@ import {
   type World,
 } from "./sandbox/data.ts";
 import { parseFaults } from "./sandbox/faults.ts";
+import { deauthorize, trigger } from "./sandbox/webhooks.ts";
 import { handleError, listen, serve, stopServer } from "./sandbox/server.ts";
 import type {
   Sandbox,
@@ -75,9 +75,12 @@ import type {
 } from "./sandbox/types.ts";
 
 export { SANDBOX_FAULTS } from "./sandbox/faults.ts";
+export { SANDBOX_WEBHOOKS } from "./sandbox/webhooks.ts";
 export type {
   Sandbox,
+  SandboxAttempt,
   SandboxDecision,
+  SandboxDelivery,
   SandboxExplanation,
   SandboxFault,
   SandboxOptions,
@@ -85,6 +88,8 @@ export type {
   SandboxRoute,
   SandboxSeller,
   SandboxShop,
+  SandboxTrigger,
+  SandboxWebhook,
   SandboxWhere,
 } from "./sandbox/types.ts";
 
@@ -118,7 +123,7 @@ export async function startSandbox(
 
 function sandboxOf(world: World, server: Server, port: number): Sandbox {
   const { appKey, appSecret, serviceId, redirectUrl } = world.settings;
-  const { origin, requests } = world;
+  const { origin, requests, deliveries } = world;
   const stop = () => stopServer(world, server);
   return {
     origin,
@@ -134,12 +139,14 @@ function sandboxOf(world: World, server: Server, port: number): Sandbox {
     apiEndpoint: origin,
     env: environment(world),
     requests,
+    deliveries,
     count: (path) => world.counts.get(path) ?? 0,
     fail: (where, fault, times = 1) => queueFault(world, where, fault, times),
     issueCode: (seller = 0, fault = world.settings.fault) =>
       issueCode(world, accountAt(world, seller), parseFaults(fault)),
     approve,
-    deauthorize: (openId) => endGrants(world, openId),
+    deauthorize: (seller) => deauthorize(world, seller),
+    trigger: (type, options) => trigger(world, type, options),
     stop,
     [Symbol.asyncDispose]: stop,
   };

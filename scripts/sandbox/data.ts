@@ -10,6 +10,7 @@ import { setMaxListeners } from "node:events";
 import { type Fault, happensAt, parseFault, parseFaults } from "./faults.ts";
 import { type OwnRoute, parseRoutes } from "./routes.ts";
 import type {
+  SandboxDelivery,
   SandboxOptions,
   SandboxRequest,
   SandboxSeller,
@@ -118,6 +119,8 @@ export interface Grant {
   faults: Fault[];
   /** Whether its tokens are hard to encode, as its code was. */
   isAwkward: boolean;
+  /** When the app was last told that it ends, in seconds. */
+  warned: number;
 }
 
 interface AccessToken {
@@ -139,6 +142,7 @@ export interface World {
   readonly refreshTokens: Map<string, Grant>;
   readonly queues: Record<SandboxWhere, { fault: Fault; left: number }[]>;
   readonly requests: SandboxRequest[];
+  readonly deliveries: SandboxDelivery[];
   readonly counts: Map<string, number>;
   readonly stopping: AbortController;
   origin: string;
@@ -167,6 +171,7 @@ export function createWorld(options: SandboxOptions): World {
     refreshTokens: new Map(),
     queues: { authorize: [], token: [], refresh: [], api: [] },
     requests: [],
+    deliveries: [],
     counts: new Map(),
     stopping,
     origin: "",
@@ -175,14 +180,15 @@ export function createWorld(options: SandboxOptions): World {
 }
 
 function settingsOf(options: SandboxOptions): Settings {
-  const { fault = "" } = options;
+  const { fault = "", webhookUrl } = options;
   parseFaults(fault);
   return {
     appKey: options.appKey ?? DEFAULT_APP.appKey,
     appSecret: options.appSecret ?? DEFAULT_APP.appSecret,
     serviceId: options.serviceId ?? DEFAULT_APP.serviceId,
-    redirectUrl: checkedRedirectUrl(
+    redirectUrl: checkedUrl(
       options.redirectUrl ?? "http://localhost:3017/",
+      "redirect URL",
     ),
     now: options.now ?? Date.now,
     clockOffset: options.clockOffset ?? 0,
@@ -194,13 +200,17 @@ function settingsOf(options: SandboxOptions): Settings {
     seed: options.seed ?? "1",
     fault,
     onRequest: options.onRequest ?? (() => {}),
+    webhookUrl: webhookUrl ? checkedUrl(webhookUrl, "URL for webhooks") : "",
+    retryDelay: options.retryDelay ?? 1000,
+    onDelivery: options.onDelivery ?? (() => {}),
   };
 }
 
-function checkedRedirectUrl(text: string): string {
+/** @throws {TypeError} for what is not an http or https URL */
+export function checkedUrl(text: string, what: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== "http:" && url?.protocol !== "https:") {
-    throw new TypeError(`Not an http or https redirect URL: "${text}"`);
+    throw new TypeError(`Not an http or https ${what}: "${text}"`);
   }
   url.hash = "";
   return url.href;
@@ -222,8 +232,8 @@ export function newSecret(
   { seller, isAwkward }: { seller: SandboxSeller; isAwkward: boolean },
   bytes: number,
 ): string {
-  const prefix = seller.region === "US" ? "TTP_" : "ROW_";
-  const secret = prefix + randomBytes(bytes).toString("base64url");
+  const secret = prefixOf(seller.region) +
+    randomBytes(bytes).toString("base64url");
   if (!isAwkward) return secret;
   return secret + AWKWARD_ENDINGS[world.awkwardIssued++ % 2];
 }
@@ -236,6 +246,10 @@ export function sameText(one: string, other: string): boolean {
   return timingSafeEqual(a, b);
 }
 
+function prefixOf(region: string): string {
+  return region === "US" ? "TTP_" : "ROW_";
+}
+
 /** How many codes, tokens or paths are remembered, of each. */
 const KEPT_ENTRIES = 10_000;
 
@@ -246,11 +260,44 @@ export function keep<T>(map: Map<string, T>, key: string, value: T): void {
   for (const oldest of map.keys()) return void map.delete(oldest);
 }
 
-/** @throws {RangeError} for a seller that does not exist */
-export function accountAt(world: World, index: number): SandboxSeller {
-  const seller = world.accounts[index];
-  if (seller === undefined) throw new RangeError(`No seller ${index} exists`);
-  return seller;
+/**
+ * A seller by name, `open_id` or index. A name may be in any case.
+ *
+ * @throws {RangeError} for a seller that does not exist
+ */
+export function accountAt(
+  world: World,
+  seller: string | number,
+): SandboxSeller {
+  const { accounts } = world;
+  const wanted = String(seller).toLowerCase();
+  const found = accounts.find(({ openId }) => openId === seller) ??
+    accounts.find(({ name }) =>
+      typeof seller === "string" && name?.toLowerCase() === wanted
+    ) ?? (/^\d{1,6}$/.test(wanted) ? accounts[Number(wanted)] : undefined);
+  if (found !== undefined) return found;
+  const names = accounts.map(({ name, openId }) => `"${name ?? openId}"`);
+  throw new RangeError(
+    `No seller "${seller}" exists; there are ${names.join(", ")}`,
+  );
+}
+
+/** A seller with one shop; the same name makes the same seller. */
+export function newSeller(name: string, region = "GB"): SandboxSeller {
+  const hash = createHash("sha256").update(`${name}\n${region}`).digest();
+  const id = 7_490_000_000_000_000_000n + hash.readBigUInt64BE() % 10n ** 16n;
+  const text = hash.toString("base64url");
+  const shop = {
+    cipher: `${prefixOf(region)}${text.slice(0, 24)}`,
+    code: `${region}${hash.toString("hex").slice(0, 6).toUpperCase()}`,
+    id: String(id),
+    name,
+    region,
+    seller_type: "LOCAL",
+  };
+  const { userType, scopes } = DEFAULT_SELLER;
+  const openId = `7010a${text.slice(24)}`;
+  return { openId, name, region, userType, scopes, shops: [shop] };
 }
 
 /** Leaves out the redirect faults in `steps`: they have happened already. */
@@ -277,18 +324,13 @@ export function issueCode(
   return code;
 }
 
-/** @throws {RangeError} if no seller has that `open_id` */
-export function endGrants(world: World, openId: string): void {
-  if (!world.accounts.some((seller) => seller.openId === openId)) {
-    throw new RangeError(`No seller has the open_id "${openId}"`);
-  }
-  const grants = [
+/** The grants of a seller that have not ended. */
+export function grantsOf(world: World, seller: SandboxSeller): Grant[] {
+  const grants = new Set([
     ...world.refreshTokens.values(),
     ...[...world.accessTokens.values()].map((token) => token.grant),
-  ];
-  for (const grant of grants) {
-    if (grant.seller.openId === openId) grant.ended = true;
-  }
+  ]);
+  return [...grants].filter((grant) => grant.seller === seller && !grant.ended);
 }
 
 // === What it is asked

@@ -26,6 +26,7 @@ import {
   text,
   TOKEN_ENDED,
 } from "./replies.ts";
+import { warnOfEnd } from "./webhooks.ts";
 
 // === Faults
 
@@ -125,6 +126,7 @@ export function exchange(
     seller: code.seller,
     expires: seconds(world) + Math.floor(world.settings.refreshTokenLife),
     ended: false,
+    warned: 0,
     faults: code.refreshFaults,
     isAwkward: code.isAwkward,
   };
@@ -177,6 +179,7 @@ function tokenReply(
   faults: Set<FaultName>,
 ): Reply {
   const { seller } = grant;
+  warnOfEnd(world, grant);
   const token = newSecret(world, grant, 48);
   const expires = seconds(world) + Math.floor(world.settings.accessTokenLife);
   keep(world.accessTokens, token, { grant, expires, ended: false });

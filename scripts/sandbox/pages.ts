@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash, randomBytes } from "node:crypto";
+import { PAGE_STYLE } from "../../mod.ts";
 import {
   accountAt,
   APP_PARAMETER,
@@ -57,34 +58,27 @@ export function authorize(world: World, call: Call, faults: Fault[]): Reply {
 }
 
 /** The accounts to choose from: creators have a page of their own. */
-function candidates(world: World, call: Call): number[] {
+function candidates(world: World, call: Call): readonly SandboxSeller[] {
   const creators = call.path === CREATOR_PATH;
-  const all = [...world.accounts.keys()];
-  const fitting = all.filter((index) =>
-    (accountAt(world, index).userType === CREATOR) === creators
+  const fitting = world.accounts.filter((seller) =>
+    (seller.userType === CREATOR) === creators
   );
-  return fitting.length > 0 ? fitting : all;
+  return fitting.length > 0 ? fitting : world.accounts;
 }
 
 function chosenSeller(
   world: World,
   call: Call,
   clicked: string | null,
-): number {
+): SandboxSeller {
   const named = clicked ?? call.query.get("seller");
-  const index = named === null
-    ? candidates(world, call)[0] ?? 0
-    : /^\d{1,6}$/.test(named)
-    ? Number(named)
-    : -1;
-  accountAt(world, index);
-  return index;
+  return named === null ? candidates(world, call)[0]! : accountAt(world, named);
 }
 
 function decide(
   world: World,
   call: Call,
-  index: number,
+  seller: SandboxSeller,
   form: URLSearchParams,
   steps: Fault[][],
 ): Reply {
@@ -94,11 +88,15 @@ function decide(
   }
   const names = new Set(steps.flat().map((fault) => fault.name));
   if (decision === "deny") names.add("deny");
-  const seller = accountAt(world, index);
   const pairs = spoilRedirect(
     redirectPairs(world, call, seller, names, steps),
     names,
   );
+  return redirectToApp(world, pairs);
+}
+
+/** Sends the browser on to the app. */
+function redirectToApp(world: World, pairs: Pairs): Reply {
   return {
     status: 302,
     type: "text/plain; charset=utf-8",
@@ -178,82 +176,74 @@ const SCOPE_TEXTS: Readonly<Record<string, string>> = {
   "seller.shop.info": "Read your shops' settings",
 };
 
-const STYLE = `
-:root {
-  color-scheme: light dark;
-  --ground: #f3f4f6; --card: #fff; --line: #d5d9e0; --text: #171a20;
-  --quiet: #555d6b; --accent: #0b6b63; --on-accent: #fff;
-  --note: #fff3d1; --on-note: #5a4200;
+/** What the sandbox's pages have beyond the other pages of the program. */
+const STYLE = PAGE_STYLE + `
+body{grid-template-rows:auto 1fr;padding:0}
+.note{position:sticky;top:0;z-index:1;width:100%;padding:.65rem 1rem;
+  border-bottom:1px solid transparent;text-align:center;
+  background:var(--care);color:var(--card)}
+main{width:min(31rem,100% - 3rem);margin:1.5rem 0}
+main.wide{width:min(64rem,100% - 3rem);max-width:none}
+p,dd,td,li{text-wrap:wrap}
+h2,legend{margin-bottom:.25rem;padding:0;color:var(--ink);font-size:1.0625rem;font-weight:650}
+section,fieldset{min-width:0;margin-top:2rem;padding:0;border:0}
+ul{margin-top:.5rem;padding:0;list-style:none}
+li{padding:.7rem 0;border-top:1px solid var(--line)}
+li:first-child{border-top:0}
+li span,small{display:block;color:var(--dim);font-size:.875rem}
+li.row{display:flex;flex-wrap:wrap;align-items:center;gap:.25rem 1.5rem}
+li.row>div:first-child{flex:1 1 16rem;min-width:0}
+dd{font-weight:400}
+code{font:.875em ui-monospace,Menlo,Consolas,monospace}
+label.choice{display:flex;gap:.75rem;margin-top:.6rem;padding:.75rem 1rem;
+  border:1px solid var(--line);border-radius:.6rem;cursor:pointer}
+label.choice:has(:checked){border-color:var(--calm)}
+label.choice div{flex:1;min-width:0}
+[type=radio]{flex:none;width:1.1rem;accent-color:var(--calm)}
+.buttons{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.75rem}
+button{margin:0;border:1px solid var(--calm)}
+.buttons button{flex:1 1 10rem;padding:.8rem 1.25rem}
+button.plain{border-color:var(--dim);background:none;color:inherit}
+button:hover{filter:brightness(1.1)}
+li .buttons{margin:0}
+li .buttons button{flex:none;padding:.4rem 1rem}
+.fields{display:flex;flex-wrap:wrap;align-items:end;gap:.75rem;margin-top:.6rem}
+.fields label{flex:1 1 14rem;min-width:0;color:var(--dim);font-size:.875rem}
+.fields :is(input,select){display:block;width:100%;height:2.75rem;
+  margin-top:.25rem;padding:0 .75rem;border:1px solid var(--dim);
+  border-radius:.6rem;background:var(--paper);color:var(--ink);font:inherit}
+.fields button{height:2.75rem}
+table{width:100%;margin-top:.5rem;border-collapse:collapse;font-size:.9375rem}
+th,td{padding:.6rem 1rem .6rem 0;border-top:1px solid var(--line);
+  text-align:start;vertical-align:top}
+th{border:0;color:var(--dim);font-weight:400}
+.bad{color:var(--bad)}
+@media(max-width:30rem){
+main,main.wide{width:100%;margin:0}
 }
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #101317; --card: #191d23; --line: #363d48; --text: #eceff3;
-    --quiet: #a5aebb; --accent: #63d9cb; --on-accent: #06211e;
-    --note: #362c12; --on-note: #ffe2a1;
-  }
+@media(forced-colors:active){
+.note{border-color:CanvasText}
 }
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--ground); color: var(--text);
-  font: 1rem/1.55 system-ui, sans-serif;
-}
-.note {
-  margin: 0; padding: .65rem 1rem; text-align: center;
-  background: var(--note); color: var(--on-note);
-}
-main {
-  max-width: 33rem; margin: clamp(1rem, 6vh, 4.5rem) auto; width: 92%;
-  padding: clamp(1.25rem, 5vw, 2.5rem); background: var(--card);
-  border: 1px solid var(--line); border-radius: 1rem;
-}
-h1 {
-  margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.25;
-  letter-spacing: -.015em; text-wrap: balance;
-}
-h2, legend { margin: 0; padding: 0; font-size: 1rem; font-weight: 650; }
-section, fieldset { margin: 1.5rem 0 0; padding: 0; border: 0; min-width: 0; }
-p { margin: 0; overflow-wrap: anywhere; }
-.quiet, dt, li span { color: var(--quiet); }
-ul { margin: .4rem 0 0; padding: 0; list-style: none; }
-li { padding: .5rem 0; border-top: 1px solid var(--line); }
-li:first-child { border-top: 0; }
-li span { display: block; font-size: .875rem; overflow-wrap: anywhere; }
-label {
-  display: flex; gap: .75rem; margin-top: .6rem; padding: .75rem 1rem;
-  border: 1px solid var(--line); border-radius: .6rem; cursor: pointer;
-}
-label:has(:checked) { border-color: var(--accent); }
-label div { flex: 1; min-width: 0; overflow-wrap: anywhere; }
-input { accent-color: var(--accent); width: 1.1rem; flex: none; }
-code { font: .875em ui-monospace, monospace; overflow-wrap: anywhere; }
-.choice { display: flex; flex-wrap: wrap; gap: .75rem; margin-top: 2rem; }
-button {
-  flex: 1 1 10rem; padding: .8rem 1.25rem; font: inherit; font-weight: 650;
-  border: 1px solid var(--quiet); border-radius: .6rem; cursor: pointer;
-  background: transparent; color: inherit;
-}
-button:first-child {
-  background: var(--accent); border-color: var(--accent);
-  color: var(--on-accent);
-}
-button:hover { filter: brightness(1.08); }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
-footer { margin-top: 1.25rem; font-size: .875rem; color: var(--quiet); }
 `;
 
-const PRIVATE_HEADERS = {
+export const PRIVATE_HEADERS = {
   "cache-control": "no-store",
   // Not no-referrer: the page's own form would come with the Origin "null".
   "referrer-policy": "same-origin",
   "x-content-type-options": "nosniff",
 };
 
-function escapeHtml(text: string): string {
+export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);
 }
 
 /** `body` is HTML. form-action is left out: it would block the redirect. */
-function page(status: number, title: string, body: string): Reply {
+export function page(
+  status: number,
+  title: string,
+  body: string,
+  { wide = false } = {},
+): Reply {
   const hash = createHash("sha256").update(STYLE).digest("base64");
   return {
     status,
@@ -276,7 +266,7 @@ function page(status: number, title: string, body: string): Reply {
 <body>
 <header class="note"><strong>Sandbox, not TikTok.</strong>
 Nothing you do here reaches TikTok.</header>
-<main>
+<main${wide ? ' class="wide"' : ""}>
 <h1>${escapeHtml(title)}</h1>
 ${body}
 </main>
@@ -287,28 +277,27 @@ ${body}
 }
 
 function problemPage(status: number, title: string, advice: string): Reply {
-  return page(status, title, `<p class="quiet">${escapeHtml(advice)}</p>`);
+  return page(status, title, `<p>${escapeHtml(advice)}</p>`);
 }
 
 function consentPage(
   world: World,
   call: Call,
-  chosen: number,
+  chosen: SandboxSeller,
   steps: Fault[][],
 ): Reply {
   const choices = candidates(world, call);
-  const indices = choices.includes(chosen) ? choices : [chosen];
-  const sellers = indices.map((index) => accountAt(world, index));
+  const sellers = choices.includes(chosen) ? choices : [chosen];
   const app = call.path === SELLER_PATH
     ? `service id <code>${escapeHtml(world.settings.serviceId)}</code>`
     : `key <code>${escapeHtml(world.settings.appKey)}</code>`;
-  const body = `<p class="quiet">The app with the ${app} asks for access.</p>
+  const body = `<p>The app with the ${app} asks for access.</p>
 <form method="post" action="${escapeHtml(call.target)}">
-${accountSection(world, indices, chosen)}
+${accountSection(sellers, chosen)}
 ${scopeSection(new Set(sellers.flatMap((seller) => seller.scopes)))}
-<div class="choice">
+<div class="buttons">
 <button name="decision" value="approve">Approve</button>
-<button name="decision" value="deny">Deny</button>
+<button name="decision" value="deny" class="plain">Deny</button>
 </div>
 </form>
 <footer>${footerText(world, steps)}</footer>`;
@@ -316,21 +305,22 @@ ${scopeSection(new Set(sellers.flatMap((seller) => seller.scopes)))}
 }
 
 function accountSection(
-  world: World,
-  indices: number[],
-  chosen: number,
+  sellers: readonly SandboxSeller[],
+  chosen: SandboxSeller,
 ): string {
-  if (indices.length === 1) {
+  if (sellers.length === 1) {
     return `<section>
 <h2>Account</h2>
-${accountText(accountAt(world, chosen))}
-<input type="hidden" name="seller" value="${chosen}">
+<div>${accountText(chosen)}</div>
+<input type="hidden" name="seller" value="${escapeHtml(chosen.openId)}">
 </section>`;
   }
-  const labels = indices.map((index) =>
-    `<label><input type="radio" name="seller" value="${index}"${
-      index === chosen ? " checked" : ""
-    }><div>${accountText(accountAt(world, index))}</div></label>`
+  const labels = sellers.map((seller) =>
+    `<label class="choice"><input type="radio" name="seller" value="${
+      escapeHtml(seller.openId)
+    }"${seller === chosen ? " checked" : ""}><div>${
+      accountText(seller)
+    }</div></label>`
   );
   return `<fieldset>
 <legend>Choose an account</legend>
@@ -338,7 +328,7 @@ ${labels.join("\n")}
 </fieldset>`;
 }
 
-function accountText(seller: SandboxSeller): string {
+export function accountText(seller: SandboxSeller): string {
   const kinds: Record<number, string> = {
     0: "seller",
     [CREATOR]: "creator",
@@ -347,8 +337,8 @@ function accountText(seller: SandboxSeller): string {
   const kind = kinds[seller.userType] ?? `type ${seller.userType}`;
   const shops = seller.shops.map((shop) => `${shop.name} (${shop.region})`);
   const list = shops.length === 0 ? "" : `: ${shops.join(", ")}`;
-  return `<p>${escapeHtml(seller.name ?? "Unnamed account")}</p>
-<p class="quiet">${escapeHtml(`${seller.region} ${kind}${list}`)}</p>`;
+  return `${escapeHtml(seller.name ?? "Unnamed account")}
+<small>${escapeHtml(`${seller.region} ${kind}${list}`)}</small>`;
 }
 
 function scopeSection(scopes: Set<string>): string {

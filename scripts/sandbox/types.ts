@@ -186,6 +186,20 @@ export interface SandboxOptions {
   fault?: string;
   /** Called with every request once it has been answered. */
   onRequest?: (request: SandboxRequest) => void;
+  /**
+   * Where webhooks go: those of {@linkcode Sandbox.trigger}, of a seller who
+   * deauthorizes, and of an authorization that ends within 30 days.
+   * @default {""} none are sent
+   */
+  webhookUrl?: string;
+  /**
+   * Milliseconds until a webhook that was not answered with a 2xx is repeated.
+   * The second and the third repeat wait 4 and 16 times as long.
+   * @default {1000}
+   */
+  retryDelay?: number;
+  /** Called whenever a webhook was sent; its last attempt is the new one. */
+  onDelivery?: (delivery: SandboxDelivery) => void;
 }
 
 /** One request the sandbox received. It holds secrets, as it came. */
@@ -218,8 +232,8 @@ export interface SandboxRequest {
 export interface SandboxDecision {
   /** Click Deny instead of Approve. */
   deny?: boolean;
-  /** Index of the seller to choose. */
-  seller?: number;
+  /** The seller to choose, by name, `open_id` or index. */
+  seller?: string | number;
   /** A fault, or several by comma, to add to the link. */
   fault?: SandboxFault | string;
 }
@@ -252,6 +266,8 @@ export interface Sandbox {
   readonly env: Record<string, string>;
   /** The last 1,000 requests, oldest first. */
   readonly requests: SandboxRequest[];
+  /** The last 100 webhooks, oldest first, those under way too. */
+  readonly deliveries: SandboxDelivery[];
   /** How many requests came for a path, those too that are forgotten. */
   count(path: string): number;
   /**
@@ -267,7 +283,7 @@ export interface Sandbox {
    *
    * @throws {RangeError} for a seller or a fault that does not exist
    */
-  issueCode(seller?: number, fault?: SandboxFault | string): string;
+  issueCode(seller?: string | number, fault?: SandboxFault | string): string;
   /**
    * Opens an authorize URL and clicks, over HTTP. Returns the URL the browser
    * is sent to, without opening it.
@@ -277,13 +293,87 @@ export interface Sandbox {
   approve(authorizeUrl: string, decision?: SandboxDecision): Promise<string>;
   /**
    * The seller ends every grant: a refresh is answered 36004005 and an API
-   * call 105001 until the next authorization.
+   * call 105001 until the next authorization. With the option `webhookUrl` the
+   * app is told, once for each shop; resolves once that is over.
    *
-   * @throws {RangeError} if no seller has that `open_id`
+   * @throws {RangeError} for a seller that does not exist
    */
-  deauthorize(openId: string): void;
+  deauthorize(seller: string | number): Promise<SandboxDelivery[]>;
+  /**
+   * Sends a webhook of a type (`ORDER_STATUS_CHANGE`, or its number), signed
+   * as TikTok signs it. It is repeated three times unless it is answered with
+   * a 2xx; resolves once it is taken or given up.
+   *
+   * @throws {RangeError} for a type or a seller that does not exist
+   * @throws {TypeError} without an http or https URL
+   */
+  trigger(
+    type: string | number,
+    options?: SandboxTrigger,
+  ): Promise<SandboxDelivery>;
   /** Closes the port and every connection at once. */
   stop(): Promise<void>;
   /** The same as {@linkcode Sandbox.stop}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** The published types of webhooks, by their names. */
+export type SandboxWebhook =
+  | "ORDER_STATUS_CHANGE"
+  | "RECIPIENT_ADDRESS_UPDATE"
+  | "PACKAGE_UPDATE"
+  | "PRODUCT_STATUS_CHANGE"
+  | "SELLER_DEAUTHORIZATION"
+  | "UPCOMING_AUTHORIZATION_EXPIRATION"
+  | "CANCELLATION_STATUS_CHANGE"
+  | "RETURN_STATUS_CHANGE"
+  | "NEW_CONVERSATION"
+  | "NEW_MESSAGE"
+  | "PRODUCT_INFORMATION_CHANGE"
+  | "PRODUCT_CREATION"
+  | "PRODUCT_CATEGORY_CHANGE"
+  | "NEW_MESSAGE_LISTENER"
+  | "INVOICE_STATUS_CHANGE"
+  | "PRODUCT_AUDIT_STATUS_CHANGE";
+
+/** What a webhook is sent with, for {@linkcode Sandbox.trigger}. */
+export interface SandboxTrigger {
+  /**
+   * The URL to send it to.
+   * @default {the option `webhookUrl`}
+   */
+  to?: string;
+  /** Members for `data`, which replace those of the example. */
+  data?: Readonly<Record<string, unknown>>;
+  /**
+   * The seller whose shop it is about, by name, `open_id` or index.
+   * @default {0}
+   */
+  seller?: string | number;
+}
+
+/** A webhook that was sent, and what came back. */
+export interface SandboxDelivery {
+  /** The name of its type. */
+  name: SandboxWebhook;
+  /** The number of its type. */
+  type: number;
+  /** The `tts_notification_id`, the same in every repeat. */
+  notificationId: string;
+  /** Where it was sent to. */
+  to: string;
+  /** The signed body. */
+  body: string;
+  /** One for each time it was sent. */
+  attempts: SandboxAttempt[];
+  /** Whether it was answered with a 2xx in the end. */
+  delivered: boolean;
+}
+
+/** What came back when a webhook was sent once. */
+export interface SandboxAttempt {
+  /** The HTTP status; 0 if there was no answer. */
+  status: number;
+  /** The first 1,024 characters of the answer, or why there was none. */
+  answer: string;
 }

@@ -381,8 +381,11 @@ test("The authorize page can be read and used without script", () =>
     assert.match(page.text, /seller\.order\.info/);
     assert.match(page.text, /Harbour &#38; Finch Éire/);
     assert.match(page.text, /<button name="decision" value="approve">/);
-    assert.match(page.text, /<button name="decision" value="deny">/);
-    assert.match(page.text, /prefers-color-scheme: dark/);
+    assert.match(
+      page.text,
+      /<button name="decision" value="deny" class="plain">/,
+    );
+    assert.match(page.text, /prefers-color-scheme:dark/);
     assert.doesNotMatch(page.text, /<script|(src|href)="(?!data:,")/);
     const policy = page.headers.get("content-security-policy") ?? "";
     assert.match(policy, /^default-src 'none'; style-src 'sha256-/);
@@ -415,7 +418,7 @@ test("The authorize page escapes everything", async () => {
       await ask(authorizeUrl(sandbox, { state: evil, [evil]: evil })),
       await ask(authorizeUrl(sandbox, { service_id: evil + evil })),
       await ask(authorizeUrl(sandbox, { fault: evil })),
-      await ask(authorizeUrl(sandbox, { seller: evil })),
+      await ask(authorizeUrl(sandbox, { seller: evil + evil })),
     ];
     assert.deepEqual(pages.map((one) => one.status), [200, 404, 400, 400]);
     for (const { text } of pages) assert.doesNotMatch(text, /<script|"">/);
@@ -461,12 +464,14 @@ test("The authorize page lets the person choose the seller", async () => {
   ];
   await withSandbox({ sellers }, async (sandbox) => {
     const page = await ask(authorizeUrl(sandbox));
-    assert.deepEqual(page.text.match(/value="\d"( checked)?/g), [
-      'value="0" checked',
-      'value="1"',
+    const choices = (text: string) =>
+      text.match(/value="(one|two)"( checked)?/g);
+    assert.deepEqual(choices(page.text), [
+      'value="one" checked',
+      'value="two"',
     ]);
     const preselected = await ask(authorizeUrl(sandbox, { seller: "1" }));
-    assert.match(preselected.text, /value="1" checked/);
+    assert.match(preselected.text, /value="two" checked/);
     const url = authorizeUrl(sandbox);
     const redirect = new URL(await sandbox.approve(url, { seller: 1 }));
     assert.equal(redirect.searchParams.get("shop_region"), "US");
@@ -475,7 +480,7 @@ test("The authorize page lets the person choose the seller", async () => {
     assert.equal((await exchange(sandbox, code)).data.open_id, "two");
     const clicked = await fetch(authorizeUrl(sandbox, { seller: "0" }), {
       method: "POST",
-      body: new URLSearchParams({ decision: "approve", seller: "1" }),
+      body: new URLSearchParams({ decision: "approve", seller: "two" }),
       redirect: "manual",
     });
     await clicked.body?.cancel();
@@ -484,6 +489,41 @@ test("The authorize page lets the person choose the seller", async () => {
       sandbox.approve(url, { seller: 9 }),
       { message: "Cannot approve: HTTP 400, This link cannot work" },
     );
+  });
+});
+
+test("A seller is found by name, open_id and index everywhere", async () => {
+  const sellers = [
+    seller({ openId: "a", name: "1" }),
+    seller({ openId: "b", name: "Łódź & Söhne" }),
+    seller({ openId: "1", name: "Third" }),
+  ];
+  await withSandbox({ sellers }, async (sandbox) => {
+    const authorized = async (which: string | number) => {
+      const url = authorizeUrl(sandbox);
+      const redirect = new URL(await sandbox.approve(url, { seller: which }));
+      const clicked = redirect.searchParams.get("code") ?? "";
+      const codes = [clicked, sandbox.issueCode(which)];
+      const [one, two] = await Promise.all(
+        codes.map(async (code) => (await exchange(sandbox, code)).data),
+      );
+      assert.equal(one.open_id, two.open_id);
+      await sandbox.deauthorize(which);
+      const dead = await refresh(sandbox, one.refresh_token);
+      assert.equal(dead.code, 36004005);
+      return one.open_id;
+    };
+    assert.equal(await authorized("łódź & SÖHNE"), "b");
+    assert.equal(await authorized("b"), "b");
+    assert.equal(await authorized("0"), "a");
+    assert.equal(await authorized("Third"), "1");
+    assert.equal(await authorized("1"), "1", "an open_id, then a name");
+    const unknown =
+      /^RangeError: No seller "Nobody" exists; there are "1", "Łó/;
+    assert.throws(() => sandbox.issueCode("Nobody"), unknown);
+    assert.throws(() => sandbox.deauthorize("Nobody"), unknown);
+    const url = authorizeUrl(sandbox, { seller: "Nobody" });
+    assert.match((await ask(url)).text, /No seller &#34;Nobody&#34; exists/);
   });
 });
 
