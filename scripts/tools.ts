@@ -7,7 +7,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
-import { createServer } from "node:net";
+import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
@@ -377,31 +377,55 @@ export async function withTemporaryFolder<T>(
   }
 }
 
-/** Below the ports that a system hands out by itself, so none is in the way. */
-let nextPort = 10_000 + Math.floor(Math.random() * 20_000);
+const BLOCK = 64; // ports
+
+/** The ports that are this process's alone, of those it has not given out. */
+const ports = { next: 0, end: 0 };
 
 /** A port of 127.0.0.1 and [::1] that is free; no call returns it again. */
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = nextPort++;
-    if (port === 10_080) continue; // fetch refuses to ask this one
-    if (await isFree(port, "127.0.0.1") && await isFree(port, "::1")) {
-      return port;
-    }
+    if (ports.next === ports.end) await claimPorts();
+    const port = ports.next++;
+    const [v4, v6] = [createServer(), createServer()];
+    const isFree = await listens(v4, port, "127.0.0.1") &&
+      await listens(v6, port, "::1");
+    await Promise.all([close(v4), close(v6)]);
+    if (isFree) return port;
+  }
+}
+
+/**
+ * Takes a block of ports below those that a system hands out by itself. Its
+ * first port stays open, which keeps other processes out: otherwise a port
+ * could be looked at by one test in the moment in which another one uses it.
+ */
+async function claimPorts(): Promise<void> {
+  for (;;) {
+    const first = 10_240 + BLOCK * Math.floor(Math.random() * 340);
+    const claim = createServer().unref();
+    if (!await listens(claim, first, "127.0.0.1")) continue;
+    Object.assign(ports, { next: first + 1, end: first + BLOCK });
+    return;
   }
 }
 
 /** Whether a port can be listened on; where there is no such host, it can. */
-function isFree(port: number, host: string): Promise<boolean> {
-  const server = createServer();
+function listens(
+  server: Server,
+  port: number,
+  host: string,
+): Promise<boolean> {
   return new Promise((resolve) => {
     server.once("error", (error: { code?: string }) => {
       resolve(error.code !== "EADDRINUSE" && error.code !== "EACCES");
     });
-    server.listen({ port, host, ipv6Only: true }, () => {
-      server.close(() => resolve(true));
-    });
+    server.listen({ port, host, ipv6Only: true }, () => resolve(true));
   });
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => server.close(() => resolve()));
 }
 
 // === Texts
