@@ -10,8 +10,19 @@ import {
   productDetail,
   productsOf,
 } from "./catalogue.ts";
-import { type Call, PARTNER, seconds, type World } from "./data.ts";
-import { judgeSign } from "./explain.ts";
+import {
+  type Call,
+  otherSecrets,
+  PARTNER,
+  seconds,
+  type World,
+} from "./data.ts";
+import {
+  explainSignature,
+  explainTimestamp,
+  explanationHeader,
+  judgeSign,
+} from "./explain.ts";
 import { findOperation, type Mismatch, type Operation } from "./operations.ts";
 import {
   type Refusal,
@@ -23,7 +34,11 @@ import {
   TOKEN_UNKNOWN,
 } from "./replies.ts";
 import { ownRoute, routeReply } from "./routes.ts";
-import type { SandboxSeller, SandboxShop } from "./types.ts";
+import type {
+  SandboxExplanation,
+  SandboxSeller,
+  SandboxShop,
+} from "./types.ts";
 
 // === What is called
 
@@ -136,12 +151,11 @@ export function api(world: World, call: Call): Reply {
   const route = routeOf(world, call);
   if (isRefusal(route)) return refusal(world, call, route);
   const unready = appRefusal(world, call);
-  if (unready) return refusal(world, call, unready);
-  const { note, refused, explanation } = judgeSign(
-    call,
-    world.settings.appSecret,
-  );
-  if (refused) return { ...refusal(world, call, refused), explanation };
+  if (unready) {
+    return explained(refusal(world, call, unready), explainTimestamp(call));
+  }
+  const { isRight, note } = judgeSign(call, world.settings.appSecret);
+  if (!isRight) return signRefusal(world, call);
   const seller = sellerOf(world, call);
   if (isRefusal(seller)) return refusal(world, call, seller);
   const shops = shopsOf(call, route, seller);
@@ -150,6 +164,27 @@ export function api(world: World, call: Call): Reply {
   return { ...reply, note: reply.note ?? note };
 }
 
+function signRefusal(world: World, call: Call): Reply {
+  const { appKey, appSecret } = world.settings;
+  const shops = world.accounts.flatMap((account) => account.shops);
+  const known = {
+    appKey,
+    otherSecrets: otherSecrets(world.settings),
+    ciphers: shops.map((shop) => shop.cipher),
+  };
+  return explained(
+    refusal(world, call, SIGN_INVALID),
+    explainSignature(call, appSecret, known),
+  );
+}
+
+function explained(reply: Reply, explanation?: SandboxExplanation): Reply {
+  if (!explanation) return reply;
+  const headers = { "x-sandbox-explain": explanationHeader(explanation) };
+  return { ...reply, headers, explanation };
+}
+
+/** App and clock, and that there is a sign. */
 function appRefusal(world: World, { query }: Call): Refusal | undefined {
   if (query.get("app_key") !== world.settings.appKey) {
     return [
@@ -166,9 +201,11 @@ function appRefusal(world: World, { query }: Call): Refusal | undefined {
     : age < -30
     ? "not exceed the current time by more than 30 seconds"
     : undefined;
-  if (must === undefined) return;
-  const what = "The value of the `timestamp` query parameter";
-  return [36009004, `Invalid timestamp. ${what} must ${must}.`];
+  if (must !== undefined) {
+    const what = "The value of the `timestamp` query parameter";
+    return [36009004, `Invalid timestamp. ${what} must ${must}.`];
+  }
+  return query.has("sign") ? undefined : SIGN_MISSING;
 }
 
 function sellerOf(world: World, call: Call): SandboxSeller | Refusal {
@@ -198,6 +235,15 @@ function shopsOf(
   return shops.length > 0 ? shops : CIPHER_INVALID;
 }
 
+const SIGN_MISSING: Refusal = [
+  36009004,
+  "Missing credentials. The request does not include a required signature " +
+  "in the query.",
+];
+const SIGN_INVALID: Refusal = [
+  106001,
+  "Invalid credentials. The `sign` query parameter is invalid.",
+];
 const ACCESS_DENIED: Refusal = [
   105005,
   "Access denied. The app is not authorized to access the endpoint because " +

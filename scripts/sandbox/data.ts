@@ -49,6 +49,13 @@ const DEFAULT_APP = {
   serviceId: "7412345678901234567",
 };
 
+/** What a client may take for the app's secret, or kept from another run. */
+export function otherSecrets(settings: Settings): string[] {
+  const { appKey, serviceId, appSecret } = settings;
+  return [DEFAULT_APP.appSecret, appKey, serviceId]
+    .filter((secret) => secret !== appSecret);
+}
+
 const DEFAULT_SELLER: SandboxSeller = {
   openId: "7010aAAAAAAQ5R2hZ0fV3kXw",
   name: "Harbour & Finch",

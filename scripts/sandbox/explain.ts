@@ -1,45 +1,284 @@
 /**
- * Judges a signature.
+ * Judges a signature and explains a refused one: which of the usual mistakes
+ * makes the sign that was sent, else where the string to sign differs, if the
+ * client tells it.
  *
  * @module
  */
-import { createHmac } from "node:crypto";
+import { Buffer } from "node:buffer";
 import { type Call, sameText } from "./data.ts";
-import type { Refusal } from "./replies.ts";
+import {
+  type Facts,
+  type Mistake,
+  MISTAKES,
+  type Recipe,
+  signedText,
+  signOf,
+  sorted,
+  toHex,
+} from "./mistakes.ts";
 import type { SandboxExplanation } from "./types.ts";
 
-/** Signs like the official guide; its vectors are in the tests. */
-export function judgeSign(
-  call: Call,
-  secret: string,
-): { note?: string; refused?: Refusal; explanation?: SandboxExplanation } {
-  const sign = call.query.get("sign");
-  if (sign === null) return { refused: SIGN_MISSING };
-  return sameText(sign, signatureOf(secret, call))
-    ? {}
-    : { refused: SIGN_INVALID };
+/** What the sandbox knows beside the call. */
+export type Known = Pick<Facts, "appKey" | "otherSecrets" | "ciphers">;
+
+/** A call's signature judged: let pass, perhaps with a remark, or refused. */
+export interface Judgement {
+  readonly isRight: boolean;
+  /** What was let pass. */
+  readonly note?: string;
 }
 
-const SIGN_MISSING: Refusal = [
-  36009004,
-  "Missing credentials. The request does not include a required signature " +
-  "in the query.",
-];
-const SIGN_INVALID: Refusal = [
-  106001,
-  "Invalid credentials. The `sign` query parameter is invalid.",
-];
+/** Larger bodies are tried with one mistake at a time. */
+const COMBINED_BODY = 16 * 1024; // bytes
+/** Larger bodies are not tried at all. */
+const TRIED_BODY = 1024 * 1024; // bytes
+const LIKELY_TRIES = 8;
+const SHOWN = 600; // characters of the string to sign
 
-function signatureOf(secret: string, call: Call): string {
+// === Judging
+
+/**
+ * Whether a sign is right. What TikTok does with a GET's body and with a body
+ * of `{}` is not known, and its own samples differ: both ways are accepted.
+ */
+export function judgeSign(call: Call, secret: string): Judgement {
+  const recipe = recipeOf(call, secret);
+  const isMade = (recipe: Recipe) =>
+    sameText(call.query.get("sign") ?? "", signOf(recipe));
+  const unsigned = { ...recipe, body: "" };
+  const text = call.bytes.toString();
+  if (call.method === "GET" && recipe.body.length > 0) {
+    const isRight = isMade(recipe) || isMade(unsigned);
+    const way = isMade(recipe) ? "signed" : "not signed";
+    const note = `the body of a GET is accepted signed or not, here ${way}`;
+    return isRight ? { isRight, note } : { isRight };
+  }
+  if (isMade(recipe)) return { isRight: true };
+  if (text.trim() !== "{}" || !isMade(unsigned)) return { isRight: false };
+  return { isRight: true, note: "the body {} is accepted, though not signed" };
+}
+
+/** Signs as the official guide does; its vectors are in the tests. */
+function recipeOf(call: Call, secret: string): Recipe {
   const pairs = [...call.query]
-    .filter(([key]) => key !== "sign" && key !== "access_token")
-    .sort(([a], [b]) => a < b ? -1 : Number(a > b));
-  const multipart = call.headers["content-type"]?.toLowerCase()
-    .startsWith("multipart/form-data");
-  const unsigned = call.method === "GET" || multipart;
-  return createHmac("sha256", secret)
-    .update(secret + call.path + pairs.flat().join(""))
-    .update(unsigned ? "" : call.bytes)
-    .update(secret)
-    .digest("hex");
+    .filter(([name]) => name !== "sign" && name !== "access_token");
+  return {
+    path: call.target.split("?")[0]!,
+    pairs: sorted(pairs),
+    separators: ["", ""],
+    body: isMultipart(call) ? "" : call.bytes,
+    before: secret,
+    after: secret,
+    key: secret,
+    hash: "sha256",
+    encode: toHex,
+  };
+}
+
+function isMultipart({ headers }: Call): boolean {
+  return /^multipart\/form-data/i.test(headers["content-type"] ?? "");
+}
+
+// === Explaining
+
+/** Why a call is refused for its sign or its clock. Pure; without secrets. */
+export function explainSignature(
+  call: Call,
+  secret: string,
+  known: Known,
+): SandboxExplanation {
+  const recipe = recipeOf(call, secret);
+  const facts = factsOf(call, known);
+  const shown = (text: string) => mask(text, [secret, facts.token]);
+  const stringToSign = cut(
+    shown(secret + signedText(recipe) + recipe.body.toString() + secret),
+  );
+  // A "+" of base64 that was not encoded comes as a blank.
+  const sign = (call.query.get("sign") ?? "").replaceAll(" ", "+");
+  const isTried = call.bytes.length <= TRIED_BODY;
+  const found = isTried ? mistakesIn(recipe, facts, sign) : [];
+  const told = call.headers["x-sandbox-string-to-sign"];
+  const text = found.length > 0
+    ? found.map((mistake) => mistake.text).join("; ")
+    : told === undefined
+    ? UNKNOWN
+    : differenceText(recipe, sign, told, shown);
+  return { mistakes: found.map(({ name }) => name), text, stringToSign };
+}
+
+/** Why a timestamp is refused, where the reason is a usual one. */
+export function explainTimestamp(call: Call): SandboxExplanation | undefined {
+  if (!/^\d{13}$/.test(call.query.get("timestamp") ?? "")) return undefined;
+  const { name, text } = mistakeOf("timestamp-in-ms");
+  return { mistakes: [name], text, stringToSign: "" };
+}
+
+function mistakeOf(name: string): Mistake {
+  return MISTAKES.find((mistake) => mistake.name === name)!;
+}
+
+const UNKNOWN = "No usual mistake makes this sign. Most likely the secret is " +
+  "another app's. To learn where it differs, send the string that you sign, " +
+  "percent-encoded, in the header x-sandbox-string-to-sign";
+
+function factsOf(call: Call, known: Known): Facts {
+  const { method, target, headers, bytes } = call;
+  return {
+    ...{ method, target, body: bytes },
+    host: headers.host ?? "",
+    sent: [...call.query],
+    isMultipart: isMultipart(call),
+    token: headers["x-tts-access-token"],
+    ...known,
+  };
+}
+
+/** The one mistake that makes the sign, else the two, else none. */
+function mistakesIn(recipe: Recipe, facts: Facts, sign: string): Mistake[] {
+  const makes = (recipe: Recipe) => signOf(recipe) === sign;
+  for (const mistake of MISTAKES) {
+    if (changedBy(mistake, recipe, facts).some(makes)) return [mistake];
+  }
+  return facts.body.length > COMBINED_BODY
+    ? []
+    : twoMistakesIn(recipe, facts, makes);
+}
+
+/** Only the likeliest tries of each: all would take half a second. */
+function twoMistakesIn(
+  recipe: Recipe,
+  facts: Facts,
+  makes: (recipe: Recipe) => boolean,
+): Mistake[] {
+  const likely = (mistake: Mistake, of: Recipe) =>
+    changedBy(mistake, of, facts).slice(0, LIKELY_TRIES);
+  const combined = MISTAKES.filter((mistake) => !mistake.isAlone);
+  for (const [index, first] of combined.entries()) {
+    const others = combined.slice(index + 1)
+      .filter((other) => other.part !== first.part);
+    for (const changed of likely(first, recipe)) {
+      const second = others.find((other) => likely(other, changed).some(makes));
+      if (second) return [first, second];
+    }
+  }
+  return [];
+}
+
+function changedBy(mistake: Mistake, recipe: Recipe, facts: Facts): Recipe[] {
+  return mistake.tries(recipe, facts).map((change) => ({
+    ...recipe,
+    ...change,
+  }));
+}
+
+// === The first difference
+
+/** Tells where the client's string to sign leaves the right one. */
+function differenceText(
+  recipe: Recipe,
+  sign: string,
+  header: string,
+  shown: (text: string) => string,
+): string {
+  const middle = signedText(recipe) + recipe.body.toString();
+  const right = recipe.before + middle + recipe.after;
+  const readings = [header, decodedHeader(header)];
+  const [told = ""] = readings.toSorted((a, b) =>
+    commonLength(b, right) - commonLength(a, right)
+  );
+  if (told === right) return RIGHT_STRING;
+  const foreign = readings.map((one) => foreignSecret(one, middle))
+    .find((secret) => secret !== undefined);
+  if (foreign !== undefined) {
+    const { text } = mistakeOf("another-secret");
+    const made = { ...recipe, before: foreign, after: foreign, key: foreign };
+    return signOf(made) === sign ? text : `${text}, and key the HMAC with it`;
+  }
+  const [ours, theirs] = [shown(right), shown(told)];
+  const at = commonLength(theirs, ours);
+  const part = partAt(recipe, at);
+  if (part === "secret") {
+    return "The strings to sign differ in the secret in front: put the app's " +
+      "secret before and after the rest";
+  }
+  const where = `The strings to sign differ in the ${part}, from character ` +
+    `${at - MASK.length + 1} behind the first secret on`;
+  if (part === "end") return `${where}: put the secret there, and no more`;
+  const [right24, told24] = [ours, theirs].map((text) => {
+    const excerpt = text.slice(at, at + 24);
+    return hasPiece(excerpt, recipe.before) ? MASK : JSON.stringify(excerpt);
+  });
+  return `${where}: ${right24} is right, ${told24} was signed`;
+}
+
+/** Whether a text has 8 characters in a row of the secret. */
+function hasPiece(text: string, secret: string): boolean {
+  return Array.from(text, (_, at) => text.slice(at, at + 8))
+    .some((piece) => piece.length === 8 && secret.includes(piece));
+}
+
+const RIGHT_STRING = "The string to sign is right, so the HMAC is not: make " +
+  "an HMAC-SHA256, keyed with the app's secret, in lower-case hex";
+
+/** The secret around, where all between is right. */
+function foreignSecret(told: string, middle: string): string | undefined {
+  const at = told.indexOf(middle);
+  const before = told.slice(0, Math.max(at, 0));
+  return before !== "" && told === before + middle + before
+    ? before
+    : undefined;
+}
+
+/** What the character at this place of the masked string belongs to. */
+function partAt({ path, pairs, body }: Recipe, at: number): string {
+  let end = MASK.length;
+  if (at < end) return "secret";
+  if (at < (end += path.length)) return "path";
+  for (const [name, value] of pairs) {
+    if (at < (end += name.length + value.length)) return `parameter ${name}`;
+  }
+  return at < end + body.toString().length ? "body" : "end";
+}
+
+/** A header has bytes; text in it is UTF-8, plain or percent-encoded. */
+function decodedHeader(header: string): string {
+  const text = Buffer.from(header, "latin1").toString();
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function commonLength(one: string, other: string): number {
+  let at = 0;
+  while (at < one.length && one[at] === other[at]) at++;
+  return at;
+}
+
+// === What is shown
+
+const MASK = "***";
+
+function mask(text: string, secrets: readonly (string | undefined)[]): string {
+  return secrets.reduce<string>(
+    (shown, secret) => secret ? shown.replaceAll(secret, MASK) : shown,
+    text,
+  );
+}
+
+function cut(text: string): string {
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
+}
+
+/** An explanation as a header: printable ASCII. */
+export function explanationHeader(explanation: SandboxExplanation): string {
+  const { mistakes, text, stringToSign } = explanation;
+  const name = mistakes.join(" + ") || "unknown";
+  return `${name}: ${text}${stringToSign && `. To sign: ${stringToSign}`}`
+    .replace(
+      /[^\x20-\x7e]/g,
+      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
 }

@@ -132,6 +132,8 @@ describe("the npm package", () => {
       "esm/scripts/sandbox/faults.js",
       "esm/scripts/sandbox/hosts.d.ts",
       "esm/scripts/sandbox/hosts.js",
+      "esm/scripts/sandbox/mistakes.d.ts",
+      "esm/scripts/sandbox/mistakes.js",
       "esm/scripts/sandbox/operations.d.ts",
       "esm/scripts/sandbox/operations.js",
       "esm/scripts/sandbox/pages.d.ts",
