@@ -239,6 +239,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
     oneNode: "a browser and a terminal show texts",
   },
   help: { oneNode: "it judges texts" },
+  home: { notQuick: "a browser", oneNode: "a browser shows texts" },
   never_lose: { notQuick: "hundreds of processes" },
   pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
   redis_store: { notQuick: "Redis", oneNode: "the sockets are the client's" },

@@ -229,7 +229,7 @@ function shownQuery({ query }: SandboxRequest): Record<string, string> {
 }
 
 /** A text of the answer, which may repeat what the request said. */
-function withoutSecrets(request: SandboxRequest, text: string): string {
+export function withoutSecrets(request: SandboxRequest, text: string): string {
   const { query, headers } = request;
   const secrets = SECRET_PARAMETERS.map((name) => query[name])
     .concat(headers["x-tts-access-token"])

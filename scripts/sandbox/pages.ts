@@ -96,7 +96,7 @@ function decide(
 }
 
 /** Sends the browser on to the app. */
-function redirectToApp(world: World, pairs: Pairs): Reply {
+export function redirectToApp(world: World, pairs: Pairs): Reply {
   return {
     status: 302,
     type: "text/plain; charset=utf-8",
@@ -123,12 +123,20 @@ function redirectPairs(
     return [["code", "null"], ["error", "auth_denied"], ...end];
   }
   if (faults.has("other-error")) return [["error", "server_error"], ...end];
+  return [...approvalPairs(world, seller, steps), ...end];
+}
+
+/** What the app is told of a seller who approved it. */
+export function approvalPairs(
+  world: World,
+  seller: SandboxSeller,
+  steps: Fault[][],
+): Pairs {
   return [
     ["app_key", world.settings.appKey],
     ["code", issueCode(world, seller, steps)],
     ["locale", "en"],
     ["shop_region", seller.region],
-    ...end,
   ];
 }
 
@@ -213,16 +221,21 @@ li .buttons button{flex:none;padding:.4rem 1rem}
   margin-top:.25rem;padding:0 .75rem;border:1px solid var(--dim);
   border-radius:.6rem;background:var(--paper);color:var(--ink);font:inherit}
 .fields button{height:2.75rem}
-table{width:100%;margin-top:.5rem;border-collapse:collapse;font-size:.9375rem}
+table{width:100%;margin-top:.5rem;border-collapse:collapse;
+  table-layout:fixed;font-size:.9375rem}
 th,td{padding:.6rem 1rem .6rem 0;border-top:1px solid var(--line);
   text-align:start;vertical-align:top}
 th{border:0;color:var(--dim);font-weight:400}
+th:first-child{width:60%}
+caption{padding-top:1rem;color:var(--dim);font-size:.875rem;text-align:start}
 .bad{color:var(--bad)}
 @media(max-width:30rem){
 main,main.wide{width:100%;margin:0}
+.wide dl{grid-template-columns:1fr;gap:0}
+.wide dd{margin-bottom:.5rem}
 }
 @media(forced-colors:active){
-.note{border-color:CanvasText}
+.note,button{border-color:CanvasText;color:CanvasText}
 }
 `;
 
@@ -276,7 +289,11 @@ ${body}
   };
 }
 
-function problemPage(status: number, title: string, advice: string): Reply {
+export function problemPage(
+  status: number,
+  title: string,
+  advice: string,
+): Reply {
   return page(status, title, `<p>${escapeHtml(advice)}</p>`);
 }
 

@@ -22,6 +22,7 @@ import {
 } from "./data.ts";
 import { type Fault, faultText, happensAt } from "./faults.ts";
 import { api } from "./api.ts";
+import { home, HOME_PATH } from "./home.ts";
 import { CANNED, exchange, refresh } from "./hosts.ts";
 import { authorize } from "./pages.ts";
 import { type Reply, text } from "./replies.ts";
@@ -51,6 +52,7 @@ export async function serve(
   const foreign = foreignRefusal(request);
   if (foreign) return send(world, response, foreign, []);
   const url = new URL(world.origin + target);
+  if (url.pathname === HOME_PATH) return visit(world, request, response);
   const record = recordOf(world, request, url);
   remember(world, record);
   const bytes = await readBody(request);
@@ -77,6 +79,17 @@ export async function serve(
     send(world, response, reply, faults);
   }
   world.settings.onRequest(record);
+}
+
+/** Answers a person; neither recorded nor spoiled. */
+async function visit(
+  world: World,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const { method = "", headers: { origin } } = request;
+  const form = new URLSearchParams((await readBody(request))?.toString());
+  send(world, response, await home(world, { method, origin, form }), []);
 }
 
 /** The host that a path belongs to. */
