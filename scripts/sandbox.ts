@@ -44,6 +44,9 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import {
   type Command,
+  dataOf,
+  deliveryJson,
+  deliveryLine,
   envText,
   helpText,
   introduction,
@@ -52,12 +55,14 @@ import {
   readRoutes,
   requestJson,
   requestLine,
+  sellerOf,
   settingsOf,
 } from "./sandbox/command.ts";
 import {
   accountAt,
   createWorld,
   CREATOR_PATH,
+  DEFAULT_SELLER,
   issueCode,
   queueFault,
   REFRESH_PATH,
@@ -222,6 +227,7 @@ export async function main(args: string[]): Promise<number> {
 
 const RUNS: Readonly<Record<string, (command: Command) => Promise<number>>> = {
   serve: serveUntilInterrupt,
+  trigger: triggerOnce,
 };
 
 async function serveUntilInterrupt({ flags }: Command): Promise<number> {
@@ -232,11 +238,17 @@ async function serveUntilInterrupt({ flags }: Command): Promise<number> {
     redirectUrl: flags.get("redirect-url")?.[0],
     fault: flags.get("fault")?.[0],
     seed: flags.get("seed")?.[0],
+    sellers: [DEFAULT_SELLER, ...flags.get("seller")?.map(sellerOf) ?? []],
+    webhookUrl: flags.get("webhook")?.[0],
     routes,
     onRequest: (request) =>
       json
         ? process.stdout.write(`${requestJson(request)}\n`)
         : console.error(requestLine(request)),
+    onDelivery: (delivery) =>
+      json
+        ? process.stdout.write(`${deliveryJson(delivery)}\n`)
+        : console.error(deliveryLine(delivery)),
   });
   const interrupted = once(process, "SIGINT");
   process.stdout.write(
@@ -248,6 +260,32 @@ async function serveUntilInterrupt({ flags }: Command): Promise<number> {
   await interrupted;
   await sandbox.stop();
   return 130;
+}
+
+/** Sends one webhook, signed with the sandbox's default app. */
+async function triggerOnce({ flags, operands }: Command): Promise<number> {
+  const [type, ...more] = operands;
+  if (type === undefined || more.length > 0) {
+    throw new RangeError("One TYPE of webhook is needed; see --help");
+  }
+  const [to] = flags.get("to") ?? [];
+  if (to === undefined) throw new RangeError('"--to URL" is missing');
+  const json = flags.has("json");
+  const [named] = flags.get("seller")?.map(sellerOf) ?? [];
+  const world = createWorld({
+    seed: flags.get("seed")?.[0],
+    sellers: [DEFAULT_SELLER, ...named ? [named] : []],
+    onDelivery: (delivery) => {
+      if (!json) console.error(deliveryLine(delivery));
+    },
+  });
+  const [data] = flags.get("data")?.map(dataOf) ?? [];
+  const seller = named?.name ?? 0;
+  const delivery = await trigger(world, type, { to, data, seller });
+  const { body, delivered } = delivery;
+  if (json) process.stdout.write(`${JSON.stringify(delivery)}\n`);
+  else if (delivered) process.stdout.write(`${body}\n`);
+  return delivered ? 0 : 1;
 }
 
 /** For runtimes without `import.meta.main`; a symlink counts as the file. */

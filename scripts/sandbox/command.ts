@@ -5,8 +5,17 @@
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { parseWebhook } from "../../mod.ts";
 import { FAULTS } from "./faults.ts";
-import type { Sandbox, SandboxRequest, SandboxRoute } from "./types.ts";
+import { newSeller } from "./data.ts";
+import { REPEATS, SANDBOX_WEBHOOKS } from "./webhooks.ts";
+import type {
+  Sandbox,
+  SandboxDelivery,
+  SandboxRequest,
+  SandboxRoute,
+  SandboxSeller,
+} from "./types.ts";
 
 // === Flags
 
@@ -23,8 +32,18 @@ const COMMANDS: Readonly<Record<string, Flags>> = {
     "fault": ["NAME[,NAME]", "a fault for every authorization; names below"],
     "routes": ["FILE", "answers of your own, as JSON"],
     "seed": ["TEXT", "makes other orders and products (1)"],
+    "seller": ["NAME...", "one more seller, or NAME,REGION; may be repeated"],
+    "webhook": ["URL", "where webhooks go"],
     "env": ["", "print NAME=value lines instead of export NAME=value"],
     "json": ["", "print settings and requests as lines of JSON"],
+    ...HELP,
+  },
+  trigger: {
+    "to": ["URL", "where the webhook goes"],
+    "data": ["JSON", "members for data, in place of the example's"],
+    "seller": ["NAME", "whose shop it is about, or NAME,REGION"],
+    "seed": ["TEXT", "as the sandbox was given it (1)"],
+    "json": ["", "print what was sent and what came back as JSON"],
     ...HELP,
   },
 };
@@ -98,6 +117,33 @@ export function portOf(text: string): number {
   throw new RangeError(`Not a port: "${text}"; use 0 to 65535`);
 }
 
+/**
+ * The seller that `NAME` or `NAME,REGION` means.
+ *
+ * @throws {RangeError} without a name
+ */
+export function sellerOf(text: string): SandboxSeller {
+  const [, name = "", region] = /^(.*?)(?:,\s*([a-z]{2}))?$/i.exec(text) ?? [];
+  if (name.trim() === "") throw new RangeError(`No seller's name: "${text}"`);
+  return newSeller(name.trim(), region?.toUpperCase());
+}
+
+/**
+ * Reads the JSON of `--data`; integers of any size stay what they are.
+ *
+ * @throws {RangeError} if it is no JSON object
+ */
+export function dataOf(text: string): Record<string, unknown> {
+  try {
+    if (/^\s*\{/.test(text) && JSON.parse(text)) {
+      return parseWebhook(`{"type":0,"data":${text}}`).data;
+    }
+  } catch {
+    // told below
+  }
+  throw new RangeError(`Not a JSON object: "${text}"; write {"name":"value"}`);
+}
+
 /** What JSON.parse would change: integers that no number can hold. */
 const LARGE_INTEGER = /"(?:[^"\\]|\\.)*"|-?\d+(?![\d.eE])/g;
 
@@ -134,11 +180,19 @@ export function helpText(): string {
     ).join("");
   const faults = Object.entries(FAULTS)
     .map(([name, [, text]]) => `  ${name.padEnd(21)} ${text}\n`).join("");
+  const types = Object.entries(SANDBOX_WEBHOOKS)
+    .map(([name, type]) => `  ${String(type).padStart(2)} ${name}\n`).join("");
   return `A local TikTok Shop, to try a client with. Ctrl-C stops it.
 
 Usage: tiktok-shop-oauth2 sandbox [options]
+       tiktok-shop-oauth2 sandbox trigger TYPE --to URL [options]
 
 ${rows(COMMANDS.serve!)}
+Options of trigger, which sends a signed webhook and shows what came back:
+
+${rows(COMMANDS.trigger!)}
+Types, by name or number:
+${types}
 Faults, also by "fault=NAME" in the authorize URL:
 ${faults}`;
 }
@@ -191,6 +245,29 @@ const SECRET_PARAMETERS = [
   "sign",
   "state",
 ];
+
+/** What JSON leaves as it is, though a terminal would obey it. */
+const UNPRINTABLE = /[\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
+
+/** A webhook that was sent just now, and what came back, for people. */
+export function deliveryLine(delivery: SandboxDelivery): string {
+  const { name, to, attempts, delivered } = delivery;
+  const { status = 0, answer = "" } = attempts.at(-1) ?? {};
+  const count = delivered ? "" : ` (${attempts.length} of ${REPEATS + 1})`;
+  const shown = JSON.stringify(answer.slice(0, 200)).replace(UNPRINTABLE, "?");
+  const body = answer === "" ? "" : ` ${shown}`;
+  return `webhook ${name} ${to} ${status || "no answer"}${count}${body}`;
+}
+
+/** The same for programs. */
+export function deliveryJson(delivery: SandboxDelivery): string {
+  const { name, type, notificationId, to, attempts, delivered } = delivery;
+  const { status, answer } = attempts.at(-1) ?? {};
+  return JSON.stringify({
+    ...{ webhook: name, type, notificationId, to },
+    ...{ attempt: attempts.length, status, answer, delivered },
+  });
+}
 
 /** A request and its answer, for people. */
 export function requestLine(request: SandboxRequest): string {

@@ -56,7 +56,7 @@ export function otherSecrets(settings: Settings): string[] {
     .filter((secret) => secret !== appSecret);
 }
 
-const DEFAULT_SELLER: SandboxSeller = {
+export const DEFAULT_SELLER: SandboxSeller = {
   openId: "7010aAAAAAAQ5R2hZ0fV3kXw",
   name: "Harbour & Finch",
   region: "GB",
@@ -208,7 +208,7 @@ function settingsOf(options: SandboxOptions): Settings {
     fault,
     onRequest: options.onRequest ?? (() => {}),
     webhookUrl: webhookUrl ? checkedUrl(webhookUrl, "URL for webhooks") : "",
-    retryDelay: options.retryDelay ?? 1000,
+    retryDelay: options.retryDelay ?? 500,
     onDelivery: options.onDelivery ?? (() => {}),
   };
 }

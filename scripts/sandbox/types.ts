@@ -194,8 +194,8 @@ export interface SandboxOptions {
   webhookUrl?: string;
   /**
    * Milliseconds until a webhook that was not answered with a 2xx is repeated.
-   * The second and the third repeat wait 4 and 16 times as long.
-   * @default {1000}
+   * The second and the third X.
+   * @default {500}
    */
   retryDelay?: number;
   /** Called whenever a webhook was sent; its last attempt is the new one. */

@@ -246,7 +246,7 @@ export interface Sender {
 }
 
 /** How often a webhook is repeated that the app does not take. */
-const REPEATS = 3;
+export const REPEATS = 3;
 const ANSWER_TIMEOUT_MS = 10_000;
 const KEPT_ANSWER = 1024; // characters
 
@@ -260,7 +260,7 @@ export async function deliver(
 ): Promise<SandboxDelivery> {
   const { retryDelay, signal, onAttempt } = sender;
   for (let turn = 0; turn <= REPEATS; turn++) {
-    const wait = turn === 0 ? 0 : retryDelay * 4 ** (turn - 1);
+    const wait = turn === 0 ? 0 : retryDelay * 2 ** (turn - 1);
     await delay(wait, undefined, { signal }).catch(() => {});
     if (signal.aborted) break;
     const attempt = await post(delivery, sender);
