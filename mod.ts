@@ -4843,6 +4843,8 @@ exec -- CMD ... | run a command with TIKTOK_SHOP_ACCESS_TOKEN set |
 logout | forget the tokens of a profile
 doctor | check what a login needs, without spending a code | ${CALLBACK_FLAGS}
 relay | print a web page that moves redirects on to localhost
+sandbox | run a TikTok Shop of your own, see sandbox --help
+demo | try the login at a sandbox
 `);
 
 function commandTable(text: string) {
@@ -4865,6 +4867,8 @@ const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   logout: logoutCommand,
   doctor: doctorCommand,
   relay: relayCommand,
+  sandbox: scriptCommand,
+  demo: scriptCommand,
 };
 
 /** The names of the flags that a command takes. */
@@ -4967,6 +4971,10 @@ function readCommandLine(args: string[]): Cli {
     throw misuse(`Unknown command "${name}": use one of ${names}`);
   }
   const cli = new Cli(name);
+  if (RUNS[name] === scriptCommand) {
+    cli.operands.push(...args.slice(1)); // it reads its own flags
+    return cli;
+  }
   const options: Record<string, { type: "string" | "boolean" }> = {};
   for (const flag of flagNames(name)) {
     options[flag] = { type: FLAGS[flag]!.value ? "string" : "boolean" };
@@ -6817,6 +6825,26 @@ paste it into the terminal where the login waits.</p></noscript>
 <script>${RELAY_SCRIPT}</script>
 </body>
 </html>`);
+}
+
+// --- sandbox and demo
+
+/**
+ * Runs a script that stands beside this file. Its specifier is computed: a
+ * literal one would be downloaded by everybody who imports this module by URL.
+ */
+async function scriptCommand(cli: Cli): Promise<void> {
+  const name = `scripts/${cli.commandName}`;
+  const url = import.meta.url.replace(/[^/]*(\.\w+)(\?.*)?$/, `${name}$1`);
+  const loading: Promise<{ main(args: string[]): Promise<number> }> = import(
+    url
+  );
+  const { main } = await loading.catch((error) => {
+    const message = `Cannot load "${url}", which the repository and the npm ` +
+      `package have: ${messageOf(error)}`;
+    throw Object.assign(new Error(message), { code: "ENOENT" });
+  });
+  cli.exitCode = await main(cli.operands);
 }
 
 // === Pages

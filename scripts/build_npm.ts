@@ -30,9 +30,12 @@ import {
 const REPOSITORY = `https://github.com/${PACKAGE_NAME}/${PACKAGE_NAME}`;
 const OUTPUT: string = path.join(ROOT, "npm");
 
-/** A module that the package exports or runs, by its path in the sources. */
+/**
+ * A module that the package exports or runs, by its path in the sources. A
+ * script is loaded by the program, by a name that is computed.
+ */
 interface EntryPoint {
-  readonly kind: "export" | "bin";
+  readonly kind: "export" | "bin" | "script";
   readonly name: string;
   readonly path: string;
 }
@@ -41,6 +44,7 @@ const ENTRY_POINTS: readonly EntryPoint[] = [
   { kind: "export", name: ".", path: "mod.ts" },
   { kind: "export", name: "./sandbox", path: "scripts/sandbox.ts" },
   { kind: "export", name: "./testing", path: "scripts/testing.ts" },
+  { kind: "script", name: "./demo", path: "scripts/demo.ts" },
   { kind: "bin", name: PACKAGE_NAME, path: "scripts/npm_bin.ts" },
 ];
 
@@ -210,6 +214,7 @@ async function buildWithDnt(dnt: Dnt, version: string): Promise<void> {
     ...DNT_OPTIONS,
     entryPoints: ENTRY_POINTS.map((entry) => ({
       ...entry,
+      kind: entry.kind === "bin" ? "bin" : "export", // dnt knows no scripts
       path: path.join(ROOT, entry.path),
     })),
     outDir: OUTPUT,

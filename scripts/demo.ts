@@ -1,8 +1,9 @@
 /**
- * Runs the real login end to end against the sandbox: `deno task demo`. With a
- * display, you click Approve in the browser. Without one, or if nobody clicks,
- * the demo approves the app itself and says so. It keeps its tokens in a
- * temporary folder and reads none of your settings.
+ * Runs the real login end to end against the sandbox: `tiktok-shop-oauth2
+ * demo`, or `deno task demo`. With a display, you click Approve in the
+ * browser. Without one, or if nobody clicks, the demo approves the app itself
+ * and says so. It keeps its tokens in a temporary folder and reads none of
+ * your settings.
  *
  * @module
  */
@@ -12,18 +13,44 @@ import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { browserCommands, openBrowser } from "../mod.ts";
-import { approve, startSandbox } from "./sandbox.ts";
 import {
   freePort,
+  isProgram,
   runtimeCommand,
   unproxiedLoopback,
   withTemporaryFolder,
-} from "./tools.ts";
+} from "./local.ts";
+import { approve, startSandbox } from "./sandbox.ts";
 
 const CLICK_TIMEOUT_S = 60; // then the demo clicks
 
+const HELP = `Tries the login end to end at a sandbox, in a temporary folder.
+
+Usage: tiktok-shop-oauth2 demo
+`;
+
+/** The program; resolves to the login's exit code. */
+export async function main(args: string[]): Promise<number> {
+  const [first, url = ""] = args;
+  if (first === undefined) return await demo();
+  if (first === "--browser") await browse(url);
+  else if (first === "--help") process.stdout.write(HELP);
+  else {
+    console.error(`Unexpected argument "${first}": the demo takes none`);
+    return 2;
+  }
+  return 0;
+}
+
 /** Starts the sandbox and runs the login; resolves to its exit code. */
 async function demo(): Promise<number> {
+  const { env, platform } = process;
+  const alone = env.CI || browserCommands("-", { env, platform }).length === 0;
+  console.error(
+    alone
+      ? "There is no display: the demo approves the app itself"
+      : "Click Approve in the browser that opens, or wait a minute",
+  );
   const port = await freePort();
   const redirectUrl = `http://localhost:${port}/`;
   const sandbox = await startSandbox({ redirectUrl });
@@ -44,9 +71,9 @@ function runLogin(
   home: string,
   settings: Record<string, string>,
 ): Promise<number> {
-  const browser = script("demo.ts", "--browser")
+  const browser = script("demo", "--browser")
     .map((word) => `"${word}"`).join(" ");
-  const [command = "", ...args] = script("../mod.ts", "login");
+  const [command = "", ...args] = script("../mod", "login");
   args.push("--port", `${port}`, "--file", join(home, "tokens.json"));
   args.push("--browser", browser);
   const child = spawn(command, args, {
@@ -60,9 +87,12 @@ function runLogin(
   });
 }
 
-/** The command that runs a script of ours on this runtime. */
-function script(file: string, ...args: string[]): string[] {
-  return runtimeCommand(fileURLToPath(new URL(file, import.meta.url)), ...args);
+/** The command that runs a script of ours, wherever it was loaded from. */
+function script(name: string, ...args: string[]): string[] {
+  const extension = /\.\w+$/.exec(import.meta.url)?.[0] ?? "";
+  const { href } = new URL(name + extension, import.meta.url);
+  const isFile = href.startsWith("file:");
+  return runtimeCommand(isFile ? fileURLToPath(href) : href, ...args);
 }
 
 /** Opens the system's browser if a person can click, else clicks itself. */
@@ -86,15 +116,6 @@ async function waitForClick(url: string): Promise<void> {
   }
 }
 
-if (process.argv[2] === "--browser") {
-  browse(process.argv[3] ?? "");
-} else {
-  const { env, platform } = process;
-  const alone = env.CI || browserCommands("-", { env, platform }).length === 0;
-  console.error(
-    alone
-      ? "There is no display: the demo approves the app itself"
-      : "Click Approve in the browser that opens, or wait a minute",
-  );
-  demo().then((code) => process.exitCode = code);
+if (isProgram(import.meta)) {
+  main(process.argv.slice(2)).then((code) => process.exitCode = code);
 }

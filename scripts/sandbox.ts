@@ -38,10 +38,9 @@
  * @module
  */
 import { once } from "node:events";
-import { realpathSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { isProgram } from "./local.ts";
 import {
   type Command,
   dataOf,
@@ -288,16 +287,6 @@ async function triggerOnce({ flags, operands }: Command): Promise<number> {
   return delivered ? 0 : 1;
 }
 
-/** For runtimes without `import.meta.main`; a symlink counts as the file. */
-function isProgram(): boolean {
-  try {
-    const script = realpathSync(process.argv[1] ?? "");
-    return script === realpathSync(fileURLToPath(import.meta.url));
-  } catch {
-    return false;
-  }
-}
-
-if ((import.meta as { main?: boolean }).main ?? isProgram()) {
+if (isProgram(import.meta)) {
   main(process.argv.slice(2)).then((code) => process.exitCode = code);
 }

@@ -1,17 +1,24 @@
 /**
  * What the scripts share: the project's folders, arguments, processes, the
- * packages and runtimes that npm brings, files, ports and tables.
+ * packages and runtimes that npm brings, files and tables.
  *
  * @module
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
-import { createServer, type Server } from "node:net";
-import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { unproxiedLoopback } from "./local.ts";
+
+export {
+  freePort,
+  ON_DENO,
+  runtimeCommand,
+  unproxiedLoopback,
+  withTemporaryFolder,
+} from "./local.ts";
 
 // === The project
 
@@ -27,9 +34,6 @@ export const PUBLISHED: readonly string[] = [
   "scripts/sandbox.ts",
   "scripts/testing.ts",
 ];
-
-/** Whether this process is Deno. */
-export const ON_DENO: boolean = "Deno" in globalThis;
 
 /** The package's tests have a step of their own. */
 const NOT_SEARCHED = ["tests/node_modules", "tests/package"];
@@ -234,25 +238,6 @@ const NOT_HANDED_DOWN: readonly RegExp[] = [
   /^npm_config_(call|package|local_prefix)$/,
 ];
 
-/** Deno knows `::1` without brackets, Node with them. */
-const LOOPBACK = "localhost,127.0.0.1,::1,[::1]";
-
-/**
- * The variables that keep this machine's own servers from a proxy, added to
- * what is there; nothing where no proxy is set. Deno prefers one, Node the
- * other.
- */
-export function unproxiedLoopback(
-  env: Readonly<Record<string, string | undefined>>,
-): Record<string, string> {
-  const isSet = Object.entries(env)
-    .some(([name, value]) => /^(https?|all)_proxy$/i.test(name) && value);
-  if (!isSet) return {};
-  const own = [env.NO_PROXY, env.no_proxy].filter(Boolean);
-  const hosts = [...new Set(own), LOOPBACK].join(",");
-  return { NO_PROXY: hosts, no_proxy: hosts };
-}
-
 /**
  * The environment of a child process: without the developer's own app, and
  * without what an `npx` around the script would tell an `npm` inside it. Where
@@ -267,11 +252,6 @@ export function childEnvironment(
   );
   const handed = { ...Object.fromEntries(kept), ...unproxiedLoopback(env) };
   return { ...handed, NO_COLOR: "1" };
-}
-
-/** The command that runs a TypeScript or JavaScript file on this runtime. */
-export function runtimeCommand(file: string, ...args: string[]): string[] {
-  return [process.execPath, ...(ON_DENO ? ["run", "-A"] : []), file, ...args];
 }
 
 // === Packages and runtimes from npm
@@ -351,7 +331,7 @@ export async function nodeBinary(
   );
 }
 
-// === Files and ports
+// === Files
 
 /** Does `work` once for what is wanted; the stamp says what was done last. */
 export async function unlessStamped(
@@ -362,70 +342,6 @@ export async function unlessStamped(
   if (await fs.readFile(stamp, "utf8").catch(() => "") === wanted) return;
   await work();
   await fs.writeFile(stamp, wanted);
-}
-
-/** Gives `work` a temporary folder and removes it afterwards. */
-export async function withTemporaryFolder<T>(
-  name: string,
-  work: (folder: string) => Promise<T>,
-): Promise<T> {
-  const folder = await fs.mkdtemp(path.join(tmpdir(), `tiktok-shop-${name}-`));
-  try {
-    return await work(folder);
-  } finally {
-    await fs.rm(folder, { recursive: true, force: true });
-  }
-}
-
-const BLOCK = 64; // ports
-
-/** The ports that are this process's alone, of those it has not given out. */
-const ports = { next: 0, end: 0 };
-
-/** A port of 127.0.0.1 and [::1] that is free; no call returns it again. */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    if (ports.next === ports.end) await claimPorts();
-    const port = ports.next++;
-    const [v4, v6] = [createServer(), createServer()];
-    const isFree = await listens(v4, port, "127.0.0.1") &&
-      await listens(v6, port, "::1");
-    await Promise.all([close(v4), close(v6)]);
-    if (isFree) return port;
-  }
-}
-
-/**
- * Takes a block of ports below those that a system hands out by itself. Its
- * first port stays open, which keeps other processes out: otherwise a port
- * could be looked at by one test in the moment in which another one uses it.
- */
-async function claimPorts(): Promise<void> {
-  for (;;) {
-    const first = 10_240 + BLOCK * Math.floor(Math.random() * 340);
-    const claim = createServer().unref();
-    if (!await listens(claim, first, "127.0.0.1")) continue;
-    Object.assign(ports, { next: first + 1, end: first + BLOCK });
-    return;
-  }
-}
-
-/** Whether a port can be listened on; where there is no such host, it can. */
-function listens(
-  server: Server,
-  port: number,
-  host: string,
-): Promise<boolean> {
-  return new Promise((resolve) => {
-    server.once("error", (error: { code?: string }) => {
-      resolve(error.code !== "EADDRINUSE" && error.code !== "EACCES");
-    });
-    server.listen({ port, host, ipv6Only: true }, () => resolve(true));
-  });
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => server.close(() => resolve()));
 }
 
 // === Texts

@@ -103,10 +103,33 @@ function amount(cents: number): string {
   return (cents / 100).toFixed(2);
 }
 
-/** An order, in the members of TikTok's `data.orders[]`. */
-export type Order = ReturnType<typeof orderOf>;
-/** A product, in the members of TikTok's `data.products[]`. */
-export type Product = ReturnType<typeof productOf>;
+/** An order, in some of the members of TikTok's `data.orders[]`. */
+export interface Order {
+  id: string;
+  status: string;
+  create_time: number;
+  update_time: number;
+  line_items: Record<string, string>[];
+  [name: string]: unknown;
+}
+
+/** A product, in some of the members of TikTok's `data.products[]`. */
+export interface Product {
+  id: string;
+  title: string;
+  status: string;
+  create_time: number;
+  update_time: number;
+  sales_regions: string[];
+  skus: Sku[];
+}
+
+interface Sku {
+  id: string;
+  seller_sku: string;
+  price: { currency: string; sale_price: string };
+  inventory: [{ quantity: number; warehouse_id: string }];
+}
 
 /** The orders of a shop, the newest first. */
 export function ordersOf(seed: string, shop: SandboxShop): Order[] {
@@ -123,7 +146,7 @@ function orderOf(
   shop: SandboxShop,
   products: readonly Product[],
   random: Random,
-) {
+): Order {
   const created = NEWEST - index * 6 * HOUR - random(HOUR);
   const status = pick(ORDER_STATUSES, index);
   const items = Array.from(
@@ -160,7 +183,11 @@ function orderOf(
   };
 }
 
-function lineItem(product: Product, status: string, random: Random) {
+function lineItem(
+  product: Product,
+  status: string,
+  random: Random,
+): Record<string, string> {
   const sku = pick(product.skus, random(product.skus.length));
   return {
     id: idOf("5766", random),
@@ -185,7 +212,7 @@ function productOf(
   index: number,
   shop: SandboxShop,
   random: Random,
-) {
+): Product {
   const created = NEWEST - (index + 30) * 24 * HOUR - random(HOUR);
   const price = {
     currency: CURRENCIES[shop.region] ?? "USD",
@@ -235,9 +262,7 @@ export function inventoryOf(product: Product): Record<string, unknown> {
   return {
     product_id: product.id,
     skus: product.skus.map(({ id, seller_sku, inventory }) => {
-      const [{ quantity, warehouse_id }] = inventory as [
-        Product["skus"][number]["inventory"][number],
-      ];
+      const [{ quantity, warehouse_id }] = inventory;
       return {
         id,
         seller_sku,

@@ -255,7 +255,7 @@ export function page(
   status: number,
   title: string,
   body: string,
-  { wide = false } = {},
+  { wide = false }: { wide?: boolean } = {},
 ): Reply {
   const hash = createHash("sha256").update(STYLE).digest("base64");
   return {

@@ -22,6 +22,7 @@ import {
   runNpm,
   type RunOptions,
 } from "../../scripts/tools.ts";
+import { NO_WINDOWS, start } from "../support/helpers.ts";
 
 const { version: VERSION } = JSON.parse(
   await fs.readFile(path.join(ROOT, "deno.json"), "utf8"),
@@ -102,6 +103,11 @@ function on(node: string): RunOptions {
   return { cwd: folder, env: { [name]: value } };
 }
 
+/** The link that npm makes to the program. */
+function binOf(folder: string): string {
+  return path.join(folder, "node_modules", ".bin", PACKAGE_NAME);
+}
+
 function assertPrints({ ok, stdout, output }: Finished, text: string): void {
   assert.ok(ok, output);
   assert.equal(stdout, `${text}\n`, output);
@@ -115,6 +121,10 @@ describe("the npm package", () => {
       "README.md",
       "esm/mod.d.ts",
       "esm/mod.js",
+      "esm/scripts/demo.d.ts",
+      "esm/scripts/demo.js",
+      "esm/scripts/local.d.ts",
+      "esm/scripts/local.js",
       "esm/scripts/npm_bin.js",
       "esm/scripts/sandbox.d.ts",
       "esm/scripts/sandbox.js",
@@ -130,6 +140,8 @@ describe("the npm package", () => {
       "esm/scripts/sandbox/explain.js",
       "esm/scripts/sandbox/faults.d.ts",
       "esm/scripts/sandbox/faults.js",
+      "esm/scripts/sandbox/home.d.ts",
+      "esm/scripts/sandbox/home.js",
       "esm/scripts/sandbox/hosts.d.ts",
       "esm/scripts/sandbox/hosts.js",
       "esm/scripts/sandbox/mistakes.d.ts",
@@ -146,6 +158,8 @@ describe("the npm package", () => {
       "esm/scripts/sandbox/server.js",
       "esm/scripts/sandbox/types.d.ts",
       "esm/scripts/sandbox/types.js",
+      "esm/scripts/sandbox/webhooks.d.ts",
+      "esm/scripts/sandbox/webhooks.js",
       "esm/scripts/testing.d.ts",
       "esm/scripts/testing.js",
       "package.json",
@@ -220,6 +234,36 @@ for (const major of NODES) {
       const options = { ...on(node), shell: windows };
       const file = windows ? `${link}.cmd` : path.join(folder, link);
       assertPrints(await run(file, ["--version"], options), VERSION);
+    });
+
+    it("serves a sandbox through its link in .bin", NO_WINDOWS, async () => {
+      const { env } = on(node);
+      const serving = start(
+        [binOf(folder), "sandbox", "--port", "0", "--env"],
+        { env },
+      );
+      try {
+        const [, origin] = await serving.until(/API_ENDPOINT=(http\S+)/);
+        const answer = await fetch(`${origin}/nothing`);
+        assert.equal((await answer.json()).code, 36009009);
+        await serving.until(/^GET \/nothing 404 36009009 Invalid path/m);
+      } finally {
+        // After child.kill() Deno tells the signal and not the exit code.
+        process.kill(serving.child.pid!, "SIGINT");
+      }
+      assert.equal((await serving.ended).code, 130);
+    });
+
+    it("runs the demo through its link in .bin", NO_WINDOWS, async () => {
+      const { env } = on(node);
+      const ended = await start([binOf(folder), "demo"], {
+        env: { ...env, CI: "1" },
+      }).ended;
+      assert.equal(ended.code, 0, ended.stderr);
+      assert.equal(
+        JSON.parse(ended.stdout).data.seller_name,
+        "Harbour & Finch",
+      );
     });
 
     it("runs through npx", async () => {
