@@ -191,11 +191,13 @@ export class TikTokShopError extends Error {
 }
 
 /** A caller's mistake. A TypeError of the runtime's is a bug of ours. */
-function misuse(
-  message: string,
-  Kind: typeof TypeError | typeof RangeError = TypeError,
-): TypeError | RangeError {
+function misuse(message: string, Kind: ErrorConstructor = TypeError): Error {
   return Object.assign(new Kind(printable(message)), { code: MISUSE });
+}
+
+/** A caller's mistake, of a value out of its range. */
+function outOfRange(message: string): Error {
+  return misuse(message, RangeError);
 }
 
 /** The `code` of every error that {@linkcode misuse} makes. */
@@ -1372,7 +1374,7 @@ function assertWait(options: Partial<StartAuthOptions>): void {
 function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
   const time = seconds(timeout) * 1000;
   if (time <= 2 ** 31 - 1) return time;
-  throw misuse("Cannot wait longer than 24 days", RangeError);
+  throw outOfRange("Cannot wait longer than 24 days");
 }
 
 /** Checks where the redirect is to come in. */
@@ -1713,7 +1715,7 @@ function isVain(tokens: StoredTokens, options: CallOptions): boolean {
   if (isRecord(refused) && age(refused.at) < REFUSED_PAUSE) {
     const message = textOf(refused.message);
     const code = integerOf(refused.code) ?? 0;
-    const requestId = printable(textOf(refused.request_id)) || undefined;
+    const requestId = requestIdOf(refused);
     const hint = meaningOf(code, message)?.hint ?? LOGIN_AGAIN;
     const details = { code, requestId, hint };
     throw new TikTokShopError("login_required", message, details);
@@ -2530,7 +2532,7 @@ const LEASE_MS = 5000; // how long a silent holder keeps its lock
 /** Below a second, a busy machine loses its locks. */
 function assertLease(ms: number): number {
   if (Number.isInteger(ms) && ms >= 1000 && ms <= 3_600_000) return ms;
-  throw misuse(`Cannot use the lease ${ms}: use 1000 to 3600000`, RangeError);
+  throw outOfRange(`Cannot use the lease ${ms}: use 1000 to 3600000 ms`);
 }
 
 /** A store that lives as long as the process. */
@@ -3638,10 +3640,7 @@ function limitsOf(options: HttpOptions, usual: Limits): Limits {
   if (Number.isSafeInteger(size) && size > 0) {
     return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
   }
-  throw misuse(
-    `Cannot limit replies to ${size} bytes: give a whole number above 0`,
-    RangeError,
-  );
+  throw outOfRange(`Cannot use the reply limit ${size}: use bytes, above 0`);
 }
 
 const LOGIN_AGAIN = "log in again";
@@ -3738,7 +3737,7 @@ function judgeEnvelope(
   const details = { status, retryAfter, body: bodyOf?.(text, secrets) };
   if (!envelope) throw oddAnswer(answer, tried, details);
   const { body, code, meaning } = envelope;
-  const said = printable(redact(textOf(body.message), secrets)).slice(0, 300);
+  const said = shown(body.message, secrets);
   const requestId = requestIdOf(body, secrets);
   const suffix = requestId ? ` (request id ${requestId})` : "";
   const message = `${tried}: TikTok answered with code ${code}, "${said}"`;
@@ -3753,10 +3752,9 @@ function judgeEnvelope(
 
 function requestIdOf(
   body: Record<string, unknown>,
-  secrets: readonly string[],
+  secrets?: readonly string[],
 ): string | undefined {
-  const id = printable(redact(textOf(body.request_id), secrets));
-  return id.slice(0, 100) || undefined;
+  return shown(body.request_id, secrets).slice(0, 100) || undefined;
 }
 
 /** An answer that is not TikTok's envelope. */
@@ -3802,18 +3800,20 @@ async function send(
   const trace = (outcome: string) => {
     const took = Math.round(performance.now() - started);
     const line = `${init.method ?? "GET"} ${url} ${outcome} (${took} ms)`;
-    const shown = printable(redact(line, secrets));
-    void notify(options.onTrace, shown, options.onWarning);
+    const safe = printable(redact(line, secrets));
+    void notify(options.onTrace, safe, options.onWarning);
   };
   try {
     signal?.throwIfAborted();
-    const make = options.fetch ?? fetchFor(url);
+    // A proxy would read the app secret, and reach its own loopback.
+    const isDirect = isLoopback(url.hostname) && mayBeProxied();
+    const make = options.fetch ?? (isDirect ? fetchDirectly : fetch);
     const headers = { ...PLAIN_BODY, ...init.headers };
     const bounds = { headers, redirect: "manual", signal: abort.signal };
     const call = make(url, { ...init, ...bounds } as RequestInit)
       .then((response) => readAnswer(response, options));
-    // Raced, for Node's fetch can forget its signal once the head is in: a
-    // body that cannot be decoded would then be waited for without end.
+    // Raced: once the head is in, Node's fetch can forget its signal, and wait
+    // for ever for a body that it cannot decode.
     const answer = await abortable(call, abort.signal, (reason) => reason);
     trace(`HTTP ${answer.status}`);
     return answer;
@@ -3832,14 +3832,6 @@ async function send(
 type Received = Pick<Response, "status" | "headers"> & {
   body: AsyncIterable<Uint8Array> | null;
 };
-
-/**
- * Makes the requests to a host. One to this machine goes through no proxy: the
- * proxy would read the app secret, and reach its own loopback instead of ours.
- */
-function fetchFor(url: URL): typeof fetchDirectly {
-  return isLoopback(url.hostname) && mayBeProxied() ? fetchDirectly : fetch;
-}
 
 /** Whether `fetch` may use a proxy, by the environment or its dispatcher. */
 function mayBeProxied(): boolean {
@@ -3887,10 +3879,9 @@ const UNSENT =
 
 function networkError(error: unknown, isLate: boolean, options: SendOptions) {
   const { tried, secrets, limits } = options;
-  const { cause } = (error ?? {}) as { cause?: unknown };
   const why = isLate
     ? `no answer within ${limits.time / 1000} s`
-    : messageOf(cause ?? error, secrets);
+    : messageOf((error as Error | undefined)?.cause ?? error, secrets);
   return new TikTokShopError("network", `${tried}: ${why}`, {
     hint: REFUSED_CERTIFICATE.test(causesOf(error))
       ? "set this machine's clock, or trust the certificate: DENO_CERT or " +
@@ -3915,7 +3906,6 @@ async function readAnswer(response: Received, options: SendOptions) {
   const { tried, secrets, limits } = options;
   const { status, headers } = response;
   const date = Date.parse(headers.get("date") ?? "");
-  const type = headers.get("content-type") ?? "";
   const decoder = new TextDecoder();
   let text = "";
   let size = 0;
@@ -3930,7 +3920,7 @@ async function readAnswer(response: Received, options: SendOptions) {
   }
   return {
     status,
-    type: printable(redact(type, secrets)).slice(0, 60),
+    type: shown(headers.get("content-type"), secrets).slice(0, 60),
     /** The host's clock, in Unix seconds. */
     date: Number.isNaN(date) ? undefined : date / 1000,
     retryAfter: retryAfterOf(headers),
@@ -3947,10 +3937,7 @@ function retryAfterOf(headers: Headers): number | undefined {
   return wait >= 0 ? wait : undefined;
 }
 
-/**
- * Makes a call. What TikTok refuses is cured as the table says, each way once;
- * what may pass is waited out, three times at most.
- */
+/** Makes a call, cures what TikTok refuses, and waits for what may pass. */
 async function makeCall<T>({ isRead, signal, send, judge, cures }: {
   /** Whether making it twice does no harm. */
   isRead: boolean;
@@ -3991,7 +3978,7 @@ const DOUBT = "; TikTok may have carried it out";
 const CHECK = "check what it did before you make the call again";
 const LOSS = "; an earlier answer to the same request was lost";
 
-/** An error of ours with more to tell; any other as it is. */
+/** An error of ours with more in its message; any other as it is. */
 function extended(error: unknown, more: string, hint?: string): unknown {
   if (!(error instanceof TikTokShopError)) return error;
   const { kind, message, cause } = error;
@@ -3999,10 +3986,7 @@ function extended(error: unknown, more: string, hint?: string): unknown {
   return new TikTokShopError(kind, message + more, details);
 }
 
-/**
- * Whether a call may succeed later, as it is, and whether TikTok may have
- * carried it out: by its error, and by what TikTok means by it. Pure.
- */
+/** Whether a failed call may succeed later, and whether it was made. Pure. */
 function fateOf(error: unknown, meaning?: Meaning) {
   const { kind, status = 0 } = error as Partial<TikTokShopError>;
   if (meaning) {
@@ -4011,9 +3995,8 @@ function fateOf(error: unknown, meaning?: Meaning) {
   }
   if (kind === "network") {
     const causes = causesOf(error);
-    // Neither trust nor a permission of Deno's comes by waiting.
     const mayPass = !REFUSED_CERTIFICATE.test(causes) &&
-      !/^NotCapable$/m.test(causes);
+      !/^NotCapable$/m.test(causes); // a permission of Deno's
     return { mayPass, mayHaveActed: mayPass && !UNSENT.test(causes) };
   }
   const isFault = status >= 500;
@@ -4069,33 +4052,34 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Makes numbers of marked texts. It does not recurse: any depth may come. */
+/** Makes numbers of marked texts; without recursion, as any depth may come. */
 function withBigInts(value: unknown, mark: string): unknown {
   const top = { value };
   const rest: object[] = [top];
   for (let node = rest.pop(); node; node = rest.pop()) {
-    for (const [name, member] of Object.entries(node)) {
+    for (const [name, member] of Object.entries(withToJson(node))) {
       if (typeof member === "object" && member !== null) rest.push(member);
       if (typeof member !== "string" || !member.startsWith(mark)) continue;
       const value = BigInt(member.slice(mark.length));
       Object.defineProperty(node, name, { value }); // also "__proto__"
     }
-    withToJson(node);
   }
   return top.value;
 }
 
 /** Lets plain `JSON.stringify` work in spite of bigints: as their digits. */
-function withToJson(value: unknown): unknown {
-  if (!isRecord(value)) return value;
+function withToJson<T extends object>(value: T): T {
+  if (Array.isArray(value)) return value;
   return Object.defineProperty(value, "toJSON", { value: digitsToJson });
 }
 
-function digitsToJson(this: object): unknown {
-  const plain = (member: unknown): unknown => {
-    if (Array.isArray(member)) return member.map(plain);
-    return typeof member === "bigint" ? String(member) : member;
-  };
+function digitsToJson(this: object): object {
+  const plain = (member: unknown): unknown =>
+    Array.isArray(member)
+      ? member.map(plain)
+      : typeof member === "bigint"
+      ? String(member)
+      : member;
   const members = Object.entries(this).map(([k, v]) => [k, plain(v)]);
   return Object.fromEntries(members);
 }
@@ -4104,9 +4088,8 @@ const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB of text can have
 const INDENTED_DEPTH = 500; // levels; of more, the spaces would fill memory
 
 /**
- * JSON text with bigints as numbers, and with what could forge a terminal
- * escaped. It does not recurse, as `JSON.stringify` does: a host's nesting
- * must not cost anybody a token.
+ * JSON text with bigints as numbers, and what could forge a terminal escaped.
+ * Without recursion: a host's nesting must not cost anybody a token.
  */
 function stringifyJson(value: unknown, indent = 2): string {
   const parts: string[] = [];
@@ -4175,9 +4158,8 @@ const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
 const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
 /**
- * The one redactor, for URLs, JSON, headers and messages: hides the values of
- * secret names, and `secrets`, in linear time. It never shows what it cannot
- * redact.
+ * The one redactor, of URLs, JSON, headers and messages: hides `secrets` and
+ * the values of secret names, in linear time. If it fails it shows nothing.
  */
 function redact(text: string, secrets: readonly string[] = []): string {
   try {
@@ -4197,9 +4179,8 @@ const SHORTEST_SECRET = 4; // characters
 const PIECE_SIZE = 8; // characters of a secret that never show in a row
 
 /**
- * Hides each piece of each secret, however it is encoded. To look a piece up
- * takes the same time in any text; a RegExp made of a secret could be too
- * long, or slow.
+ * Hides each piece of each secret, however it is encoded. A piece is looked up
+ * in constant time; a RegExp made of a secret could be too long, or slow.
  */
 function hideSecrets(text: string, secrets: readonly string[]): string {
   const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
@@ -4243,10 +4224,9 @@ function piecesOf(codes: Uint8Array, size: number): Float64Array {
 }
 
 /**
- * What a text has in every encoding, as it is and decoded, and where that was:
- * printable ASCII in lower case. A backslash is dropped, so `\"` is `"` and
- * `\u0041` is `u0041`. Decoded, `%41` and `u0041` become what they stand for,
- * as often as they are encoded.
+ * The printable ASCII of a text in lower case, as it is and decoded, and where
+ * each character was. Backslashes are dropped: `\"` is `"`, `\u0041` is
+ * `u0041`. `%41` and `u0041` are decoded as often as they were encoded.
  */
 function foldings(text: string) {
   return [false, true].map((isDecoded) => {
@@ -4288,7 +4268,7 @@ const FOLDED = ASCII.map((c, code) => {
   return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
 });
 
-/** Control, bidi and zero-width characters, which could forge a terminal. */
+/** Control, bidi and zero-width characters could forge a terminal. */
 const UNPRINTABLE =
   // deno-lint-ignore no-control-regex -- they are what must not be there
   /[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
@@ -4298,10 +4278,12 @@ function printable(text: string): string {
   return text.replace(UNPRINTABLE, (c) => c === "\n" ? " " : "\ufffd");
 }
 
-/**
- * Compares two texts in constant time; their lengths are no secret. Hashes
- * would keep memory for a while, and a stranger may ask 100,000 times.
- */
+/** A foreign value for a message: short, and without secrets. */
+function shown(value: unknown, secrets?: readonly string[]): string {
+  return printable(redact(textOf(value), secrets)).slice(0, 300);
+}
+
+/** Compares two texts in constant time; their lengths are no secret. */
 function sameText(a: string, b: string): boolean {
   const encoder = new TextEncoder();
   const [x, y] = [encoder.encode(a), encoder.encode(b)];
@@ -4346,7 +4328,7 @@ function redactedBody(text: string, secrets: readonly string[]): unknown {
     // Every other part is a string of the JSON.
     const parts = stringifyJson(parsed, 0).split(/"((?:[^"\\]|\\.)*)"/);
     const strings = parts.filter((_, i) => i % 2 === 1);
-    // All at once: to redact each by itself takes a thousand times longer.
+    // All at once: one by one takes a thousand times longer.
     const clean = redact(strings.join("\n"), secrets).split("\n");
     const safe = parts.map((part, i) => {
       if (i % 2 === 0) return part;
@@ -4361,8 +4343,8 @@ function redactedBody(text: string, secrets: readonly string[]): unknown {
 }
 
 /**
- * Calls a listener; never rejects. If the listener throws, that becomes a
- * warning: a caller's bug must cost no tokens and leave no login open.
+ * Calls a listener; never rejects. What the listener throws becomes a warning:
+ * a caller's bug must cost no tokens and leave no login open.
  */
 async function notify<T>(
   listener: ((value: T) => unknown) | undefined,
@@ -4402,16 +4384,13 @@ function onAbort(signal: AbortSignal | undefined, callback: () => void) {
 
 const UNITS = { y: 365 * 86400, d: 86400, h: 3600, m: 60, s: 1 };
 
-/** A duration in seconds, more than `least` or equal to it if that is 0. */
+/** A duration in seconds, at least `least`. */
 function seconds(duration: Duration, least = Number.MIN_VALUE): number {
   const match = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(String(duration));
   const unit = (match?.[2] || "s") as keyof typeof UNITS;
   const value = Number(match?.[1]) * UNITS[unit];
   if (value >= least) return value;
-  throw misuse(
-    `Cannot read the duration "${duration}": give seconds, or 5m, 2h, 7d`,
-    RangeError,
-  );
+  throw outOfRange(`Cannot read the duration "${duration}": use 90, 5m or 2h`);
 }
 
 /** A span of time in its two largest units. */
@@ -4475,15 +4454,14 @@ function limit(width: number): Limit {
   const waiting: (() => void)[] = [];
   let free = width; // below 0: so many wait
   return async (work) => {
-    if (free-- <= 0) {
-      await new Promise<void>((resolve) => waiting.push(resolve));
-    }
-    try {
-      return await work();
-    } finally {
+    const turn = deferred<void>();
+    if (free-- > 0) turn.resolve();
+    else waiting.push(turn.resolve);
+    await turn.promise;
+    return await work().finally(() => {
       free++;
       waiting.shift()?.();
-    }
+    });
   };
 }
 
@@ -4529,11 +4507,10 @@ function assertServiceId(serviceId: string | undefined): string {
   const id = serviceId && assertCopied("service id", serviceId);
   if (id && /^\d+$/.test(id)) return id;
   // Nothing as long as an app secret is shown: it may have been mixed up.
-  const shown = id && id.length < 30 ? ` "${id}"` : "";
+  const named = id && id.length < 30 ? ` "${id}"` : "";
   throw misuse(
-    `The service id${shown} is ${id ? "not a number" : "missing"}: it has ` +
-      "about 19 digits, at the end of Partner Center's authorization link; " +
-      "the app key is something else",
+    `The service id${named} is ${id ? "not a number" : "missing"}: it has ` +
+      "about 19 digits, at the end of Partner Center's authorization link",
   );
 }
 
@@ -4555,13 +4532,10 @@ function isLoopback(hostname: string): boolean {
 
 /** `3017` or `3017-3020` as the ports to try, in order. */
 function portRange(port: number | string): number[] {
-  const match = /^(\d+)(?:-(\d+))?$/.exec(String(port));
-  const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  const [, start, end = start] = /^(\d+)(?:-(\d+))?$/.exec(`${port}`) ?? [];
+  const [first, last] = [Number(start), Number(end)];
   if (!(first >= 1 && first <= last && last <= 65535)) {
-    throw misuse(
-      `Cannot listen on port "${port}": give a port from 1 to 65535, or N-M`,
-      RangeError,
-    );
+    throw outOfRange(`Cannot listen on port "${port}": use 1 to 65535, or N-M`);
   }
   const ports = Array.from({ length: last - first + 1 }, (_, i) => first + i);
   ports.forEach(assertBrowsable);
@@ -4579,10 +4553,7 @@ const BAD_PORTS = new Set(
 
 function assertBrowsable(port: number): void {
   if (!BAD_PORTS.has(port)) return;
-  throw misuse(
-    `Cannot use port ${port}: browsers refuse to open it, use another one`,
-    RangeError,
-  );
+  throw outOfRange(`Cannot use port ${port}: browsers refuse it, use another`);
 }
 
 // === Runtime
@@ -5035,7 +5006,7 @@ function addFlag(
   flags.set(name, [...flags.get(name) ?? [], value ?? ""]);
 }
 
-function unknownFlag(command: string, flag: string): TypeError {
+function unknownFlag(command: string, flag: string): Error {
   // With such a flag the secret is on the command line already.
   if (/^--(app[-_]?)?secret$/i.test(flag)) {
     return misuse(
@@ -5057,10 +5028,7 @@ function byteCount(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const [, digits, unit = ""] = /^(\d+)([km]?)$/i.exec(text) ?? [];
   if (digits) return Number(digits) * 1024 ** " km".indexOf(unit.toLowerCase());
-  throw misuse(
-    `Cannot read the size "${text}": give bytes such as 1048576, or 512K, 64M`,
-    RangeError,
-  );
+  throw outOfRange(`Cannot read the size "${text}": use bytes, 512K or 64M`);
 }
 
 function helpText(command: string): string {
