@@ -872,13 +872,8 @@ function judgeRedirect(
   query: URLSearchParams,
   state: string,
 ): Outcome | undefined {
-  const names = new Set<string>();
-  for (const name of query.keys()) {
-    if (names.has(name)) {
-      throw redirectFault(`The redirect names "${printable(name)}" twice`);
-    }
-    names.add(name);
-  }
+  const twice = repeatedName(query);
+  if (twice) throw redirectFault(`The redirect names "${twice}" twice`);
   const given = query.get("state");
   if (given !== null && !sameText(given, state)) {
     const message = "The redirect belongs to another login: its state differs";
@@ -1636,8 +1631,7 @@ export interface AccessTokenOptions extends App, TokenOptions {
 
 /**
  * A valid access token for a profile: from the store, refreshed when it is
- * about to expire. However many callers there are, in however many processes,
- * one refresh request is made.
+ * about to expire, by one request for all callers in all processes.
  *
  * A refresh that fails while the old token still lives is a warning, unless
  * `minValid` is given. If the grant is gone, TikTok is asked once a minute.
@@ -1691,8 +1685,8 @@ async function validTokens(options: CallOptions): Promise<StoredTokens> {
     const isHarmless = error instanceof TikTokShopError &&
       error.kind !== "cancelled" && !error.reply && minValid === undefined;
     if (!isHarmless || secondsLeft(tokens, now) <= 0) throw error;
-    const word = "could not be refreshed and is used while it lives";
-    await notify(onWarning, `${name} ${word}: ${messageOf(error)}`);
+    const what = `${name} could not be refreshed and is used while it lives`;
+    await notify(onWarning, `${what}: ${messageOf(error)}`);
     return tokens;
   }
 }
@@ -1701,9 +1695,8 @@ const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
 const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
 
 /**
- * Whether a refresh brings nothing: one less than an hour ago brought no token
- * that lives long enough. Throws if the grant was gone less than a minute ago.
- * The store remembers both, for all processes. Pure.
+ * Whether a refresh would bring nothing, as one did within the hour. Throws if
+ * the grant was gone within the minute. The store remembers both. Pure.
  */
 function isVain(tokens: StoredTokens, options: CallOptions): boolean {
   const { least, now = Date.now } = options;
@@ -1715,10 +1708,12 @@ function isVain(tokens: StoredTokens, options: CallOptions): boolean {
   if (isRecord(refused) && age(refused.at) < REFUSED_PAUSE) {
     const message = textOf(refused.message);
     const code = integerOf(refused.code) ?? 0;
-    const requestId = requestIdOf(refused);
-    const hint = meaningOf(code, message)?.hint ?? LOGIN_AGAIN;
-    const details = { code, requestId, hint };
-    throw new TikTokShopError("login_required", message, details);
+    const { hint = LOGIN_AGAIN } = meaningOf(code, message) ?? {};
+    throw loginRequired(message, {
+      hint,
+      code,
+      requestId: requestIdOf(refused),
+    });
   }
   const life = expiryOf(tokens) - obtainedAt(meta);
   // One that has died since is another matter, unless it came as good as dead.
@@ -1733,8 +1728,12 @@ async function loadTokens(
 ): Promise<StoredTokens> {
   const tokens = await abortable(store.load(profile), signal);
   if (tokens) return tokens;
-  const message = `There are no tokens under profile "${printable(profile)}"`;
-  throw new TikTokShopError("login_required", message, { hint: LOGIN_AGAIN });
+  throw loginRequired(`There are no tokens under profile "${profile}"`);
+}
+
+function loginRequired(message: string, details?: ErrorDetails) {
+  const all = { hint: LOGIN_AGAIN, ...details };
+  return new TikTokShopError("login_required", message, all);
 }
 
 /** When tokens were obtained, in Unix seconds of the token host's clock. */
@@ -1752,20 +1751,17 @@ function hostTime(meta: TokenMeta, now: () => number): number {
 
 /** When an access token ends, in Unix seconds; if unknown, after seven days. */
 function expiryOf({ data, meta }: StoredTokens): number {
-  return integerOf(data.access_token_expire_in) ??
-    obtainedAt(meta) + 7 * 86400;
+  return integerOf(data.access_token_expire_in) ?? obtainedAt(meta) + 604800;
 }
 
-/**
- * Seconds that an access token surely has left. A clock that was put right
- * since, or has gone back, proves nothing: a refresh measures it anew.
- */
+/** Seconds that an access token surely has left. */
 function secondsLeft(tokens: StoredTokens, now: () => number): number {
   const obtained = obtainedAt(tokens.meta);
   const time = hostTime(tokens.meta, now);
+  // A clock that was set back proves nothing: a refresh measures it anew.
   if (time < obtained - 3600) return 0;
-  // In the first hour the clock is as wrong as it was: else one that stays a
-  // week ahead would let no token live.
+  // In the first hour the clock is as wrong as it was, or no token would live
+  // where it is a week ahead.
   const isFirstHour = time < obtained + 3600;
   return expiryOf(tokens) - (isFirstHour ? time : Math.max(time, now() / 1000));
 }
@@ -1798,8 +1794,7 @@ async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   try {
     return await abortable(shared.tokens, signal);
   } finally {
-    shared.callers -= 1;
-    if (shared.callers === 0) {
+    if (--shared.callers === 0) {
       shared.left.abort("nobody waits for the refresh any more");
       running.delete(profile);
     }
@@ -1812,7 +1807,7 @@ async function refreshLocked(
   options: CallOptions,
 ): Promise<StoredTokens> {
   const { store, profile, signal } = options;
-  // Before the lock: others must not wait while a person looks for the secret.
+  // Before the lock: no other process waits while a person is asked.
   const app = await credentialsOf(seen, options);
   try {
     return await withLock(store, profile, options, async (lock) => {
@@ -1852,10 +1847,8 @@ async function credentialsOf(tokens: StoredTokens, options: CallOptions) {
   const owner = tokens.meta.app_key;
   const isOurs = !owner || owner === app.appKey;
   if (isOurs) return await abortable(credentialsFrom(app), signal);
-  throw misuse(
-    `Profile "${printable(profile)}" belongs to the app key ` +
-      `"${printable(owner)}", not to "${printable(app.appKey)}"`,
-  );
+  const whose = `belongs to the app key "${owner}", not to "${app.appKey}"`;
+  throw misuse(`Profile "${profile}" ${whose}`);
 }
 
 /** Asks for new tokens; remembers a refusal, so that not every call asks. */
@@ -1868,8 +1861,7 @@ async function renewedTokens(
   const { store, profile, least, now = Date.now } = options;
   const { refresh_token: token } = held.data;
   if (typeof token !== "string" || !token) {
-    const message = `Profile "${printable(profile)}" has no refresh token`;
-    throw new TikTokShopError("login_required", message, { hint: LOGIN_AGAIN });
+    throw loginRequired(`Profile "${profile}" has no refresh token`);
   }
   const url = refreshRequest(app, token, options);
   // Never aborted: the reply may be the only copy of the new tokens.
@@ -1898,15 +1890,11 @@ function mergedTokens(held: StoredTokens, reply: TokenReply, meta: TokenMeta) {
   const old = { refresh_token, refresh_token_expire_in };
   const open_id = reply.data.open_id ?? held.data.open_id;
   const data = { ...reply.data, open_id, ...!reply.data.refresh_token && old };
-  const kept = { ...held.meta };
-  const stale = ["clock_offset", "unmet_min_valid", "refresh_refused"];
-  for (const name of stale) delete kept[name];
-  const merged = {
-    ...reply,
-    data: withToJson(data),
-    meta: { ...kept, ...meta },
-  };
-  return withToJson(merged) as StoredTokens;
+  const all = { ...held.meta, ...meta };
+  for (const name of ["clock_offset", "unmet_min_valid", "refresh_refused"]) {
+    if (!(name in meta)) delete all[name];
+  }
+  return withToJson({ ...reply, data: withToJson(data), meta: all });
 }
 
 /**
@@ -1928,8 +1916,8 @@ async function saveRenewed(
   }
   return await withLock(store, profile, {}, async (again) => {
     const now = await loadTokens(store, profile);
-    // Another refresh token comes of another refresh or login, and ours may be
-    // dead. If it is still the same, the access token that came last works.
+    // A new refresh token is of another refresh or login: ours may be dead. If
+    // it is the same, the access token that came last works.
     const isOlder = sameTokens(now, held) ||
       obtainedAt(now.meta) < obtainedAt(fresh.meta);
     return isOlder && now.data.refresh_token === held.data.refresh_token
@@ -1942,10 +1930,7 @@ async function saveRenewed(
 
 const DEFAULT_API_ENDPOINT = "https://open-api.tiktokglobalshop.com";
 
-/**
- * Query parameters, decoded. Numbers and booleans are sent as their text;
- * what is undefined or null is left out.
- */
+/** Query parameters, decoded; what is undefined or null is left out. */
 export interface Query {
   /** A parameter. */
   [name: string]: string | number | bigint | boolean | null | undefined;
@@ -2000,19 +1985,15 @@ export interface ApiRequest {
    */
   body?: unknown;
   /**
-   * The shop to act for, by id, name, code or cipher, whose `shop_cipher` is
-   * then sent in any case; `none` sends none. Left out, the only shop known is
-   * meant, where the call takes one.
+   * The shop to act for, by id, name, code or cipher; its `shop_cipher` is
+   * sent in any case. `none` sends none. @default {the only shop known}
    */
   shop?: string;
 }
 
 /** Options of {@linkcode callApi} and {@linkcode authorizedShops}. */
 export interface ApiOptions extends AccessTokenOptions {
-  /**
-   * Host of the API.
-   * @default {"https://open-api.tiktokglobalshop.com"}
-   */
+  /** Host of the API. @default {"https://open-api.tiktokglobalshop.com"} */
   apiEndpoint?: string;
 }
 
@@ -2055,12 +2036,11 @@ async function callWith(request: ApiRequest, options: CallOptions) {
   const tokens = await validTokens(options);
   const app = await credentialsOf(tokens, options);
   const { operation, tried } = call;
-  const { shop } = request;
   const time = () => hostTime(live.tokens.meta, options.now ?? Date.now);
   const secrets = [app.appSecret];
   const live: LiveCall = { ...call, app, tokens, time, secrets };
-  if (shop !== undefined) {
-    live.query.shop_cipher = await shopCipher(shop, tokens, options);
+  if (request.shop !== undefined) {
+    live.query.shop_cipher = await shopCipher(request.shop, tokens, options);
   } else if (!call.isExplicit && !WITHOUT_CIPHER.test(operation)) {
     live.added = onlyCipher(knownShops(tokens));
   }
@@ -2092,28 +2072,22 @@ interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
 async function prepareCall(request: ApiRequest, options: CallOptions) {
   const method = (request.method ?? "GET").toUpperCase();
   if (!METHODS.split(", ").includes(method)) {
-    const shown = printable(method);
-    throw misuse(`Cannot call with the method "${shown}": use ${METHODS}`);
+    throw misuse(`Cannot call with the method "${method}": use ${METHODS}`);
   }
   const limits = limitsOf(options, API_LIMITS);
   const { url, path } = apiUrl(options, request.path);
-  const names = [...url.searchParams.keys()];
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) {
-    // The signature could cover only one of them.
-    throw misuse(`Cannot send "${printable(twice)}" twice in the query`);
-  }
+  const twice = repeatedName(url.searchParams);
+  // The signature could cover only one of them.
+  if (twice) throw misuse(`Cannot send "${twice}" twice in the query`);
   const query: Query = {
     ...Object.fromEntries(url.searchParams),
     ...queryText(request.query),
   };
   url.search = "";
-  const hasCipher = "shop_cipher" in query;
-  if (request.shop !== undefined && hasCipher) {
+  if (request.shop !== undefined && "shop_cipher" in query) {
     throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
   }
-  /** The caller has said for which shop, or for none. */
-  const isExplicit = request.shop !== undefined || hasCipher ||
+  const isExplicit = request.shop !== undefined || "shop_cipher" in query ||
     "category_asset_cipher" in query;
   const sent = await requestBody(method, request.body);
   const operation = `${method} ${path}`;
@@ -2132,8 +2106,7 @@ function queryText(query: Query = {}): Record<string, string> {
   for (const [name, value] of given) {
     const isText = /^(string|bigint|boolean)$/.test(typeof value);
     if (isText || Number.isFinite(value)) continue;
-    const shown = printable(name);
-    throw misuse(`Cannot send "${shown}" in the query: give text, a number`);
+    throw misuse(`Cannot send "${name}" in the query: give text, a number`);
   }
   return Object.fromEntries(given.map(([name, value]) => [name, `${value}`]));
 }
@@ -2175,8 +2148,8 @@ function curesOf(live: LiveCall, options: CallOptions) {
 }
 
 /**
- * The operations, as `METHOD /path`, that take no `shop_cipher`. All published
- * ones are in the tests; where TikTok says otherwise, its word is followed.
+ * The operations that take no `shop_cipher`. The tests have all published ones;
+ * where TikTok answers otherwise, the call is made again as it says.
  */
 const WITHOUT_CIPHER = new RegExp([
   " /(affiliate_creator|affiliate_partner|open|seller|supply_chain)/",
@@ -2211,8 +2184,7 @@ async function shopCipher(
   const found = findShop(known, shop) ??
     findShop(await shopsWith(options), shop);
   if (found) return found.cipher;
-  const name = printable(shop);
-  throw misuse(`There is no shop "${name}": name one of the authorized shops`);
+  throw misuse(`There is no shop "${shop}": name one of the authorized shops`);
 }
 
 /** A shop by cipher, id, code or name; two of the same name are refused. */
@@ -2226,10 +2198,7 @@ function findShop(shops: readonly Shop[], wanted: string): Shop | undefined {
   );
   if (named.length < 2) return named[0];
   const ids = named.map(({ id }) => id).join(", ");
-  const shown = printable(wanted);
-  throw misuse(
-    `Several shops are named "${shown}": give the id, one of ${ids}`,
-  );
+  throw misuse(`Several shops are named "${wanted}": give one of ${ids}`);
 }
 
 /** Signs a call and makes it, once. */
@@ -2264,8 +2233,7 @@ function apiUrl(options: CallOptions, path: string) {
   const { apiEndpoint = DEFAULT_API_ENDPOINT } = options;
   const url = endpointUrl(apiEndpoint, "API endpoint");
   if (!/^\/[^/\\]/.test(path) || /[#\s]/.test(path)) {
-    const shown = printable(path);
-    throw misuse(`Cannot call the path "${shown}": it starts with "/"`);
+    throw misuse(`Cannot call the path "${path}": it starts with "/"`);
   }
   const own = new URL(path, url);
   // Set, not parsed: "//host" would be another host.
@@ -2307,7 +2275,7 @@ function assertJson(value: unknown, depth = 0): void {
     const { name } = (value as object).constructor ?? {};
     const what = typeof value === "number" ? `${value}` : name || tagOf(value);
     throw misuse(
-      `Cannot send ${printable(what).slice(0, 60)} as JSON: give text, ` +
+      `Cannot send ${what.slice(0, 60)} as JSON: give text, ` +
         "bytes, a Blob, a global FormData, or plain objects and arrays",
     );
   }
@@ -2399,15 +2367,16 @@ export type AuthorizationEndingEvent = WebhookEnvelope & {
 /** A request's body as it came: text, or bytes such as a `Buffer`. */
 export type RawBody = string | ArrayBuffer | ArrayBufferView;
 
-/** A raw body as what can be hashed and decoded. */
-function rawBytes(body: RawBody): string | Uint8Array {
-  const raw = typeof body === "string" ? body : bytesOf(body);
-  if (raw !== undefined) return raw;
-  throw misuse(
-    `Cannot use ${tagOf(body).slice(8, -1)} as a webhook's body: hand over ` +
-      "the request's raw body, before any JSON middleware",
-  );
+/** A raw body as bytes. */
+function rawBytes(body: RawBody): Uint8Array {
+  const isText = typeof body === "string";
+  const raw = isText ? new TextEncoder().encode(body) : bytesOf(body);
+  if (raw) return raw;
+  const type = tagOf(body).slice(8, -1);
+  throw misuse(`Cannot use ${type} as a webhook's body: ${RAW_BODY}`);
 }
+
+const RAW_BODY = "hand over the raw body, before any JSON middleware";
 
 /**
  * Whether a webhook's `Authorization` header proves that TikTok sent its body.
@@ -2437,14 +2406,11 @@ export function verifyWebhook(
  * @throws {TypeError} if the body is not raw.
  */
 export function parseWebhook(rawBody: RawBody): WebhookEvent {
-  const raw = rawBytes(rawBody);
-  const text = typeof raw === "string" ? raw : new TextDecoder().decode(raw);
-  const body = parseJson(text);
+  const body = parseJson(new TextDecoder().decode(rawBytes(rawBody)));
   const type = isRecord(body) ? integerOf(body.type) : undefined;
   if (!isRecord(body) || type === undefined) {
-    throw new TikTokShopError("invalid_response", "This is no webhook event", {
-      hint: "hand over the request's raw body",
-    });
+    const [message, hint] = ["This is no webhook event", RAW_BODY];
+    throw new TikTokShopError("invalid_response", message, { hint });
   }
   const data = isRecord(body.data) ? body.data : {};
   const event = {
@@ -2455,7 +2421,6 @@ export function parseWebhook(rawBody: RawBody): WebhookEvent {
     data,
   };
   if (type !== 7) return event;
-  // A number, but sent as text.
   const expirationTime = integerOf(data.expiration_time) ?? NaN;
   return { ...event, type, expirationTime };
 }
@@ -3712,6 +3677,12 @@ function envelopeOf(answer: HttpAnswer) {
 
 const RETRIES = 3;
 const RETRY_AFTER_LIMIT = 60; // seconds; a longer wait is left to the caller
+
+/** A name that a query gives twice. */
+function repeatedName(query: URLSearchParams): string | undefined {
+  const names = new Set<string>();
+  return [...query.keys()].find((name) => names.size === names.add(name).size);
+}
 
 function withParameters(url: URL, params: Record<string, string>): URL {
   // A copy: each change to url.searchParams re-serializes the URL.
