@@ -89,10 +89,7 @@ const RUNTIME = globalThis as unknown as {
   readonly process: typeof import("node:process");
 };
 
-/**
- * A `node:` built-in, loaded at its first use: a static import of each costs
- * Deno 10 to 40 ms, which an importer should not pay.
- */
+/** A built-in, loaded at its first use: an import costs Deno 10 to 40 ms. */
 const node = ((id: string) => RUNTIME.process.getBuiltinModule(id)) as Load;
 type Load = NodeJS.Process["getBuiltinModule"];
 
@@ -167,10 +164,7 @@ export class TikTokShopError extends Error {
   readonly retryAfter: number | undefined;
   /** The body of a failed API call, redacted: parsed, or text if no object. */
   readonly body: unknown;
-  /**
-   * The tokens that were received but could not be kept, when `kind` is
-   * `store` or `missing_scope`. Not enumerable: no logger prints it.
-   */
+  /** Tokens that were not kept, or lack a scope. No logger prints them. */
   declare readonly reply: TokenReply | undefined;
 
   /** Makes an error; `message` and `details.hint` must be free of secrets. */
@@ -351,10 +345,7 @@ export interface TokenMeta {
   shops?: Shop[];
   /** Seconds that the last refresh should have brought and did not bring. */
   unmet_min_valid?: number;
-  /**
-   * The last refresh, if TikTok refused it: when (Unix seconds by the token
-   * host's clock) and with what answer. It saves further requests.
-   */
+  /** The last refresh, if refused: its answer, and when by the host's clock. */
   refresh_refused?: {
     at: number;
     code: number;
@@ -421,11 +412,7 @@ export interface LoginOptions extends StartAuthOptions {
   open?: (url: string) => unknown;
   /** Called before the browser is opened. @default {prints the link} */
   onStart?: (flow: AuthFlow) => unknown;
-  /**
-   * Where the tokens are saved before anybody sees them, for
-   * {@linkcode accessToken} and the others; false saves nothing.
-   * @default {fileStore()}
-   */
+  /** Where tokens are saved; false saves nothing. @default {fileStore()} */
   store?: TokenStore | false;
   /** Name to save them under. @default {"default"} */
   profile?: string;
@@ -433,10 +420,7 @@ export interface LoginOptions extends StartAuthOptions {
   switch?: boolean;
   /** Called once TikTok's reply is here, before it is saved. */
   onSaving?: () => unknown;
-  /**
-   * Gives up saving, when `signal` cancels nothing any more. The login rejects
-   * with kind `store`; the error's `reply` has the tokens.
-   */
+  /** Gives up saving: kind `store`; the error's `reply` has the tokens. */
   saveSignal?: AbortSignal;
   /** Called with the profile that the tokens were saved under. */
   onSaved?: (profile: string) => unknown;
@@ -524,9 +508,8 @@ async function saveReply(
 export interface StartAuthOptions
   extends App, Omit<AuthorizationUrlOptions, "appKey" | "state">, TokenOptions {
   /**
-   * Port of the callback, or an ordered range such as `3017-3020`: the first
-   * free one is used. It belongs to the redirect URL registered for the app.
-   * Ports that browsers refuse are refused. @default {3017}
+   * Port of the callback and of the registered redirect URL, or a range such as
+   * `3017-3020`: the first free one is used. @default {3017}
    */
   port?: number | string;
   /** Host named in the redirect URL. @default {"localhost"} */
@@ -543,21 +526,14 @@ export interface StartAuthOptions
   allowMissingState?: boolean;
   /**
    * Called to ask whether to accept a code that came without state, at most
-   * three times for those that a browser brings. Without it they are held, and
-   * the timeout tells so.
+   * three times for those of a browser. Left out, they are held, not used.
    */
   confirmMissingState?: () => boolean | Promise<boolean>;
   /** Called with each new state. */
   onState?: (state: FlowState) => unknown;
-  /**
-   * Called with the tokens before the browser is answered and `reply`
-   * resolves; if it fails, so does the login.
-   */
+  /** Called with the tokens before `reply` resolves; may fail the login. */
   onReply?: (reply: TokenReply, meta: TokenMeta) => unknown;
-  /**
-   * Called with what a person should know while the login goes on. Without
-   * it, {@linkcode login} prints that to the console.
-   */
+  /** Called with what a person should know. @default {login() prints it} */
   onWarning?: (message: string) => unknown;
 }
 
@@ -591,8 +567,7 @@ export interface AuthFlow extends AsyncDisposable {
   submit(urlOrCode: string): Promise<void>;
   /**
    * Ends the login; `reply` rejects with kind `cancelled`. Once TikTok's reply
-   * is here this does nothing any more, and neither does `signal`: the code is
-   * spent, so the tokens are handed to `onReply` and to `reply`.
+   * is here, neither this nor `signal` does anything: the code is spent.
    */
   cancel(reason?: string): void;
 }
@@ -673,10 +648,7 @@ async function caseTwin(
   return names.find((name) => folded(name) === folded(profile));
 }
 
-/**
- * Saves the tokens of a login and returns the profile it chose: another
- * seller's tokens are not overwritten unless `switch` is set.
- */
+/** Saves a login's tokens; returns the profile, which may be a new one. */
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
@@ -862,12 +834,7 @@ function judgePasted(input: string, state: string): Outcome {
   throw redirectFault(NO_CODE);
 }
 
-/**
- * What a redirect says, or undefined if it says nothing. Pure. Its state comes
- * before its error and its code.
- *
- * @throws {TikTokShopError} if it is another login's, or ambiguous.
- */
+/** What a redirect of this login says; undefined if nothing. Pure. */
 function judgeRedirect(
   query: URLSearchParams,
   state: string,
@@ -941,10 +908,7 @@ const PUT_AROUND = /(?:[\s"'`<>|\u00ab\u00bb\u2018-\u201f]|\]\()+/;
 /** What may stand right before or behind it; a run is tried only once. */
 const PUNCTUATION = /^[([{*]+|(?<![.,;:!?)\]}*])[.,;:!?)\]}*]+$/g;
 
-/**
- * Cuts off what mails, chats and shells put around a redirect or a code, and
- * undoes what they write for "&". Pure.
- */
+/** A redirect or code without what mails, chats and shells add. Pure. */
 function pastedRedirect(input: string): string {
   const text = input.trim().replace(/[\u00ad\u200b-\u200f\u2060\ufeff]/g, "")
     .replace(/&(?:(?:amp;)+|#38;|#x26;)|\\u0026/gi, "&")
@@ -1591,10 +1555,7 @@ function judgeTokenAnswer(
   });
 }
 
-/**
- * Whether the tokens in a reply can be used. What is not printable ASCII can
- * neither be sent in a header nor be shown: it would command the terminal.
- */
+/** Whether tokens can be used: a header takes printable ASCII alone. */
 function hasTokens(data: unknown): boolean {
   if (!isRecord(data)) return false;
   const { access_token: access, refresh_token: refresh } = data;
@@ -1620,9 +1581,8 @@ export interface AccessTokenOptions extends App, TokenOptions {
   /** Name that they are kept under. @default {"default"} */
   profile?: string;
   /**
-   * Refresh if less than this is left. If even a fresh token has less, it is
-   * returned with a warning, and none is asked for within the next hour.
-   * @default {"5m"}
+   * Refresh if less than this is left. A fresh token that has less is returned
+   * with a warning, and none is asked for within an hour. @default {"5m"}
    */
   minValid?: Duration;
   /** Called with what a person should know though the call goes on. */
@@ -1694,10 +1654,7 @@ async function validTokens(options: CallOptions): Promise<StoredTokens> {
 const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
 const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
 
-/**
- * Whether a refresh would bring nothing, as one did within the hour. Throws if
- * the grant was gone within the minute. The store remembers both. Pure.
- */
+/** Whether a refresh brought too little lately; throws if it was refused. */
 function isVain(tokens: StoredTokens, options: CallOptions): boolean {
   const { least, now = Date.now } = options;
   if (least === undefined) return false;
@@ -1760,8 +1717,7 @@ function secondsLeft(tokens: StoredTokens, now: () => number): number {
   const time = hostTime(tokens.meta, now);
   // A clock that was set back proves nothing: a refresh measures it anew.
   if (time < obtained - 3600) return 0;
-  // In the first hour the clock is as wrong as it was, or no token would live
-  // where it is a week ahead.
+  // In the first hour the clock is as wrong as it was, even by a week.
   const isFirstHour = time < obtained + 3600;
   return expiryOf(tokens) - (isFirstHour ? time : Math.max(time, now() / 1000));
 }
@@ -1897,10 +1853,7 @@ function mergedTokens(held: StoredTokens, reply: TokenReply, meta: TokenMeta) {
   return withToJson({ ...reply, data: withToJson(data), meta: all });
 }
 
-/**
- * Saves what a refresh brought. If the lock was lost meanwhile, it still
- * saves, unless somebody saved newer tokens: the old pair may be dead.
- */
+/** Saves a refresh's tokens; if the lock was lost, unless newer are there. */
 async function saveRenewed(
   held: StoredTokens,
   fresh: StoredTokens,
@@ -1916,8 +1869,7 @@ async function saveRenewed(
   }
   return await withLock(store, profile, {}, async (again) => {
     const now = await loadTokens(store, profile);
-    // A new refresh token is of another refresh or login: ours may be dead. If
-    // it is the same, the access token that came last works.
+    // With another refresh token in the store, ours may be dead.
     const isOlder = sameTokens(now, held) ||
       obtainedAt(now.meta) < obtainedAt(fresh.meta);
     return isOlder && now.data.refresh_token === held.data.refresh_token
@@ -2147,10 +2099,7 @@ function curesOf(live: LiveCall, options: CallOptions) {
   };
 }
 
-/**
- * The operations that take no `shop_cipher`. The tests have all published ones;
- * where TikTok answers otherwise, the call is made again as it says.
- */
+/** The published operations that take no `shop_cipher`; see the tests. */
 const WITHOUT_CIPHER = new RegExp([
   " /(affiliate_creator|affiliate_partner|open|seller|supply_chain)/",
   "^GET /authorization/",
@@ -2435,25 +2384,19 @@ export interface TokenStore {
   /** The tokens of a profile; undefined if there are none. */
   load(profile: string): Promise<StoredTokens | undefined>;
   /**
-   * Keeps all the tokens of a profile; if that fails, the old ones stay. Given
-   * a lock that is no longer held, it keeps nothing and rejects with kind
-   * `lock_lost`. Without a lock it always saves.
+   * Keeps the tokens of a profile; if that fails, the old ones stay. Given a
+   * lock that is no longer held, it rejects with kind `lock_lost` instead.
    */
   save(profile: string, tokens: StoredTokens, lock?: TokenLock): Promise<void>;
   /** Forgets a profile; resolves to whether there was one. */
   remove(profile: string): Promise<boolean>;
   /** The names of all profiles, sorted. */
   list(): Promise<string[]>;
-  /**
-   * Waits for the sole right to refresh a profile; rejects with kind
-   * `cancelled` when the signal aborts.
-   */
+  /** Waits for the sole right to refresh; the signal cancels the wait. */
   lock(profile: string, signal?: AbortSignal): Promise<TokenLock>;
   /**
-   * Proves that `save` will work, before a code or a refresh token is spent;
-   * changes nothing. Rejects with kind `store` or `lock_lost` if it will not.
-   * `onWarning` is called with what a person should know all the same. A store
-   * may leave this method out.
+   * Proves that `save` will work, before a code or a refresh token is spent, or
+   * rejects as `save` would. Changes nothing. A store may leave it out.
    */
   assertWritable?(
     profile: string,
@@ -2618,11 +2561,7 @@ export function fileStore(
 
 /** Options of {@linkcode fileStore}. */
 export interface FileStoreOptions {
-  /**
-   * Milliseconds, from 1000 to an hour, after which this store takes over the
-   * lock of a holder that was killed or stopped.
-   * @default {5000}
-   */
+  /** Life of a killed holder's lock: 1000 to 3600000 ms. @default {5000} */
   lease?: number;
 }
 
@@ -2770,10 +2709,7 @@ const SPARE_BYTES = 4096; // that new tokens may need more than the old
 /**
  * Replaces a file atomically; false if it had to be written in place, as a
  * bind mount must be. Without content this proves that there is room for one.
- *
- * Given the id of a lock's holder, the new file lies in the lock until it
- * replaces the old one. A process that takes the lock over removes it, so a
- * holder that was stopped for too long replaces nothing: `ENOENT`.
+ * A holder's new file lies in its lock: it goes with the lock (ENOENT).
  */
 async function replaceFile(
   path: string,
@@ -2798,8 +2734,7 @@ async function replaceFile(
       await writeSynced(target, content, "r+", spare);
       return false;
     }
-    // A power cut may undo a rename until its folder is on the disk. Windows
-    // cannot do this, nor can some network disks.
+    // Or a power cut undoes the rename. Windows and network disks cannot.
     const folder = fs().open(paths().dirname(target), "r");
     await folder.then((open) => open.sync().finally(() => open.close()))
       .catch(() => {});
@@ -2869,14 +2804,11 @@ async function writeSynced(
 const LOCK_RENEWAL_MS = 250; // a quarter of the shortest lease
 
 /**
- * A lock that outlives no process: a folder that only one process can make,
- * with an entry named after the holder. The holder renews the entry's time. A
- * waiter that sees no change for a whole lease removes what it saw, each entry
- * by name, then the folder if it is empty. So it never removes the lock of a
- * process that came meanwhile, nor anything that is no lock.
- *
- * Process ids would not do: they are reused, and differ between containers.
- * Nor would an entry's age: clocks jump, and differ between machines.
+ * A lock that outlives no process: a folder with an entry named after its
+ * holder, which renews the entry's time. A waiter that sees no change for a
+ * whole lease removes what it saw, each entry by name, then the empty folder:
+ * never a lock that came meanwhile, nor anything that is no lock. Process ids
+ * are reused, and clocks differ, so neither proves that a holder is gone.
  */
 async function lockFile(
   file: string,
@@ -2929,10 +2861,7 @@ async function makeLock(path: string, id: string): Promise<boolean> {
   return held;
 }
 
-/**
- * What is in a lock's place. A change of the trace is a sign of life; what is
- * foreign has no trace, for it may change for ever.
- */
+/** What is in a lock's place; a new trace is a sign of life of a holder. */
 async function lockTrace(path: string) {
   const names = (await fs().readdir(path).catch(() => [])).sort();
   const all = [path, ...names.map((name) => paths().join(path, name))];
@@ -2946,6 +2875,7 @@ async function lockTrace(path: string) {
       : !LOCK_ENTRY.test(names[i - 1]!) || infos[i]?.isFile() === false
   );
   const times = infos.map((each) => each?.mtimeMs);
+  // What is foreign has no trace, for it may change for ever.
   return { names, foreign, trace: foreign ? "" : `${[...names, ...times]}` };
 }
 
@@ -3002,22 +2932,11 @@ function storeError(message: string, error: unknown): TikTokShopError {
 
 /** Options of {@linkcode redisStore}. */
 export interface RedisStoreOptions {
-  /**
-   * What every key begins with, without braces.
-   * @default {"tiktok-shop-oauth2:"}
-   */
+  /** Start of every key, without braces. @default {"tiktok-shop-oauth2:"} */
   prefix?: string;
-  /**
-   * Milliseconds, from 1000 to an hour, after which Redis forgets the lock of
-   * a holder that was killed or stopped. Holders renew it four times as often.
-   * @default {5000}
-   */
+  /** Life of a killed holder's lock: 1000 to 3600000 ms. @default {5000} */
   lease?: number;
-  /**
-   * The commands of all nodes of a cluster that hold keys. Called at each
-   * `list()`, which asks every node.
-   * @default {the one `command`}
-   */
+  /** Gets the commands of a cluster's nodes. @default {the one `command`} */
   nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
 }
 
@@ -3061,12 +2980,9 @@ export type RedisCommand = (...words: string[]) => Promise<unknown>;
  * The profile `main` is kept under `tiktok-shop-oauth2:{main}`, as the JSON
  * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`;
  * the braces make a cluster keep both on one node. Tokens never expire: let
- * Redis save them on disk, and evict nothing.
- *
- * A lock is a key that expires unless its holder renews it. A holder on a
- * suspended machine does not notice that; so `save` with a lock is a script
- * (`EVAL`) that writes only if the lock still has the holder's id, else it
- * rejects with kind `lock_lost`.
+ * Redis save them on disk, and evict nothing. A lock expires unless its holder
+ * renews it; `save` with a lock is a script (`EVAL`) that writes only if the
+ * lock is still held, and else rejects with kind `lock_lost`.
  *
  * @returns a store. Its methods reject with kind `store` if the client does,
  * or if a value is not ours; with a `TypeError` for a wrong profile name.
@@ -3228,7 +3144,7 @@ interface LoopbackOptions {
   /** Whether the port must be free on [::1] too, where there is one. */
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Answer;
-  /** Called when what came cannot be read; returns the text for its page. */
+  /** Called when a request cannot be read; returns the text for its page. */
   onUnread: (why: "with too large headers" | "by https") => string;
 }
 
@@ -3280,14 +3196,13 @@ async function listenOnPort(
 
 /** In use, or reserved by the system (EACCES: low ports, Windows' ranges). */
 function isTaken(error: unknown): boolean {
-  return /EADDRINUSE|EACCES|AddrInUse|PermissionDenied/
-    .test(`${codeOf(error)} ${(error as Error | undefined)?.name}`);
+  return /^(EADDRINUSE|EACCES|AddrInUse|PermissionDenied)$/m
+    .test(causesOf(error));
 }
 
 /** The process may open no more files or sockets. */
 function isExhausted(error: unknown): boolean {
-  return /EMFILE|ENFILE|too many open files/i
-    .test(`${codeOf(error)} ${messageOf(error)}`);
+  return /EMFILE|ENFILE|too many open files/i.test(causesOf(error));
 }
 
 function portError(where: string, cause: unknown): TikTokShopError {
@@ -3367,8 +3282,7 @@ async function listenOnNode(options: ListenOptions): Promise<Close> {
   return async () => {
     server.close();
     await within(Promise.all(open), FLUSH_TIMEOUT_MS);
-    // closeAllConnections() overlooks CONNECT, broken bytes and TLS without
-    // handshake, and each would keep the process alive.
+    // closeAllConnections() overlooks CONNECT, broken bytes and half a TLS.
     for (const socket of sockets) socket.destroy();
   };
 }
@@ -3394,12 +3308,11 @@ function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
 /** Answers what Node makes no request of. */
 async function refuse(socket: Duplex, response: Response): Promise<void> {
   if (!socket.writable) return void socket.destroy();
-  const { STATUS_CODES } = node("node:http");
   const { status, headers } = response;
+  const start = `HTTP/1.1 ${status} ${node("node:http").STATUS_CODES[status]}`;
   const lines = [...headers].map(([name, value]) => `${name}: ${value}`);
-  lines.unshift(`HTTP/1.1 ${status} ${STATUS_CODES[status]}`);
   // The body ends with the connection.
-  socket.end([...lines, "", await response.text()].join("\r\n"));
+  socket.end([start, ...lines, "", await response.text()].join("\r\n"));
 }
 
 /** Hands a Node request on as a Request, and the Response to Node. */
@@ -3430,7 +3343,7 @@ function toRequest(message: NodeRequest, origin: string): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = message;
   try {
     const headers = headersOf(rawHeaders);
-    // Joined, for "//host/" would be resolved to another host.
+    // Joined: "//host/" would be resolved to another host.
     const target = url.startsWith("/") ? origin + url : url;
     return new Request(new URL(target, origin), { method, headers });
   } catch {
@@ -3448,18 +3361,14 @@ export interface BrowserOptions {
   platform?: string;
   /** The environment. @default {process.env} */
   env?: Readonly<Record<string, string | undefined>>;
-  /**
-   * Called to learn whether a text with spaces or colons is the path of one
-   * command. {@linkcode openBrowser} looks at the disk. @default {none is}
-   */
+  /** Called to learn whether a text is the path of one command. */
   isFile?: (path: string) => boolean;
 }
 
 /**
- * Opens a URL in the system's browser, trying one command after the other;
- * none of them passes through a shell.
+ * Opens a URL in the system's browser: tries commands, never through a shell.
  *
- * @returns whether one of them did; false is no error, show the link instead.
+ * @returns whether one did; false is no error, show the link instead.
  * @throws {TypeError} if it is no http or https URL.
  */
 export async function openBrowser(
@@ -3480,8 +3389,8 @@ async function tryBrowsers(
   failed: Set<string> = new Set(),
 ): Promise<boolean> {
   const { platform, env } = RUNTIME.process;
-  const usual = { platform, env, isFile: namesFile };
-  for (const command of browserCommands(url, { ...usual, ...options })) {
+  const all = { platform, env, isFile: namesFile, ...options };
+  for (const command of browserCommands(url, all)) {
     if (await launches(command, hold)) return true;
     failed.add(command[0]!);
   }
@@ -3492,14 +3401,11 @@ function namesFile(path: string): boolean {
   try {
     return node("node:fs").statSync(path).isFile();
   } catch {
-    return false; // nothing is there, or it may not be looked at
+    return false; // nothing is there, or Deno may not look
   }
 }
 
-/**
- * The commands that may open a URL, best first; none where there is no
- * display. Pure. For `$BROWSER` see xdg-open(1).
- */
+/** Commands that may open a URL, best first; `$BROWSER` as xdg-open(1). Pure. */
 export function browserCommands(
   url: string,
   { browser, platform = "linux", env = {}, isFile = () => false }:
@@ -3552,9 +3458,8 @@ function commandLine(text: string, url: string): string[] {
   const words = (text.match(/(?:"[^"]*"|'[^']*'|\S)+/g) ?? [])
     .map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
   if (!words[0]) return [];
-  return words.some((word) => word.includes("%s"))
-    ? words.map((word) => word.replaceAll("%s", () => url))
-    : [...words, url];
+  if (!text.includes("%s")) words.push("%s");
+  return words.map((word) => word.replaceAll("%s", () => url));
 }
 
 /** Whether a command starts, and does not fail within two seconds. */
@@ -3564,10 +3469,10 @@ async function launches(
 ): Promise<boolean> {
   const { clearTimeout, setTimeout } = node("node:timers");
   // What opens a link needs no secret, and outlives us.
-  const env = Object.fromEntries(
-    Object.entries(RUNTIME.process.env)
-      .filter(([name]) => !/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)),
-  );
+  const env = { ...RUNTIME.process.env };
+  for (const name of Object.keys(env)) {
+    if (/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)) delete env[name];
+  }
   const launched = new Promise<boolean>((resolve) => {
     const child = node("node:child_process")
       .spawn(command, args, { stdio: "ignore", detached: true, env });
@@ -3692,10 +3597,7 @@ function withParameters(url: URL, params: Record<string, string>): URL {
   return url;
 }
 
-/**
- * TikTok's envelope, if the answer is one and its `code` is 0. Of a failed
- * call, `bodyOf` makes the body that the error carries. Pure.
- */
+/** TikTok's envelope if its `code` is 0; `bodyOf` makes an error's. Pure. */
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
@@ -3751,10 +3653,7 @@ interface SendOptions extends HttpOptions {
   onWarning?: (message: string) => unknown;
 }
 
-/**
- * When the connection of a large compressed body is closed, Node's fetch ends
- * the process by an assertion that nobody can catch (nodejs/undici#5360).
- */
+/** A compressed body that breaks off can end Node (nodejs/undici#5360). */
 const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
 
 /** Makes one call: bounded in time and size, redirects not followed. */
@@ -3783,8 +3682,7 @@ async function send(
     const bounds = { headers, redirect: "manual", signal: abort.signal };
     const call = make(url, { ...init, ...bounds } as RequestInit)
       .then((response) => readAnswer(response, options));
-    // Raced: once the head is in, Node's fetch can forget its signal, and wait
-    // for ever for a body that it cannot decode.
+    // Raced: once the head is in, Node's fetch can forget its signal.
     const answer = await abortable(call, abort.signal, (reason) => reason);
     trace(`HTTP ${answer.status}`);
     return answer;
@@ -4058,10 +3956,7 @@ function digitsToJson(this: object): object {
 const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB of text can have
 const INDENTED_DEPTH = 500; // levels; of more, the spaces would fill memory
 
-/**
- * JSON text with bigints as numbers, and what could forge a terminal escaped.
- * Without recursion: a host's nesting must not cost anybody a token.
- */
+/** JSON with bigints as numbers, safe on a terminal, of any nesting. */
 function stringifyJson(value: unknown, indent = 2): string {
   const parts: string[] = [];
   const open: Iterator<string | object>[] = [[jsonOf(value)].values()];
@@ -4128,10 +4023,7 @@ const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
 /** User and password in a URL. */
 const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
-/**
- * The one redactor, of URLs, JSON, headers and messages: hides `secrets` and
- * the values of secret names, in linear time. If it fails it shows nothing.
- */
+/** The one redactor: hides secrets and what bears a secret name. */
 function redact(text: string, secrets: readonly string[] = []): string {
   try {
     return hideSecrets(text, secrets)
@@ -4149,10 +4041,7 @@ const REDACTED_LIMIT = 1 << 23; // characters; more would take gigabytes
 const SHORTEST_SECRET = 4; // characters
 const PIECE_SIZE = 8; // characters of a secret that never show in a row
 
-/**
- * Hides each piece of each secret, however it is encoded. A piece is looked up
- * in constant time; a RegExp made of a secret could be too long, or slow.
- */
+/** Hides each piece of each secret, however it is encoded, in linear time. */
 function hideSecrets(text: string, secrets: readonly string[]): string {
   const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
     .flatMap(foldings).map(({ codes }) => codes);
@@ -4313,10 +4202,7 @@ function redactedBody(text: string, secrets: readonly string[]): unknown {
   return redact(text, secrets).slice(0, 10_000) || undefined;
 }
 
-/**
- * Calls a listener; never rejects. What the listener throws becomes a warning:
- * a caller's bug must cost no tokens and leave no login open.
- */
+/** Calls a listener; never rejects, as a caller's bug must cost no tokens. */
 async function notify<T>(
   listener: ((value: T) => unknown) | undefined,
   value: T,
@@ -4329,19 +4215,16 @@ async function notify<T>(
   }
 }
 
-/** What to call when a signal aborts. */
 const ABORT_CALLS = new WeakMap<EventTarget, Set<() => void>>();
 
 function runAbortCalls({ target }: Event): void {
   ABORT_CALLS.get(target!)?.forEach((call) => call());
 }
 
-/**
- * Calls back when a signal aborts, until the returned function is called. A
- * signal gets one listener for all: Node 20 warns of a leak at the eleventh.
- */
+/** Calls back when a signal aborts, until the returned function is called. */
 function onAbort(signal: AbortSignal | undefined, callback: () => void) {
   if (!signal) return () => {};
+  // One listener for all: Node 20 warns of a leak at the eleventh.
   const calls = ABORT_CALLS.get(signal) ?? new Set();
   ABORT_CALLS.set(signal, calls.add(callback));
   signal.addEventListener("abort", runAbortCalls);
