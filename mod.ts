@@ -202,20 +202,19 @@ function isMisuse(error: unknown): boolean {
 }
 
 /** An error's text without secrets: fetch errors name whole URLs. */
-function messageOf(error: unknown, secrets: readonly string[] = []): string {
+function messageOf(error: unknown, secrets?: readonly string[]): string {
   const { message, errors } = (error ?? {}) as Partial<AggregateError>;
   // Node tries all addresses of a host; its own message may then be empty.
   const each = Array.isArray(errors) ? errors : [];
   const texts = [message, ...each.map((one) => one?.message)].filter(Boolean);
-  return printable(
-    redact([...new Set(texts)].join("; ") || `${error}`, secrets),
-  );
+  const text = [...new Set(texts)].join("; ") || `${error}`;
+  return printable(redact(text, secrets));
 }
 
 /** A redacted copy of an error, to be the `cause` of another. */
 function evidence(
   error: unknown,
-  secrets: readonly string[] = [],
+  secrets?: readonly string[],
   depth = 0,
 ): unknown {
   if (error instanceof TikTokShopError) return error;
@@ -497,11 +496,9 @@ async function saveReply(
   const missing = (options.requireScopes ?? [])
     .filter((scope) => !Array.isArray(scopes) || !scopes.includes(scope));
   if (missing.length === 0) return;
-  throw new TikTokShopError(
-    "missing_scope",
-    `The seller did not grant ${missing.map((s) => `"${s}"`).join(", ")}`,
-    { hint: `enable it in Partner Center, then ${LOGIN_AGAIN}`, reply },
-  );
+  const message = `The seller did not grant "${missing.join('", "')}"`;
+  const hint = `enable it in Partner Center, then ${LOGIN_AGAIN}`;
+  throw new TikTokShopError("missing_scope", message, { hint, reply });
 }
 
 /** Options of {@linkcode startAuth}. */
@@ -629,9 +626,8 @@ async function assertSavable(
   const { profile = "default", onWarning } = options;
   await withLock(store, profile, options, async (lock) => {
     const twin = await caseTwin(store, profile);
-    const wrong = `Cannot use the profile name "${profile}": some disks keep ` +
-      `it in one file with "${twin}", use that or another name`;
-    if (twin !== undefined) throw misuse(wrong);
+    const why = `some disks keep it in one file with "${twin}"`;
+    if (twin) throw misuse(`Cannot use the profile name "${profile}": ${why}`);
     await store.load(profile); // what it cannot read is not overwritten
     await store.assertWritable?.(profile, lock, onWarning);
   });
@@ -668,11 +664,9 @@ async function saveLogin(
     const hint = "keep the reply, as the code is spent";
     return new TikTokShopError("store", message, { hint });
   };
-  try {
-    return await abortable(save(), options.saveSignal, gaveUp);
-  } catch (error) {
+  return await abortable(save(), options.saveSignal, gaveUp).catch((error) => {
     throw unsavedError(error, withoutMeta(tokens));
-  }
+  });
 }
 
 /** Saves under a profile, unless it holds another seller's tokens. */
@@ -698,17 +692,14 @@ function unsavedError(error: unknown, reply: TokenReply): TikTokShopError {
   const { hint } = (error ?? {}) as { hint?: string };
   // A store may name what it could not save: a database repeats the row.
   const secrets = tokensOf(reply);
-  return new TikTokShopError("store", messageOf(error, secrets), {
-    cause: evidence(error, secrets),
-    hint,
-    reply: withToJson({ ...reply }) as TokenReply,
-  });
+  const cause = evidence(error, secrets);
+  const details = { cause, hint, reply: withToJson({ ...reply }) };
+  return new TikTokShopError("store", messageOf(error, secrets), details);
 }
 
 function sameSeller(a: StoredTokens, b: StoredTokens): boolean {
-  const sameApp = !a.meta.app_key || !b.meta.app_key ||
-    a.meta.app_key === b.meta.app_key;
-  return sameApp && a.data.open_id === b.data.open_id;
+  const [x, y] = [a.meta.app_key, b.meta.app_key];
+  return a.data.open_id === b.data.open_id && (!x || !y || x === y);
 }
 
 /** A profile name made of the seller's name, or of its id. */
@@ -769,10 +760,9 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
   const endpoint = options.authorizationEndpoint ??
     AUTHORIZATION_ENDPOINTS[region]?.[userType];
   if (!endpoint) {
-    throw misuse(
-      `No authorization page for region "${region}" and user type ` +
-        `"${userType}": use row or us, and seller, partner or creator`,
-    );
+    const where = `region "${region}" and user type "${userType}"`;
+    const choice = "use row or us, and seller, partner or creator";
+    throw misuse(`No authorization page for ${where}: ${choice}`);
   }
   const url = endpointUrl(endpoint, "authorization endpoint");
   // Creators' and legacy links name the app, the others its service.
@@ -830,8 +820,8 @@ function judgePasted(input: string, state: string): Outcome {
     return { code: query, params: { code: query }, stateMatched: false };
   }
   const outcome = judgeRedirect(query, state);
-  if (outcome) return outcome;
-  throw redirectFault(NO_CODE);
+  if (!outcome) throw redirectFault(NO_CODE);
+  return outcome;
 }
 
 /** What a redirect of this login says; undefined if nothing. Pure. */
@@ -860,7 +850,7 @@ function judgeRedirect(
 
 /** The error that TikTok sent the browser back with. */
 function redirectError(error: string): TikTokShopError {
-  const shown = printable(error).slice(0, 80);
+  const shown = error.slice(0, 80);
   if (/denied/i.test(error)) {
     const message = `The seller denied the app access: "${shown}"`;
     const hint = `ask the shop's owner to approve the app, then ${LOGIN_AGAIN}`;
@@ -879,9 +869,8 @@ function redirectFault(message: string): TikTokShopError {
 const NO_CODE = "No authorization code found in this text";
 
 function missingStateError(): TikTokShopError {
-  const message = "There is no state with the code to judge it by";
-  const hint = "if you started this login yourself and nobody sent you the " +
-    "link, allow a missing state";
+  const message = "The code came without state: it may be forged";
+  const hint = "if nobody sent you the link, allow a missing state";
   return new TikTokShopError("missing_state", message, { hint });
 }
 
@@ -903,7 +892,7 @@ function redirectQuery(input: string): URLSearchParams | string {
   throw redirectFault(NO_CODE);
 }
 
-/** What stands between a redirect and the text around it. */
+/** What separates a redirect from the text around it. */
 const PUT_AROUND = /(?:[\s"'`<>|\u00ab\u00bb\u2018-\u201f]|\]\()+/;
 /** What may stand right before or behind it; a run is tried only once. */
 const PUNCTUATION = /^[([{*]+|(?<![.,;:!?)\]}*])[.,;:!?)\]}*]+$/g;
@@ -973,8 +962,7 @@ function judgeRequest(
     return turnedAway(404, isLost ? "on another path" : undefined);
   } catch {
     if (!isOurs) return turnedAway(404);
-    const why = proven ? "with a parameter twice" : "of another login";
-    return turnedAway(400, why);
+    return turnedAway(400, proven ? "with a name twice" : "of another login");
   }
 }
 
@@ -1034,7 +1022,7 @@ function stateFor(random: string, redirectUrl: string, port: number): string {
 
 const PAGE_TIMEOUT_MS = 15_000; // the browser waits for the exchange
 
-/** What came and is not used, and what a person is told of it. */
+/** Why a request is not used, and what a person is told of it. */
 const UNUSED = {
   "of another login": "",
   "without state": "A redirect without state is held: it may be forged",
@@ -1044,8 +1032,8 @@ const UNUSED = {
     "URL as the app's redirect URL, or paste the address of the page",
   "on another path": "A redirect came without state on another path: " +
     "register URL as the app's redirect URL, or paste the address of the page",
-  "with a parameter twice": "The redirect gives a parameter twice and is not " +
-    "used: open the link again",
+  "with a name twice": "The redirect gives a parameter twice: open the link " +
+    "again",
   "with too large headers": "The browser sent too large headers: delete the " +
     "cookies of localhost, or open the link in a private window",
   "by https": "The browser spoke https to the plain http callback: register " +
@@ -1349,7 +1337,7 @@ function assertPlace(options: Partial<StartAuthOptions>): void {
   assertBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
-/** Checked early: else only the browser notices a key that does not fit. */
+/** Or only the browser would notice a key that does not fit. */
 function assertTls(tls: { cert: string; key: string }): void {
   const { createPrivateKey, X509Certificate } = node("node:crypto");
   let part = "certificate";
@@ -1390,7 +1378,7 @@ function pageAnswer(
   });
 }
 
-/** An answer that is not kept, and loads, frames and sends on nothing. */
+/** An answer that is not cached, and loads, frames and sends on nothing. */
 function safeAnswer(
   status: number,
   body: string | null,

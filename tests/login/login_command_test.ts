@@ -720,7 +720,7 @@ describe("login --paste", TOGETHER, () => {
         const running = await cli.open(["--paste"], { input: "open" });
         const redirect = new URL(await cli.decide(running.link));
         running.child.stdin!.write(lines(redirect));
-        await running.until(/no state with the code .*--allow-missing-state/);
+        await running.until(/code came without state.*--allow-missing-state/);
         assert.equal(cli.sandbox.count("/api/v2/token/get"), 0);
         await fetch(redirect);
         await running.ended;

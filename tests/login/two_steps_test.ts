@@ -276,12 +276,12 @@ describe("login --complete", TOGETHER, () => {
     [
       "no state",
       (url) => changed(url, { state: null, locale: "en" }),
-      /There is no state with the code.*\nhint: .*\nflag: --allow-missing-state/,
+      /The code came without state.*\nhint: .*\nflag: --allow-missing-state/,
     ],
     [
       "a bare code",
       (url) => url.searchParams.get("code")!,
-      /There is no state with the code.*\nhint: .*\nflag: --allow-missing-state/,
+      /The code came without state.*\nhint: .*\nflag: --allow-missing-state/,
     ],
     [
       "two codes",

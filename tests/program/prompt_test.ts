@@ -330,7 +330,7 @@ describe("login takes what is pasted at a terminal", AT_TERMINAL, () => {
         const { href, searchParams } = await redirectOf(cli, session);
         session.type(`${searchParams.get("code")}\r`);
         await session.answer(/\[y\/N\] $/, `${no}\r`);
-        await session.until(/There is no state with the code to judge it by/);
+        await session.until(/The code came without state/);
         assert.equal(cli.sandbox.count("/api/v2/token/get"), 0);
         await fetch(href);
         assertDone(await session.finish());

@@ -296,7 +296,7 @@ describe("login without a browser", AT_TERMINAL, () => {
       terminal.enter("");
       const refused = await terminal.finish();
       assert.equal(refused.code, 1);
-      assert.match(refused.screen, /There is no state with the code to judge/);
+      assert.match(refused.screen, /The code came without state/);
       await terminal.run(line);
       await terminal.until(/\[y\/N\]$/);
       terminal.enter("yes");
