@@ -962,7 +962,8 @@ function judgeRequest(
     return turnedAway(404, isLost ? "on another path" : undefined);
   } catch {
     if (!isOurs) return turnedAway(404);
-    return turnedAway(400, proven ? "with a name twice" : "of another login");
+    const why = proven ? "with a parameter twice" : "of another login";
+    return turnedAway(400, why);
   }
 }
 
@@ -1032,8 +1033,8 @@ const UNUSED = {
     "URL as the app's redirect URL, or paste the address of the page",
   "on another path": "A redirect came without state on another path: " +
     "register URL as the app's redirect URL, or paste the address of the page",
-  "with a name twice": "The redirect gives a parameter twice: open the link " +
-    "again",
+  "with a parameter twice":
+    "The redirect gives a parameter twice: open the link again",
   "with too large headers": "The browser sent too large headers: delete the " +
     "cookies of localhost, or open the link in a private window",
   "by https": "The browser spoke https to the plain http callback: register " +
@@ -1307,7 +1308,7 @@ class LoopbackFlow implements AuthFlow {
   }
 }
 
-/** Checks all of a login that is not the app's. */
+/** Checks all options of a login but the app's. */
 function assertWait(options: Partial<StartAuthOptions>): void {
   portRange(options.port ?? DEFAULT_PORT);
   waitingTime(options.timeout);
@@ -1346,8 +1347,7 @@ function assertTls(tls: { cert: string; key: string }): void {
     part = "key";
     if (cert.checkPrivateKey(createPrivateKey(tls.key))) return;
   } catch {
-    const must = "it must be PEM, without a password";
-    throw misuse(`Cannot read the TLS ${part}: ${must}`);
+    throw misuse(`Cannot read the TLS ${part}: use PEM, without a password`);
   }
   throw misuse("The TLS key belongs to another certificate");
 }
@@ -1420,8 +1420,7 @@ export async function exchangeCode(
   code: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  const url = await codeRequest(app, code, options);
-  return (await obtainTokens(url, options)).reply;
+  return (await spendCode(app, code, options)).reply;
 }
 
 /**
@@ -1438,9 +1437,7 @@ export async function refreshTokens(
   refreshToken: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  const known = await credentialsFrom(app);
-  const url = refreshRequest(known, refreshToken, options);
-  return (await obtainTokens(url, options)).reply;
+  return (await spendRefreshToken(app, refreshToken, options)).reply;
 }
 
 function tokenUrl(options: TokenOptions): URL {
@@ -1462,48 +1459,44 @@ async function credentialsFrom(app: App): Promise<AppCredentials> {
   return { appKey, appSecret: assertAppSecret(appSecret) };
 }
 
-async function codeRequest(
-  app: App,
-  auth_code: string,
-  options: TokenOptions,
-): Promise<URL> {
+function spendCode(app: App, auth_code: string, options: TokenOptions) {
   const grant_type = "authorized_code"; // not "authorization_code"
   const url = tokenUrl(options);
-  const known = await credentialsFrom(app);
-  return tokenRequest(url, known, { auth_code, grant_type });
+  return obtainTokens(url, app, { auth_code, grant_type }, options);
 }
 
-function refreshRequest(
-  app: AppCredentials,
+function spendRefreshToken(
+  app: App,
   refresh_token: string,
-  { refreshEndpoint = DEFAULT_REFRESH_ENDPOINT }: TokenOptions,
-): URL {
+  options: TokenOptions,
+) {
+  const { refreshEndpoint = DEFAULT_REFRESH_ENDPOINT } = options;
   const url = endpointUrl(refreshEndpoint, "refresh endpoint");
-  const grant_type = "refresh_token";
-  return tokenRequest(url, app, { refresh_token, grant_type });
-}
-
-/** A token request: a GET with the secret in its query. Pure. */
-function tokenRequest(
-  url: URL,
-  { appKey: app_key, appSecret: app_secret }: AppCredentials,
-  grant: Record<string, string>,
-): URL {
-  return withParameters(url, { app_key, app_secret, ...grant });
+  const grant = { refresh_token, grant_type: "refresh_token" };
+  return obtainTokens(url, app, grant, options);
 }
 
 /** Spends the code of a login: the reply, and what to save with it. */
 async function obtainFor(options: StartAuthOptions, code: string) {
   const { appKey: app_key, serviceId: service_id } = options;
   const { region = "row", userType: user_type = "seller" } = options;
-  const url = await codeRequest(options, code, options);
-  const { reply, meta } = await obtainTokens(url, options);
+  const { reply, meta } = await spendCode(options, code, options);
   return { reply, meta: { ...meta, app_key, service_id, region, user_type } };
 }
 
-/** Makes a token request: the reply, and what the host's clock says. */
-async function obtainTokens(url: URL, options: TokenOptions) {
+/**
+ * Makes a token request, a GET with the secret in its query: the reply, and
+ * what the host's clock says.
+ */
+async function obtainTokens(
+  url: URL,
+  app: App,
+  grant: Record<string, string>,
+  options: TokenOptions,
+) {
   const { signal, now = Date.now } = options;
+  const { appKey: app_key, appSecret: app_secret } = await credentialsFrom(app);
+  withParameters(url, { app_key, app_secret, ...grant });
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
   const secrets = [...url.searchParams]
     .flatMap(([name, value]) => SECRET_NAME.test(name) ? [value] : []);
@@ -1654,11 +1647,8 @@ function isVain(tokens: StoredTokens, options: CallOptions): boolean {
     const message = textOf(refused.message);
     const code = integerOf(refused.code) ?? 0;
     const { hint = LOGIN_AGAIN } = meaningOf(code, message) ?? {};
-    throw loginRequired(message, {
-      hint,
-      code,
-      requestId: requestIdOf(refused),
-    });
+    const requestId = requestIdOf(refused);
+    throw loginRequired(message, { hint, code, requestId });
   }
   const life = expiryOf(tokens) - obtainedAt(meta);
   // One that has died since is another matter, unless it came as good as dead.
@@ -1807,9 +1797,9 @@ async function renewedTokens(
   if (typeof token !== "string" || !token) {
     throw loginRequired(`Profile "${profile}" has no refresh token`);
   }
-  const url = refreshRequest(app, token, options);
   // Never aborted: the reply may be the only copy of the new tokens.
-  const obtain = () => obtainTokens(url, { ...options, signal: undefined });
+  const unaborted = { ...options, signal: undefined };
+  const obtain = () => spendRefreshToken(app, token, unaborted);
   try {
     const { reply, meta } = await (options.limited?.(obtain) ?? obtain());
     const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });

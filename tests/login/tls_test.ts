@@ -160,12 +160,12 @@ describe("login with --tls-cert and --tls-key", TOGETHER, () => {
       "certificate and key mixed up",
       (cli) =>
         tlsFlags(cli, { cert: certificate().key, key: certificate().cert }),
-      /Cannot read the TLS certificate: it must be PEM/,
+      /Cannot read the TLS certificate: use PEM/,
     ],
     [
       "an empty key",
       (cli) => tlsFlags(cli, { ...certificate(), key: "" }),
-      /Cannot read the TLS key: it must be PEM, without a password/,
+      /Cannot read the TLS key: use PEM, without a password/,
     ],
     [
       "a file that is not there",
