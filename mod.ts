@@ -201,8 +201,11 @@ function isMisuse(error: unknown): boolean {
   return codeOf(error) === MISUSE;
 }
 
+/** What a message must not show. */
+type Secrets = readonly string[];
+
 /** An error's text without secrets: fetch errors name whole URLs. */
-function messageOf(error: unknown, secrets?: readonly string[]): string {
+function messageOf(error: unknown, secrets?: Secrets): string {
   const { message, errors } = (error ?? {}) as Partial<AggregateError>;
   // Node tries all addresses of a host; its own message may then be empty.
   const each = Array.isArray(errors) ? errors : [];
@@ -214,7 +217,7 @@ function messageOf(error: unknown, secrets?: readonly string[]): string {
 /** A redacted copy of an error, to be the `cause` of another. */
 function evidence(
   error: unknown,
-  secrets?: readonly string[],
+  secrets?: Secrets,
   depth = 0,
 ): unknown {
   if (error instanceof TikTokShopError) return error;
@@ -634,10 +637,7 @@ async function assertSavable(
 }
 
 /** Another profile that some disks keep in the same file as this one. */
-async function caseTwin(
-  store: TokenStore,
-  profile: string,
-): Promise<string | undefined> {
+async function caseTwin(store: TokenStore, profile: string) {
   const folded = (name: string) => name.normalize().toUpperCase().toLowerCase();
   const names = await store.list();
   if (names.includes(profile)) return undefined;
@@ -825,10 +825,7 @@ function judgePasted(input: string, state: string): Outcome {
 }
 
 /** What a redirect of this login says; undefined if nothing. Pure. */
-function judgeRedirect(
-  query: URLSearchParams,
-  state: string,
-): Outcome | undefined {
+function judgeRedirect(query: URLSearchParams, state: string) {
   const twice = repeatedName(query);
   if (twice) throw redirectFault(`The redirect names "${twice}" twice`);
   const given = query.get("state");
@@ -1076,7 +1073,7 @@ const NEXT_STATES: Readonly<Record<FlowState, readonly FlowState[]>> = {
   [FlowState.FAILED]: [],
 };
 
-/** The codes that came without state: one at a time is held, to be asked for. */
+/** The codes that came without state: one at a time is held and asked about. */
 class HeldCodes {
   #held: string | undefined;
   /** The codes that a person was asked about. */
@@ -1365,13 +1362,8 @@ function plainAnswer(
   return safeAnswer(status, text, { "Content-Type": type, ...headers });
 }
 
-function pageAnswer(
-  status: number,
-  page: Page,
-  reader: Reader,
-  facts?: PageFacts,
-): Response {
-  const lang = pageLanguage(reader);
+function pageAnswer(status: number, page: Page, to: Reader, facts?: PageFacts) {
+  const lang = pageLanguage(to);
   return safeAnswer(status, renderPage(page, lang, facts), {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Language": lang,
@@ -1437,7 +1429,7 @@ export async function refreshTokens(
   refreshToken: string,
   options: TokenOptions = {},
 ): Promise<TokenReply> {
-  return (await spendRefreshToken(app, refreshToken, options)).reply;
+  return (await spendToken(app, refreshToken, options)).reply;
 }
 
 function tokenUrl(options: TokenOptions): URL {
@@ -1465,11 +1457,7 @@ function spendCode(app: App, auth_code: string, options: TokenOptions) {
   return obtainTokens(url, app, { auth_code, grant_type }, options);
 }
 
-function spendRefreshToken(
-  app: App,
-  refresh_token: string,
-  options: TokenOptions,
-) {
+function spendToken(app: App, refresh_token: string, options: TokenOptions) {
   const { refreshEndpoint = DEFAULT_REFRESH_ENDPOINT } = options;
   const url = endpointUrl(refreshEndpoint, "refresh endpoint");
   const grant = { refresh_token, grant_type: "refresh_token" };
@@ -1519,11 +1507,7 @@ async function obtainTokens(
 }
 
 /** Judges the answer to a token request. Pure. */
-function judgeTokenAnswer(
-  answer: HttpAnswer,
-  tried: string,
-  secrets: readonly string[],
-): TokenReply {
+function judgeTokenAnswer(answer: HttpAnswer, tried: string, secrets: Secrets) {
   const reply = judgeEnvelope(answer, tried, secrets);
   if (hasTokens(reply.data)) return reply as TokenReply;
   const isDamaged = isRecord(reply.data) && reply.data.access_token;
@@ -1728,7 +1712,8 @@ async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   try {
     return await abortable(shared.tokens, signal);
   } finally {
-    if (--shared.callers === 0) {
+    shared.callers -= 1;
+    if (shared.callers === 0) {
       shared.left.abort("nobody waits for the refresh any more");
       running.delete(profile);
     }
@@ -1799,7 +1784,7 @@ async function renewedTokens(
   }
   // Never aborted: the reply may be the only copy of the new tokens.
   const unaborted = { ...options, signal: undefined };
-  const obtain = () => spendRefreshToken(app, token, unaborted);
+  const obtain = () => spendToken(app, token, unaborted);
   try {
     const { reply, meta } = await (options.limited?.(obtain) ?? obtain());
     const fresh = mergedTokens(held, reply, { app_key: app.appKey, ...meta });
@@ -2237,10 +2222,7 @@ async function shopsWith(options: CallOptions): Promise<Shop[]> {
 }
 
 /** The pages of a call, one after the other, by `next_page_token`. */
-async function* apiPages(
-  request: ApiRequest,
-  options: CallOptions,
-): AsyncGenerator<ApiReply> {
+async function* apiPages(request: ApiRequest, options: CallOptions) {
   const seen = new Set(["", textOf(request.query?.page_token)]);
   for (let query = request.query;;) {
     const reply = await callWith({ ...request, query }, options);
@@ -2604,11 +2586,7 @@ class FileStore implements TokenStore {
     }
   }
 
-  async save(
-    profile: string,
-    tokens: StoredTokens,
-    lock?: TokenLock,
-  ): Promise<void> {
+  async save(profile: string, tokens: StoredTokens, lock?: TokenLock) {
     await this.#save(profile, `${stringifyJson(tokens)}\n`, lock);
   }
 
@@ -2788,11 +2766,7 @@ const LOCK_RENEWAL_MS = 250; // a quarter of the shortest lease
  * never a lock that came meanwhile, nor anything that is no lock. Process ids
  * are reused, and clocks differ, so neither proves that a holder is gone.
  */
-async function lockFile(
-  file: string,
-  lease: number,
-  signal?: AbortSignal,
-): Promise<TokenLock> {
+async function lockFile(file: string, lease: number, signal?: AbortSignal) {
   const path = `${file}.lock`;
   const id = randomText(18);
   let seen = "";
@@ -3005,11 +2979,7 @@ class RedisStore implements TokenStore {
     return judgeTokenFile(String(value), `The value of ${key}`);
   }
 
-  async save(
-    profile: string,
-    tokens: StoredTokens,
-    lock?: TokenLock,
-  ): Promise<void> {
+  async save(profile: string, tokens: StoredTokens, lock?: TokenLock) {
     const key = this.#key(profile);
     const text = stringifyJson(tokens, 0);
     const secrets = tokensOf(tokens);
@@ -3068,7 +3038,7 @@ class RedisStore implements TokenStore {
     profile: string,
     id: string,
     argument: string,
-    secrets?: readonly string[],
+    secrets?: Secrets,
   ): Promise<void> {
     const key = this.#key(profile);
     const words = ["EVAL", script, "2", `${key}:lock`, key, id, argument];
@@ -3077,7 +3047,7 @@ class RedisStore implements TokenStore {
     throw lockLost(profile);
   }
 
-  #run(tried: string, words: string[], secrets?: readonly string[]) {
+  #run(tried: string, words: string[], secrets?: Secrets) {
     return inRedis(tried, () => this.#command(...words), secrets);
   }
 
@@ -3090,7 +3060,7 @@ class RedisStore implements TokenStore {
 async function inRedis<T>(
   tried: string,
   act: () => T | Promise<T>,
-  secrets?: readonly string[],
+  secrets?: Secrets,
 ): Promise<T> {
   try {
     return await act();
@@ -3127,10 +3097,7 @@ interface LoopbackOptions {
 }
 
 /** Listens on the first port that is free on both loopback addresses. */
-async function listenOnLoopback(
-  ports: readonly number[],
-  options: LoopbackOptions,
-): Promise<LoopbackServer> {
+async function listenOnLoopback(ports: number[], options: LoopbackOptions) {
   let taken: unknown;
   for (const port of ports) {
     try {
@@ -3144,10 +3111,7 @@ async function listenOnLoopback(
 }
 
 /** Listens on 127.0.0.1, and on [::1] where there is one. */
-async function listenOnPort(
-  port: number,
-  options: LoopbackOptions,
-): Promise<LoopbackServer> {
+async function listenOnPort(port: number, options: LoopbackOptions) {
   const { promise: failed, resolve } = deferred<TikTokShopError>();
   const listeners: Close[] = [];
   const close = () => Promise.all(listeners.map((each) => each()));
@@ -3383,7 +3347,7 @@ function namesFile(path: string): boolean {
   }
 }
 
-/** Commands that may open a URL, best first; `$BROWSER` as xdg-open(1). Pure. */
+/** Commands that may open a URL, best first; see xdg-open(1). Pure. */
 export function browserCommands(
   url: string,
   { browser, platform = "linux", env = {}, isFile = () => false }:
@@ -3441,10 +3405,7 @@ function commandLine(text: string, url: string): string[] {
 }
 
 /** Whether a command starts, and does not fail within two seconds. */
-async function launches(
-  [command = "", ...args]: string[],
-  hold: boolean,
-): Promise<boolean> {
+async function launches([command = "", ...args]: string[], hold: boolean) {
   const { clearTimeout, setTimeout } = node("node:timers");
   // What opens a link needs no secret, and outlives us.
   const env = { ...RUNTIME.process.env };
@@ -3579,8 +3540,8 @@ function withParameters(url: URL, params: Record<string, string>): URL {
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
-  secrets: readonly string[],
-  bodyOf?: (text: string, secrets: readonly string[]) => unknown,
+  secrets: Secrets,
+  bodyOf?: (text: string, secrets: Secrets) => unknown,
 ): Record<string, unknown> {
   const { status, retryAfter, text } = answer;
   const envelope = envelopeOf(answer);
@@ -3601,10 +3562,7 @@ function judgeEnvelope(
   });
 }
 
-function requestIdOf(
-  body: Record<string, unknown>,
-  secrets?: readonly string[],
-): string | undefined {
+function requestIdOf(body: Record<string, unknown>, secrets?: Secrets) {
   return shown(body.request_id, secrets).slice(0, 100) || undefined;
 }
 
@@ -3626,7 +3584,7 @@ function oddAnswer(answer: HttpAnswer, tried: string, details: ErrorDetails) {
 interface SendOptions extends HttpOptions {
   /** What is attempted, the start of every message. */
   tried: string;
-  secrets: readonly string[];
+  secrets: Secrets;
   limits: Limits;
   onWarning?: (message: string) => unknown;
 }
@@ -4002,7 +3960,7 @@ const SECRET_HEADER = /\b(x-tts-access-token|authorization)(\s*:\s*)[^\r\n]+/gi;
 const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
 /** The one redactor: hides secrets and what bears a secret name. */
-function redact(text: string, secrets: readonly string[] = []): string {
+function redact(text: string, secrets: Secrets = []): string {
   try {
     return hideSecrets(text, secrets)
       .replace(SECRET_PARAMETER, "$1$2$3***")
@@ -4020,7 +3978,7 @@ const SHORTEST_SECRET = 4; // characters
 const PIECE_SIZE = 8; // characters of a secret that never show in a row
 
 /** Hides each piece of each secret, however it is encoded, in linear time. */
-function hideSecrets(text: string, secrets: readonly string[]): string {
+function hideSecrets(text: string, secrets: Secrets): string {
   const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
     .flatMap(foldings).map(({ codes }) => codes);
   if (words.length === 0) return text;
@@ -4117,7 +4075,7 @@ function printable(text: string): string {
 }
 
 /** A foreign value for a message: short, and without secrets. */
-function shown(value: unknown, secrets?: readonly string[]): string {
+function shown(value: unknown, secrets?: Secrets): string {
   return printable(redact(textOf(value), secrets)).slice(0, 300);
 }
 
@@ -4160,7 +4118,7 @@ function bytesOf(value: unknown): Uint8Array<ArrayBuffer> | undefined {
 }
 
 /** A failed call's body without its secrets: JSON, or else text. Pure. */
-function redactedBody(text: string, secrets: readonly string[]): unknown {
+function redactedBody(text: string, secrets: Secrets): unknown {
   const parsed = parseJson(text);
   if (isRecord(parsed)) {
     // Every other part is a string of the JSON.
