@@ -615,9 +615,7 @@ async function assertLoginSavable(options: LoginOptions): Promise<void> {
   } catch (error) {
     if (options.store || !(error instanceof TikTokShopError)) throw error;
     // Nobody chose the default store: tell how to do without it.
-    const hint = `${error.hint}, or keep nothing (store: false)`;
-    const { kind, message, cause } = error;
-    throw new TikTokShopError(kind, message, { cause, hint });
+    throw extended(error, "", `${error.hint}, or keep nothing (store: false)`);
   }
 }
 
@@ -827,7 +825,9 @@ function judgePasted(input: string, state: string): Outcome {
 /** What a redirect of this login says; undefined if nothing. Pure. */
 function judgeRedirect(query: URLSearchParams, state: string) {
   const twice = repeatedName(query);
-  if (twice) throw redirectFault(`The redirect names "${twice}" twice`);
+  if (twice !== undefined) {
+    throw redirectFault(`The redirect names "${twice}" twice`);
+  }
   const given = query.get("state");
   if (given !== null && !sameText(given, state)) {
     const message = "The redirect belongs to another login: its state differs";
@@ -1993,7 +1993,9 @@ async function prepareCall(request: ApiRequest, options: CallOptions) {
   const { url, path } = apiUrl(options, request.path);
   const twice = repeatedName(url.searchParams);
   // The signature could cover only one of them.
-  if (twice) throw misuse(`Cannot send "${twice}" twice in the query`);
+  if (twice !== undefined) {
+    throw misuse(`Cannot send "${twice}" twice in the query`);
+  }
   const query: Query = {
     ...Object.fromEntries(url.searchParams),
     ...queryText(request.query),
@@ -2186,10 +2188,8 @@ function assertJson(value: unknown, depth = 0): void {
   if (!Array.isArray(value) && !isPlain(value)) {
     const { name } = (value as object).constructor ?? {};
     const what = typeof value === "number" ? `${value}` : name || tagOf(value);
-    throw misuse(
-      `Cannot send ${what.slice(0, 60)} as JSON: give text, ` +
-        "bytes, a Blob, a global FormData, or plain objects and arrays",
-    );
+    const rule = "use bytes, text, Blob, global FormData, plain object, array";
+    throw misuse(`Cannot send ${what.slice(0, 60)} as JSON: ${rule}`);
   }
   for (const member of Object.values(value)) assertJson(member, depth + 1);
 }
@@ -2490,10 +2490,9 @@ function isProfile(name: string): boolean {
 
 function assertProfile(name: string): void {
   if (isProfile(name)) return;
-  throw misuse(
-    `Cannot use the profile name "${name}": use up to 64 letters, digits, ` +
-      "dots, hyphens and underscores; config is reserved",
-  );
+  const rule =
+    'use up to 64 letters, digits, ".", "-", "_"; config is reserved';
+  throw misuse(`Cannot use the profile name "${name}": ${rule}`);
 }
 
 // === File store
@@ -3076,22 +3075,15 @@ async function inRedis<T>(
 
 const FLUSH_TIMEOUT_MS = 500; // for answers to reach the browser
 
-interface LoopbackServer {
-  readonly port: number;
-  /** Resolves with the reason once a listener fails by itself. */
-  readonly failed: Promise<TikTokShopError>;
-  /** Stops listening, lets answers under way out, then drops all sockets. */
-  readonly close: Close;
-}
-
+type LoopbackServer = Awaited<ReturnType<typeof listenOnPort>>;
+/** Stops listening, lets answers under way out, then drops all sockets. */
 type Close = () => Promise<unknown>;
-type Answer = Response | Promise<Response>;
 
 interface LoopbackOptions {
   tls: { cert: string; key: string } | undefined;
   /** Whether the port must be free on [::1] too, where there is one. */
   needsBoth: boolean;
-  handlerOn: (port: number) => (request: Request) => Answer;
+  handlerOn: (port: number) => (request: Request) => Promise<Response>;
   /** Called when a request cannot be read; returns the text for its page. */
   onUnread: (why: "with too large headers" | "by https") => string;
 }
@@ -3112,6 +3104,7 @@ async function listenOnLoopback(ports: number[], options: LoopbackOptions) {
 
 /** Listens on 127.0.0.1, and on [::1] where there is one. */
 async function listenOnPort(port: number, options: LoopbackOptions) {
+  // Resolves with the reason once a listener fails by itself.
   const { promise: failed, resolve } = deferred<TikTokShopError>();
   const listeners: Close[] = [];
   const close = () => Promise.all(listeners.map((each) => each()));
@@ -3437,9 +3430,8 @@ async function launches([command = "", ...args]: string[], hold: boolean) {
 // === HTTP
 
 /** What bounds a request: the ms it may take, the bytes of its reply. */
-type Limits = { time: number; size: number };
-
-const TOKEN_LIMITS: Limits = { time: 30_000, size: 1 << 20 };
+const TOKEN_LIMITS = { time: 30_000, size: 1 << 20 };
+type Limits = typeof TOKEN_LIMITS;
 /** A page of 100 orders has megabytes, and so has an upload. */
 const API_LIMITS: Limits = { time: 120_000, size: 32 << 20 };
 
@@ -4298,10 +4290,8 @@ function assertServiceId(serviceId: string | undefined): string {
   if (id && /^\d+$/.test(id)) return id;
   // Nothing as long as an app secret is shown: it may have been mixed up.
   const named = id && id.length < 30 ? ` "${id}"` : "";
-  throw misuse(
-    `The service id${named} is ${id ? "not a number" : "missing"}: it has ` +
-      "about 19 digits, at the end of Partner Center's authorization link",
-  );
+  const what = `The service id${named} is ${id ? "not a number" : "missing"}`;
+  throw misuse(`${what}: it has about 19 digits, at the end of the app's link`);
 }
 
 /** An endpoint as a URL: https, or http to a loopback host only. */
@@ -4310,10 +4300,8 @@ function endpointUrl(text: string, what: string): URL {
   const secure = url?.protocol === "https:" ||
     (url?.protocol === "http:" && isLoopback(url.hostname));
   if (url && secure && !url.username && !url.password && !url.hash) return url;
-  throw misuse(
-    `Cannot use the ${what} "${redact(text)}": it must be an https URL, or ` +
-      "http to a loopback host, without credentials and fragment",
-  );
+  const rule = 'use https, or http to a loopback host, no user and no "#"';
+  throw misuse(`Cannot use the ${what} "${redact(text)}": ${rule}`);
 }
 
 function isLoopback(hostname: string): boolean {
@@ -4357,11 +4345,6 @@ function decodeText(bytes: Uint8Array): string {
 
 async function readText(path: string): Promise<string> {
   return decodeText(await node("node:fs/promises").readFile(path));
-}
-
-/** As {@linkcode readText}; 0 is stdin. */
-function readTextSync(path: string | 0): string {
-  return decodeText(node("node:fs").readFileSync(path));
 }
 
 /** A path whose `~/` the shell has left, as it does after a "=". */
@@ -4902,7 +4885,7 @@ function namedText(what: string, file: string): string {
 /** The text of a file, or another if it cannot be read. */
 function textIfAny(path: string, otherwise = ""): string {
   try {
-    return readTextSync(path);
+    return decodeText(node("node:fs").readFileSync(path));
   } catch {
     return otherwise;
   }
@@ -6357,7 +6340,7 @@ async function diagnosePort(cli: Cli, port: number): Promise<Told> {
   const server = await listenOnLoopback([port], {
     tls: undefined,
     needsBoth: cli.get("host") !== "127.0.0.1",
-    handlerOn: () => () => plainAnswer(404),
+    handlerOn: () => () => Promise.resolve(plainAnswer(404)),
     onUnread: () => "",
   });
   await server.close();

@@ -1989,7 +1989,7 @@ const REFUSED: [string, (redirect: URL) => string, string, RegExp][] = [
     "a URL without state",
     ({ href }) => href.replace(/&?state=[^&]*/, ""),
     "missing_state",
-    /no state/,
+    /without state/,
   ],
   [
     "a URL with two codes",
