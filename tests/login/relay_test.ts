@@ -286,7 +286,7 @@ describe("relay's page in Chromium", { skip: NO_CHROMIUM }, () => {
       assert.equal(shown, redirect.href);
       assert.equal(await page.locator("#here").isVisible(), false);
       child.stdin!.write(`${shown}\n`);
-      await until(/no state.*--allow-missing-state/);
+      await until(/without state.*--allow-missing-state/);
       assert.equal(cli.sandbox.count("/api/v2/token/get"), 0);
     }));
 
