@@ -1050,7 +1050,7 @@ function timeoutError(
   const message = `Timed out after ${time / 1000} s without a usable redirect` +
     (counts && ` (${counts})`);
   const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
-  // Deno tells nobody of a browser that spoke https to us, or sent too much.
+  // Deno reports neither a browser that spoke https to us, nor large headers.
   const unseen = RUNTIME.Deno ? ", or delete the cookies of localhost" : "";
   const cause = unused.has("without state") ? missingStateError() : undefined;
   const hint = cause?.hint ??
@@ -1745,7 +1745,7 @@ async function refreshLocked(
     // Lost before the request: begin again.
     if (kind === "lock_lost") return await refreshLocked(seen, options);
     if (kind !== "login_required") throw error;
-    // A process whose lock was taken over may be alive, and have been faster.
+    // A process that lost its lock may still have refreshed first.
     const now = await store.load(profile).catch(() => undefined);
     if (now && !sameTokens(now, seen)) return now;
     throw error;
@@ -2300,7 +2300,7 @@ export function verifyWebhook(
   rawBody: RawBody,
   signature: string | null | undefined,
 ): boolean {
-  assertAppSecret(app.appSecret); // with an empty one, anybody could sign
+  assertAppSecret(app.appSecret); // an empty one would let anyone sign
   const body = rawBytes(rawBody);
   if (!signature || !/^[0-9a-f]{64}$/i.test(signature)) return false;
   const hmac = node("node:crypto").createHmac("sha256", app.appSecret);
@@ -2786,7 +2786,7 @@ async function lockFile(file: string, lease: number, signal?: AbortSignal) {
   return heldLock(id, LOCK_RENEWAL_MS, renew, () => takeAway(path, [id]));
 }
 
-/** What stands in a lock's place may be anybody's, so it is left alone. */
+/** What is in a lock's place may belong to any program: it is left alone. */
 function foreignLock(file: string, foreign: string): TikTokShopError {
   const message = `Cannot lock ${file}: "${foreign}" is in the lock's place`;
   const hint = "delete it if nobody needs it, or use another token file";
@@ -3528,7 +3528,7 @@ function withParameters(url: URL, params: Record<string, string>): URL {
   return url;
 }
 
-/** TikTok's envelope if its `code` is 0; `bodyOf` makes an error's. Pure. */
+/** TikTok's envelope, if its code is 0; else throws, with `bodyOf`'s. Pure. */
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
@@ -3581,7 +3581,7 @@ interface SendOptions extends HttpOptions {
   onWarning?: (message: string) => unknown;
 }
 
-/** A compressed body that breaks off can end Node (nodejs/undici#5360). */
+/** Giving a compressed body up can crash Node (nodejs/undici#5360). */
 const PLAIN_BODY = RUNTIME.Deno ? {} : { "accept-encoding": "identity" };
 
 /** Makes one call: bounded in time and size, redirects not followed. */
@@ -3603,7 +3603,7 @@ async function send(
   };
   try {
     signal?.throwIfAborted();
-    // A proxy would read the app secret, and reach its own loopback.
+    // A proxy would read the app secret, and reach its own loopback, not ours.
     const isDirect = isLoopback(url.hostname) && mayBeProxied();
     const make = options.fetch ?? (isDirect ? fetchDirectly : fetch);
     const headers = { ...PLAIN_BODY, ...init.headers };
