@@ -145,10 +145,7 @@ export type ErrorDetails = Partial<
   Omit<TikTokShopError, "kind" | "name" | "message" | "stack">
 >;
 
-/**
- * The one error class for what can go wrong at run time. No secret is part of
- * its message, stack or cause.
- */
+/** The one error class of run time; no secret in message, stack or cause. */
 export class TikTokShopError extends Error {
   /** What went wrong, for programs. */
   readonly kind: ErrorKind;
@@ -251,10 +248,7 @@ export type UserType = "seller" | "partner" | "creator";
 /** Seconds as a number, or text such as `90`, `5m`, `2h` or `7d`. */
 export type Duration = number | string;
 
-/**
- * Where a login stands: 0 idle, 1 waiting for the redirect, 2 waiting for the
- * final response, 3 success, 4 access denied, 5 failed.
- */
+/** Where a login stands: one of the numbers of the constant `FlowState`. */
 export type FlowState = 0 | 1 | 2 | 3 | 4 | 5;
 
 /** The names of the {@linkcode FlowState} numbers. */
@@ -560,7 +554,6 @@ export interface AuthFlow extends AsyncDisposable {
   /**
    * Takes a redirect URL, a query string or a bare code that a person pasted.
    * Resolves once it is accepted; `reply` then brings the tokens.
-   *
    * @throws {TikTokShopError} if it is not the redirect of this login; the
    * wait goes on.
    */
@@ -574,9 +567,8 @@ export interface AuthFlow extends AsyncDisposable {
 
 /**
  * Starts a login: listens for the redirect on 127.0.0.1 and, where there is
- * one, [::1]. A port that another program has on either is in use; for the
- * host 127.0.0.1 the other one does not matter. Opening `url` is left to the
- * caller.
+ * one, [::1]; the port must be free on both, for the host 127.0.0.1 there only.
+ * Opening `url` is left to the caller.
  *
  * @throws {TikTokShopError} of kind `port_in_use`.
  * @throws {TypeError | RangeError} if an option is wrong.
@@ -748,7 +740,6 @@ export interface AuthorizationUrlOptions {
 /**
  * The link at which a person authorizes the app. Pure. There is no
  * `redirect_uri`: the redirect URL is the one saved in the app.
- *
  * Source: TikTok Shop Partner Center, "Authorization overview".
  *
  * @throws {TypeError} if an option is missing or wrong.
@@ -1401,7 +1392,6 @@ const DEFAULT_REFRESH_ENDPOINT =
 /**
  * Exchanges an authorization code for tokens. A code lives 30 minutes and can
  * be used once.
- *
  * Source: TikTok Shop Partner Center, "Get access token".
  *
  * @throws {TikTokShopError} of kind `rejected`, `network` or
@@ -1418,7 +1408,6 @@ export async function exchangeCode(
 /**
  * Gets new tokens for a refresh token. Save the reply at once: the old tokens
  * may be dead. A reply without a refresh token leaves the old one good.
- *
  * Source: TikTok Shop Partner Center, "Refresh access token".
  *
  * @throws {TikTokShopError} of kind `login_required`, `rejected`, `network`
@@ -1865,7 +1854,6 @@ export interface SignedRequest {
 
 /**
  * The `sign` parameter of an API call: HMAC-SHA256 in lower-case hex. Pure.
- *
  * Source: TikTok Shop Partner Center, "Sign your API request".
  */
 export function signature(appSecret: string, request: SignedRequest): string {
@@ -1931,7 +1919,6 @@ export interface ApiReply {
  * when they are about to expire, or when TikTok says that they have. Reads
  * (GET, `POST …/search`, `POST …/query`) are tried again after a failure that
  * may pass; any other call only if TikTok surely has not carried it out.
- *
  * Source: TikTok Shop Partner Center, "Sign your API request".
  *
  * @throws {TikTokShopError} of kind `rejected` if TikTok's `code` is not 0;
@@ -2196,7 +2183,6 @@ function assertJson(value: unknown, depth = 0): void {
 
 /**
  * All shops that a profile's tokens may act for; the profile remembers them.
- *
  * Source: TikTok Shop Partner Center, "Get Authorized Shops".
  *
  * @throws {TikTokShopError} of the kinds of {@linkcode callApi}.
@@ -2290,7 +2276,6 @@ const RAW_BODY = "hand over the raw body, before any JSON middleware";
 /**
  * Whether a webhook's `Authorization` header proves that TikTok sent its body.
  * Compares in constant time; the body must be the raw bytes as received.
- *
  * Source: TikTok Shop Partner Center, "TikTok Shop webhooks overview".
  *
  * @throws {TypeError} if the app secret is missing, or the body is not raw.
@@ -2365,10 +2350,7 @@ export interface TokenStore {
   ): Promise<void>;
 }
 
-/**
- * The right to refresh a profile, until it is released or its lease ends.
- * Releasing it twice, or after it was lost, does nothing.
- */
+/** The sole right to refresh a profile. Releasing it twice does nothing. */
 export interface TokenLock extends AsyncDisposable {
   /** Names this holder; no other one ever has the same name. */
   readonly id: string;
@@ -2524,10 +2506,9 @@ export interface FileStoreOptions {
   lease?: number;
 }
 
-/** The default stores by folder: a process has one of each. */
 const defaultStores = new Map<string, TokenStore>();
 
-/** Always the same store, so that its callers share their refreshes. */
+/** One store per folder, so that its callers share their refreshes. */
 function defaultStore(): TokenStore {
   const folder = storeFolder();
   const store = defaultStores.get(folder) ?? fileStore(folder);
@@ -3441,7 +3422,7 @@ function limitsOf(options: HttpOptions, usual: Limits): Limits {
   if (Number.isSafeInteger(size) && size > 0) {
     return { time: waitingTime(requestTimeout ?? usual.time / 1000), size };
   }
-  throw outOfRange(`Cannot use the reply limit ${size}: use bytes, above 0`);
+  throw outOfRange(`Cannot limit replies to ${size} bytes: use 1 or more`);
 }
 
 const LOGIN_AGAIN = "log in again";
@@ -3871,12 +3852,10 @@ function withToJson<T extends object>(value: T): T {
 }
 
 function digitsToJson(this: object): object {
-  const plain = (member: unknown): unknown =>
-    Array.isArray(member)
-      ? member.map(plain)
-      : typeof member === "bigint"
-      ? String(member)
-      : member;
+  const plain = (member: unknown): unknown => {
+    if (Array.isArray(member)) return member.map(plain);
+    return typeof member === "bigint" ? String(member) : member;
+  };
   const members = Object.entries(this).map(([k, v]) => [k, plain(v)]);
   return Object.fromEntries(members);
 }
@@ -4291,7 +4270,8 @@ function assertServiceId(serviceId: string | undefined): string {
   // Nothing as long as an app secret is shown: it may have been mixed up.
   const named = id && id.length < 30 ? ` "${id}"` : "";
   const what = `The service id${named} is ${id ? "not a number" : "missing"}`;
-  throw misuse(`${what}: it has about 19 digits, at the end of the app's link`);
+  const rule = "it has about 19 digits, at the end of Partner Center's link";
+  throw misuse(`${what}: ${rule}; the app key is something else`);
 }
 
 /** An endpoint as a URL: https, or http to a loopback host only. */
