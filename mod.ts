@@ -4270,8 +4270,10 @@ function assertServiceId(serviceId: string | undefined): string {
   // Nothing as long as an app secret is shown: it may have been mixed up.
   const named = id && id.length < 30 ? ` "${id}"` : "";
   const what = `The service id${named} is ${id ? "not a number" : "missing"}`;
-  const rule = "it has about 19 digits, at the end of Partner Center's link";
-  throw misuse(`${what}: ${rule}; the app key is something else`);
+  throw misuse(
+    `${what}: it has about 19 digits, at the end of Partner Center's ` +
+      "authorization link; the app key is something else",
+  );
 }
 
 /** An endpoint as a URL: https, or http to a loopback host only. */
