@@ -4282,7 +4282,7 @@ function endpointUrl(text: string, what: string): URL {
   const secure = url?.protocol === "https:" ||
     (url?.protocol === "http:" && isLoopback(url.hostname));
   if (url && secure && !url.username && !url.password && !url.hash) return url;
-  const rule = 'use https, or http to a loopback host, no user and no "#"';
+  const rule = 'it must be an https URL, or http to loopback, no user, no "#"';
   throw misuse(`Cannot use the ${what} "${redact(text)}": ${rule}`);
 }
 
