@@ -94,7 +94,7 @@ const RUNTIME = globalThis as unknown as {
 const node = ((id: string) => RUNTIME.process.getBuiltinModule(id)) as Load;
 type Load = NodeJS.Process["getBuiltinModule"];
 
-/** The built-ins of every second function. */
+/** The built-ins that are used most. */
 const fs = () => node("node:fs/promises");
 const paths = () => node("node:path");
 
@@ -162,7 +162,7 @@ export class TikTokShopError extends Error {
   readonly retryAfter: number | undefined;
   /** The body of a failed API call, redacted: parsed, or text if no object. */
   readonly body: unknown;
-  /** Tokens that were not kept, or lack a scope. No logger prints them. */
+  /** The tokens, for kind `store` and `missing_scope`; not enumerable. */
   declare readonly reply: TokenReply | undefined;
 
   /** Makes an error; `message` and `details.hint` must be free of secrets. */
@@ -249,7 +249,7 @@ export type UserType = "seller" | "partner" | "creator";
 /** Seconds as a number, or text such as `90`, `5m`, `2h` or `7d`. */
 export type Duration = number | string;
 
-/** Where a login stands: one of the numbers of the constant `FlowState`. */
+/** Where a login stands; the constant `FlowState` names the numbers. */
 export type FlowState = 0 | 1 | 2 | 3 | 4 | 5;
 
 /** The names of the {@linkcode FlowState} numbers. */
@@ -417,7 +417,7 @@ export interface LoginOptions extends StartAuthOptions {
   switch?: boolean;
   /** Called once TikTok's reply is here, before it is saved. */
   onSaving?: () => unknown;
-  /** Gives up saving: kind `store`; the error's `reply` has the tokens. */
+  /** Ends saving with kind `store`; the error's `reply` has the tokens. */
   saveSignal?: AbortSignal;
   /** Called with the profile that the tokens were saved under. */
   onSaved?: (profile: string) => unknown;
@@ -466,7 +466,7 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   }
 }
 
-/** Shows what no listener takes. */
+/** Prints what no listener is there for. */
 function print(message: string): void {
   console.error(printable(message));
 }
@@ -568,7 +568,7 @@ export interface AuthFlow extends AsyncDisposable {
 
 /**
  * Starts a login: listens for the redirect on 127.0.0.1 and, where there is
- * one, [::1]; the port must be free on both, for the host 127.0.0.1 there only.
+ * one, [::1]. Both must be free; for the host 127.0.0.1, that one alone.
  * Opening `url` is left to the caller.
  *
  * @throws {TikTokShopError} of kind `port_in_use`.
@@ -607,7 +607,7 @@ async function assertLoginSavable(options: LoginOptions): Promise<void> {
     if (store) await assertSavable(store, options);
   } catch (error) {
     if (options.store || !(error instanceof TikTokShopError)) throw error;
-    // Nobody chose the default store: tell how to do without it.
+    // The caller did not choose the default store, and may do without it.
     throw extended(error, "", `${error.hint}, or keep nothing (store: false)`);
   }
 }
@@ -620,7 +620,7 @@ async function assertSavable(
   const { profile = "default", onWarning } = options;
   await withLock(store, profile, options, async (lock) => {
     const twin = await caseTwin(store, profile);
-    const why = `some disks keep it in one file with "${twin}"`;
+    const why = `some disks keep it in one file with "${twin}", use another`;
     if (twin) throw misuse(`Cannot use the profile name "${profile}": ${why}`);
     await store.load(profile); // what it cannot read is not overwritten
     await store.assertWritable?.(profile, lock, onWarning);
@@ -681,7 +681,7 @@ async function saveAs(
 /** Carries the tokens that could not be saved, so that they are not lost. */
 function unsavedError(error: unknown, reply: TokenReply): TikTokShopError {
   const { hint } = (error ?? {}) as { hint?: string };
-  // A store may name what it could not save: a database repeats the row.
+  // The error may contain the tokens: a database repeats the row.
   const secrets = tokensOf(reply);
   const cause = evidence(error, secrets);
   const details = { cause, hint, reply: withToJson({ ...reply }) };
@@ -956,7 +956,7 @@ function judgeRequest(
   }
 }
 
-/** Whether both Host and target name us: a hostile page can bend either. */
+/** Whether Host and target name us: a malicious page can change either. */
 function namesOurHost(request: Request, hosts: readonly string[]): boolean {
   const host = request.headers.get("host")?.toLowerCase();
   // HTTP/2 has none. Browsers speak it over TLS only.
@@ -981,7 +981,7 @@ function expectedOn(
 ) {
   const { host, pathname } = new URL(redirectUrl);
   const names = ["localhost", "127.0.0.1", "[::1]"];
-  // Of both schemes: behind a tunnel ours is not that of the redirect URL.
+  // Both ports: behind a tunnel the redirect URL may have the other scheme.
   const bare = port === 80 || port === 443 ? names : [];
   // A relay moves the redirect on to "/" or to our path.
   const relayed = registered ? ["/"] : [];
@@ -1001,7 +1001,7 @@ function callbackUrl(options: Partial<StartAuthOptions>, port: number): string {
   return `${tls ? "https" : "http"}://${host}:${port}${path}`;
 }
 
-/** A state that names our port where the redirect URL does not: to a relay. */
+/** A state that names our port, for a relay, if the redirect URL does not. */
 function stateFor(random: string, redirectUrl: string, port: number): string {
   const url = new URL(redirectUrl);
   const own = isLoopback(url.hostname) && Number(url.port) === port;
@@ -1032,7 +1032,7 @@ const UNUSED = {
 
 type Unused = keyof typeof UNUSED;
 
-/** Tells what came, and what to do. Pure. */
+/** The error of a login that timed out: what came, and what to do. Pure. */
 function timeoutError(
   time: number,
   unused: ReadonlyMap<Unused, number>,
@@ -1338,7 +1338,7 @@ function assertPlace(options: Partial<StartAuthOptions>): void {
   assertBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
-/** Or only the browser would notice a key that does not fit. */
+/** Checked early: a wrong key would fail in the browser only. */
 function assertTls(tls: { cert: string; key: string }): void {
   const { createPrivateKey, X509Certificate } = node("node:crypto");
   let part = "certificate";
@@ -1373,7 +1373,7 @@ function pageAnswer(status: number, page: Page, to: Reader, facts?: PageFacts) {
   });
 }
 
-/** An answer that is not cached, and loads, frames and sends on nothing. */
+/** An answer that is not cached, and whose page can load nothing. */
 function safeAnswer(
   status: number,
   body: string | null,
@@ -1545,7 +1545,7 @@ export interface AccessTokenOptions extends App, TokenOptions {
    * with a warning, and none is asked for within an hour. @default {"5m"}
    */
   minValid?: Duration;
-  /** Called with what a person should know though the call goes on. */
+  /** Called with what a person should know, while the call goes on. */
   onWarning?: (message: string) => unknown;
 }
 
@@ -1602,7 +1602,7 @@ async function validTokens(options: CallOptions): Promise<StoredTokens> {
     await notify(onWarning, `${name} ${has}: a refresh brings no more`);
     return fresh;
   } catch (error) {
-    // Neither the caller's decision, nor tokens that were not saved.
+    // A cancelled call and unsaved tokens are errors in any case.
     const isHarmless = error instanceof TikTokShopError &&
       error.kind !== "cancelled" && !error.reply && minValid === undefined;
     if (!isHarmless || secondsLeft(tokens, now) <= 0) throw error;
@@ -1631,7 +1631,7 @@ function isVain(tokens: StoredTokens, options: CallOptions): boolean {
     throw loginRequired(message, { hint, code, requestId });
   }
   const life = expiryOf(tokens) - obtainedAt(meta);
-  // One that has died since is another matter, unless it came as good as dead.
+  // A token that has expired since is refreshed, if it lived for a minute.
   return unmet !== undefined && age(meta.obtained_at) < UNMET_PAUSE &&
     life <= least && (life < 60 || secondsLeft(tokens, now) > 0);
 }
@@ -1679,7 +1679,7 @@ function obtainedAt(meta: TokenMeta): number {
 function hostTime(meta: TokenMeta, now: () => number): number {
   const local = now() / 1000;
   const time = local + (integerOf(meta.clock_offset) ?? 0);
-  // The local clock was put right since: what was measured is of no use.
+  // The local clock was set right since: the measured offset is wrong.
   return time < obtainedAt(meta) - 5 ? local : time;
 }
 
@@ -1694,7 +1694,7 @@ function secondsLeft(tokens: StoredTokens, now: () => number): number {
   const time = hostTime(tokens.meta, now);
   // A clock that was set back proves nothing: a refresh measures it anew.
   if (time < obtained - 3600) return 0;
-  // In the first hour the clock is as wrong as it was, even by a week.
+  // In the first hour the measured offset holds, however large it is.
   const isFirstHour = time < obtained + 3600;
   return expiryOf(tokens) - (isFirstHour ? time : Math.max(time, now() / 1000));
 }
@@ -1717,7 +1717,7 @@ async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   refreshes.set(store, running);
   const left = new AbortController();
   const shared = running.get(profile) ?? {
-    // Not with this caller's signal: the others go on waiting.
+    // Without this caller's signal: the others go on waiting.
     tokens: refreshLocked(seen, { ...options, signal: left.signal }),
     callers: 0,
     left,
@@ -1748,7 +1748,7 @@ async function refreshLocked(
       const held = await loadTokens(store, profile, signal);
       if (!sameTokens(held, seen) || isVain(held, options)) return held;
       await store.assertWritable?.(profile, lock, options.onWarning);
-      // A store may miss the abort.
+      // A store may ignore its signal.
       if (signal?.aborted) throw cancelledError(signal.reason);
       const fresh = await renewedTokens(held, app, lock, options);
       return await saveRenewed(held, fresh, lock, options).catch((error) => {
@@ -1757,7 +1757,7 @@ async function refreshLocked(
     });
   } catch (error) {
     const { kind } = error as Partial<TikTokShopError>;
-    // Lost before the request: begin again.
+    // The lock was lost before the request: begin again.
     if (kind === "lock_lost") return await refreshLocked(seen, options);
     if (kind !== "login_required") throw error;
     // A process that lost its lock may still have refreshed first.
@@ -1767,7 +1767,7 @@ async function refreshLocked(
   }
 }
 
-/** Whether nobody has refreshed; TikTok might send the same token again. */
+/** Whether both are of one refresh; TikTok may send the same token again. */
 function sameTokens(a: StoredTokens, b: StoredTokens): boolean {
   return a.data.access_token === b.data.access_token &&
     a.data.refresh_token === b.data.refresh_token &&
@@ -1831,7 +1831,7 @@ function mergedTokens(held: StoredTokens, reply: TokenReply, meta: TokenMeta) {
   return withToJson({ ...reply, data: withToJson(data), meta: all });
 }
 
-/** Saves a refresh's tokens; if the lock was lost, unless newer are there. */
+/** Saves a refresh's tokens, even without its lock, unless newer are there. */
 async function saveRenewed(
   held: StoredTokens,
   fresh: StoredTokens,
@@ -2240,7 +2240,7 @@ async function* apiPages(request: ApiRequest, options: CallOptions) {
     const reply = await callWith({ ...request, query }, options);
     yield reply;
     const next = isRecord(reply.data) ? reply.data.next_page_token : "";
-    // A page that was there before would come again for ever.
+    // A token that came before would lead round for ever.
     if (typeof next !== "string" || seen.has(next)) return;
     seen.add(next);
     query = { ...request.query, page_token: next };
@@ -2671,7 +2671,7 @@ const SPARE_BYTES = 4096; // that new tokens may need more than the old
 /**
  * Replaces a file atomically; false if it had to be written in place, as a
  * bind mount must be. Without content this proves that there is room for one.
- * A holder's new file lies in its lock: it goes with the lock (ENOENT).
+ * A holder writes the new file into its lock: without the lock, `ENOENT`.
  */
 async function replaceFile(
   path: string,
@@ -2696,7 +2696,7 @@ async function replaceFile(
       await writeSynced(target, content, "r+", spare);
       return false;
     }
-    // Or a power cut undoes the rename. Windows and network disks cannot.
+    // Else a power cut may undo the rename. Some systems cannot do this.
     const folder = fs().open(paths().dirname(target), "r");
     await folder.then((open) => open.sync().finally(() => open.close()))
       .catch(() => {});
@@ -3223,7 +3223,7 @@ async function listenOnNode(options: ListenOptions): Promise<Close> {
   return async () => {
     server.close();
     await within(Promise.all(open), FLUSH_TIMEOUT_MS);
-    // closeAllConnections() overlooks CONNECT, broken bytes and half a TLS.
+    // closeAllConnections() misses CONNECT, broken bytes and TLS handshakes.
     for (const socket of sockets) socket.destroy();
   };
 }
@@ -3246,7 +3246,7 @@ function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
   return plainAnswer(code === "HPE_INVALID_METHOD" ? 405 : 400);
 }
 
-/** Answers what Node makes no request of. */
+/** Answers on the socket where Node has made no request. */
 async function refuse(socket: Duplex, response: Response): Promise<void> {
   if (!socket.writable) return void socket.destroy();
   const { status, headers } = response;
@@ -3354,7 +3354,7 @@ export function browserCommands(
 ): string[][] {
   const separator = platform === "win32" ? ";" : ":";
   const named = browser || env.BROWSER || "";
-  // Only what would be taken apart is looked for.
+  // A file is looked for only where the text would be split.
   const isWhole = (text: string) => /[\s:;]/.test(text) && isFile(text);
   const asked = browser || isWhole(named) ? [named] : named.split(separator);
   const own = asked
@@ -3382,7 +3382,7 @@ export function browserCommands(
 
 /** Not `cmd /c start`: it cuts the URL at its first `&`. */
 function windowsCommands(url: string, system = "", shell = ""): string[][] {
-  // To PowerShell, the typographic quotes are quotes too.
+  // PowerShell takes typographic quotes as quotes.
   const quoted = url.replace(/['\u2018-\u201b]/g, "$&$&");
   // Encoded, so that nothing of the URL is ever parsed.
   const encoded = node("node:buffer").Buffer
@@ -3393,7 +3393,7 @@ function windowsCommands(url: string, system = "", shell = ""): string[][] {
   ];
 }
 
-/** A command and its arguments, quotes honoured, the URL put in. */
+/** The words of a command line, without quotes and with the URL. */
 function commandLine(text: string, url: string): string[] {
   // A quote may begin within a word: --profile="My profile".
   const words = (text.match(/(?:"[^"]*"|'[^']*'|\S)+/g) ?? [])
@@ -3406,7 +3406,7 @@ function commandLine(text: string, url: string): string[] {
 /** Whether a command starts, and does not fail within two seconds. */
 async function launches([command = "", ...args]: string[], hold: boolean) {
   const { clearTimeout, setTimeout } = node("node:timers");
-  // What opens a link needs no secret, and outlives us.
+  // The browser needs no secret, and outlives this process.
   const env = { ...RUNTIME.process.env };
   for (const name of Object.keys(env)) {
     if (/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)) delete env[name];
@@ -3452,12 +3452,12 @@ function limitsOf(options: HttpOptions, usual: Limits): Limits {
 
 const LOGIN_AGAIN = "log in again";
 
-/** What a code of TikTok's means, beside what to do about it. */
+/** What a code of TikTok's means, besides its hint. */
 interface Meaning {
   kind?: ErrorKind;
   /** Tells the messages of one code apart. */
   match?: RegExp;
-  /** What makes the call worth making again, once (`wait`: three times). */
+  /** What is done before the call is made once more (`wait`: three times). */
   cure?: keyof ReturnType<typeof curesOf> | "wait";
   /** TikTok may have carried out the call all the same. */
   isDoubtful?: true;
@@ -3534,7 +3534,7 @@ function withParameters(url: URL, params: Record<string, string>): URL {
   return url;
 }
 
-/** TikTok's envelope, if its code is 0; else throws, with `bodyOf`'s. Pure. */
+/** TikTok's envelope; throws if its code is not 0. Pure. */
 function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
@@ -3646,7 +3646,7 @@ function mayBeProxied(): boolean {
   } catch {
     return true; // Deno may be without permission to tell
   }
-  // Where Node keeps it, set by any program.
+  // Node keeps the dispatcher that a program has set under such a symbol.
   return Object.getOwnPropertySymbols(globalThis)
     .filter(({ description }) => description?.startsWith("undici.globalDisp"))
     .map((symbol) => (globalThis as Record<symbol, unknown>)[symbol])
@@ -3888,7 +3888,7 @@ function digitsToJson(this: object): object {
 }
 
 const JSON_DEPTH = 1 << 19; // levels, as many as 1 MiB of text can have
-const INDENTED_DEPTH = 500; // levels; of more, the spaces would fill memory
+const INDENTED_DEPTH = 500; // levels; with more, spaces would fill memory
 
 /** JSON with bigints as numbers, safe on a terminal, of any nesting. */
 function stringifyJson(value: unknown, indent = 2): string {
@@ -3923,7 +3923,7 @@ function* jsonPieces(value: object, indent: number, depth: number) {
   yield before === start ? start + end : lineAt(depth - 1) + end;
 }
 
-/** The JSON of what is no object; an object as what is to be written for it. */
+/** The JSON of a value; for an object, the object to be written. */
 function jsonOf(value: unknown): string | object {
   if (typeof value === "bigint") return String(value);
   if (typeof value !== "object" || value === null) {
@@ -3980,7 +3980,7 @@ function hideSecrets(text: string, secrets: Secrets): string {
   const words = secrets.filter(({ length }) => length >= SHORTEST_SECRET)
     .flatMap(foldings).map(({ codes }) => codes);
   if (words.length === 0) return text;
-  // A secret without ASCII to be found by hides the whole text.
+  // A secret with little ASCII cannot be found, so the whole text is hidden.
   const isVague = words.some(({ length }) => length < SHORTEST_SECRET);
   if (isVague || text.length > REDACTED_LIMIT) return UNSHOWN;
   const pieces = new Set<number>();
@@ -4092,7 +4092,7 @@ function randomText(bytes: number): string {
     .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** Made at its first use: literals with `\p{…}` cost Node's start 1 to 2 ms. */
+/** A RegExp made late: literals with `\p{…}` cost Node's start 1 to 2 ms. */
 function pattern(source: string, flags = "u"): RegExp {
   return new RegExp(source, flags);
 }
@@ -4230,7 +4230,7 @@ async function abortable<T>(
   errorOf: (reason: unknown) => unknown = cancelledError,
 ): Promise<T> {
   if (!signal) return await promise;
-  // A rejection that nobody waits for any more must not end the process.
+  // A late rejection, with no one waiting, must not end the process.
   Promise.resolve(promise).catch(() => {});
   if (signal.aborted) throw errorOf(signal.reason);
   const aborted = deferred<never>();
@@ -4359,7 +4359,7 @@ async function readText(path: string): Promise<string> {
   return decodeText(await node("node:fs/promises").readFile(path));
 }
 
-/** A path whose `~/` the shell has left, as it does after a "=". */
+/** A path with `~/` expanded: after a "=" the shell leaves it. */
 function expandHome(path: string, env = RUNTIME.process.env): string {
   if (!path.startsWith("~/")) return path;
   const { platform } = RUNTIME.process;

@@ -436,7 +436,7 @@ test("callApi() refuses a body that JSON would lose, before any request", () =>
     for (const [body, name] of UNSENDABLE) {
       const call = callApi({ method: "POST", path: ECHO, body }, options);
       const message = new RegExp(
-        `^Cannot send ${name} as JSON: give text, bytes, a Blob, a global Form`,
+        `^Cannot send ${name} as JSON: use bytes, text, Blob, global Form`,
       );
       await assert.rejects(call, { name: "TypeError", message }, name);
     }
