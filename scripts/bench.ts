@@ -1,7 +1,7 @@
 /**
- * Measures what is claimed, each time beside something else that does the same
- * work in the same run, in turns. The figure is a ratio, the median of many
- * pairs, and so it holds on any machine that is not too busy.
+ * Measures what is claimed beside something else that does the same work, both
+ * alternating in one run. The figure is a ratio, the median of many pairs, so
+ * it holds on any machine that is not too busy.
  *
  * ```sh
  * deno task bench                    # every row, on Deno and on Node
@@ -195,8 +195,8 @@ export function isMet({ aim, ratio }: Figure): boolean | undefined {
 }
 
 /**
- * Lets the contenders have their turns, so that whatever else the machine does
- * meanwhile meets them all. A first round only warms up.
+ * Runs the contenders alternately, so that other load on the machine slows all
+ * of them. A first round only warms up.
  */
 async function race(
   rounds: number,

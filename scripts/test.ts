@@ -92,7 +92,7 @@ export const STEPS: readonly Step[] = [
     name: "fences",
     run: (job) =>
       testOnDeno(job, ["--doc"], DOCUMENTS, {
-        // What they keep is not the developer's.
+        // The developer's own profiles stay out of it.
         TIKTOK_SHOP_HOME: path.join(job.folder, "fences"),
       }),
   },
@@ -102,7 +102,7 @@ export const STEPS: readonly Step[] = [
   { name: "package", run: testPackage },
 ];
 
-/** The step that only `quick` brings; everything else is in {@link STEPS}. */
+/** The step that only `quick` has; the others are in {@link STEPS}. */
 const QUICK_TESTS: Step = {
   name: "quick",
   run: (job) => testFilesOnDeno(job, isQuick),

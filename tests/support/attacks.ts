@@ -223,7 +223,7 @@ const ATTACKS: Record<string, (scene: Scene) => Attack> = {
   },
 };
 
-/** Sends one attack; what it was answered, 0 for nothing. */
+/** Sends one attack; resolves to the status of the answer, 0 for none. */
 async function attack(
   scene: Scene,
   { bytes, statuses, way }: Attack,

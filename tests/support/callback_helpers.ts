@@ -33,7 +33,7 @@ export interface Login {
   sandbox: Sandbox;
   states: FlowState[];
   warnings: string[];
-  /** Decides like a person; where the browser would be sent. */
+  /** Decides as a person does; resolves to where the browser is sent. */
   redirect(decision?: SandboxDecision): Promise<URL>;
   /** The redirect with some of its parameters changed or, by null, left out. */
   changed(changes: Record<string, string | null>): Promise<URL>;
@@ -125,8 +125,8 @@ export async function assertWaits(login: Login): Promise<void> {
 }
 
 /**
- * Lets a login time out after something was done to it, and then looks at it.
- * Where that took longer than the login waits, another waits twice as long.
+ * Does something to a login, lets it time out, and then looks at it. If that
+ * takes longer than the login waits, it tries again with twice the time.
  */
 export async function afterTimeout(
   act: (login: Login) => Promise<unknown>,
@@ -232,7 +232,7 @@ export function exchangeRaw(
 
 // === Sockets that are held open
 
-/** A browser that keeps what it got: every kind of socket that can linger. */
+/** The sockets that a browser may leave open, one of every kind. */
 export const HELD: Record<string, (port: number) => string> = {
   "idle": () => "",
   "half a request line": () => "GET / HT",

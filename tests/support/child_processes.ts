@@ -49,7 +49,7 @@ export interface Interruption {
   error?: string;
 }
 
-/** What came of it: the different tokens, and every error. */
+/** The outcome of an order: the different tokens, and every error. */
 export interface Outcome {
   tokens: string[];
   errors: string[];
@@ -63,7 +63,7 @@ export interface Outcome {
 export interface Child extends Running {
   /** Orders something; see {@linkcode Child.next}. */
   order(order?: Order): void;
-  /** What comes of an order; undefined if it is interrupted first. */
+  /** The next outcome; undefined if the process is interrupted first. */
   next(): Promise<Outcome | undefined>;
   signal(name: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void;
 }
@@ -92,7 +92,7 @@ export async function startChild(
   return { ...running, order, next, signal };
 }
 
-/** What a child process consists of, as URLs. */
+/** The modules of a child process, as URLs. */
 export interface Modules {
   child: string;
   library: string;
@@ -142,7 +142,7 @@ async function untilPrinted(
   return match;
 }
 
-/** Starts child processes, and ends them whatever happens. */
+/** Starts child processes, and ends them in any case. */
 export async function withChildren<T>(
   starting: Promise<Child>[],
   run: (children: [Child, ...Child[]]) => Promise<T>,

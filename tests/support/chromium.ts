@@ -1,4 +1,4 @@
-/** A real Chromium, where one is installed, and what is looked at in it. */
+/** A real Chromium, where one is installed, and what is checked in it. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -106,7 +106,7 @@ export async function openTab(
   page.on("pageerror", (error) => tab.complaints.push(`${error.message}`));
   page.on("dialog", () => tab.complaints.push("a dialog"));
   page.on("console", (line) => {
-    // Chromium tells so of each request that fails, wanted or not.
+    // Chromium logs each request that fails, expected or not.
     if (/^Failed to load resource: /.test(line.text())) return;
     tab.complaints.push(line.text());
   });
@@ -138,7 +138,7 @@ export async function lookAround(tab: Tab, name: string): Promise<void> {
   }
 }
 
-/** Takes a picture, on which nothing is cut off; axe finds nothing wrong. */
+/** Takes a picture; asserts that nothing is cut off, and asks axe. */
 export async function look({ page }: Tab, name: string): Promise<void> {
   await takeScreenshot(page, name);
   assert.equal(await overflow(page), 0, `${name} scrolls sideways`);
@@ -151,7 +151,7 @@ export async function takeScreenshot(page: Page, name: string): Promise<void> {
   await page.screenshot({ path, fullPage: true });
 }
 
-/** By how many pixels the page, or a part of it, is wider than the window. */
+/** How many pixels the page, or a part of it, is wider than the window. */
 export function overflow(page: Page): Promise<number> {
   return page.evaluate(`Math.max(
     document.documentElement.scrollWidth - innerWidth,

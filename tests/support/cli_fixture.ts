@@ -83,7 +83,7 @@ function strippedProgram(): string {
   return file;
 }
 
-/** What a slow disk makes the program say, though nobody has the lock. */
+/** What the program says on a slow disk, though the lock is free. */
 const LOCK_NOTICE = /^Waiting for another process that holds the lock .*\n/gm;
 
 const RUN_LIMIT = 180_000; // ms; no run may hang a test
@@ -167,7 +167,7 @@ export class CliFixture {
     return args.includes("--port") ? [] : ["--port", String(this.port)];
   }
 
-  /** Decides at the authorize page; where the browser is sent then. */
+  /** Decides at the authorize page; resolves to where the browser is sent. */
   async decide(link: string, decision?: SandboxDecision): Promise<string> {
     const redirect = await this.sandbox.approve(link, decision);
     const code = new URL(redirect).searchParams.get("code");
@@ -187,8 +187,8 @@ export class CliFixture {
   }
 
   /**
-   * A login that times out after something was done to it. Where that took
-   * longer than the login waits, another one waits twice as long.
+   * Does something to a login and lets it time out. If that takes longer than
+   * the login waits, it tries again with twice the time.
    */
   async timeOut(
     act: (login: OpenLogin) => Promise<unknown>,

@@ -11,7 +11,7 @@ import process from "node:process";
 /** The seed of this run. */
 export const SEED: number = Number(process.env.FUZZ_SEED ?? 3017);
 
-/** How often something is tried: as often as asked, or a test's few times. */
+/** How often something is tried: `FUZZ_COUNT`, or the test's own number. */
 export function howOften(few: number): number {
   return Number(process.env.FUZZ_COUNT ?? few);
 }
@@ -58,7 +58,7 @@ export class Random {
   }
 }
 
-/** Tells the soak's table of something that was counted or measured. */
+/** Adds what was counted or measured to the soak's table. */
 export function note(what: string, value: number | string): void {
   const file = process.env.FUZZ_NOTES;
   if (file) appendFileSync(file, `${JSON.stringify({ what, value })}\n`);

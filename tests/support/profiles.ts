@@ -1,8 +1,8 @@
-/** Profiles with tokens of a sandbox, for the tests of what comes after. */
+/** Profiles with tokens of a sandbox, for tests of commands after a login. */
 import { exchangeCode, fileStore, type StoredTokens } from "../../mod.ts";
 import type { CliFixture } from "./cli_fixture.ts";
 
-/** What a profile of a test differs in. */
+/** How a test's profile differs from the usual one. */
 export interface Change {
   /** Members in place of the reply's. */
   data?: Record<string, unknown>;

@@ -8,7 +8,7 @@ import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { ON_DENO } from "./helpers.ts";
 
-/** How many times the slowest of the bare processes is granted. */
+/** The limit, as a multiple of the slowest bare process. */
 const FACTOR = 10;
 
 /** How long something took, and what load may have added to it, in ms. */
@@ -52,7 +52,7 @@ export async function within<T>(
   return value;
 }
 
-/** The milliseconds that a process takes that does nothing. */
+/** How many milliseconds an empty process takes. */
 export function bareProcess(): Promise<number> {
   const began = performance.now();
   const args = ON_DENO ? ["eval", ""] : ["-e", ""];
@@ -63,7 +63,7 @@ export function bareProcess(): Promise<number> {
   );
 }
 
-/** The milliseconds of processor time that something takes in this process. */
+/** How many milliseconds of processor time something takes here. */
 export async function cpuTime(run: () => unknown): Promise<number> {
   const before = process.cpuUsage();
   await run();
