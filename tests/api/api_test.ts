@@ -825,7 +825,7 @@ for (const [what, shops, more] of REMEMBERED) {
     }));
 }
 
-test("callApi() adds no shop where the caller said none, or another", () =>
+test("callApi() adds no shop if the caller named one, or none", () =>
   withServer(() => WANTED, async (options, calls) => {
     await options.store!.save("default", longLived([ONLY_SHOP]));
     const requests: ApiRequest[] = [

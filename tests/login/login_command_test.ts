@@ -462,7 +462,7 @@ describe("a setting of login", TOGETHER, () => {
   const foreign = ["HOME", "TOKEN_FILE", "ACCESS_TOKEN", "NO_SUCH_NAME"]
     .concat("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "REFRESH_ENDPOINT")
     .concat("API_ENDPOINT", "APP_SECRET_COMMAND", "APP_KEY_");
-  it("is refused in a ./.env that nobody named, but for the app's own", () =>
+  it("is refused in a ./.env that was not named, except the app's own", () =>
     withCli(async (cli) => {
       assert.equal((await cli.login()).code, 0);
       const before = cli.sandbox.requests.length;
@@ -477,7 +477,7 @@ describe("a setting of login", TOGETHER, () => {
       assert.equal(cli.sandbox.requests.length, before);
     }));
 
-  it("that is refused ends each command but those that use no settings", () =>
+  it("that is refused ends each command, except those without settings", () =>
     withCli(async (cli) => {
       await cli.write(".env", "TIKTOK_SHOP_API_ENDPOINT=https://a.example\n");
       const refused = [["login"], ["login", "--start"], ["refresh"], ["token"]]
@@ -975,7 +975,7 @@ describe("mod.ts", () => {
       assert.deepEqual(cli.sandbox.requests, []);
     }));
 
-  it("keeps nobody waiting who has imported it", () =>
+  it("does not delay the end of a process that imports it", () =>
     withCli(async (cli) => {
       // Without the runtime's start, and Node's 0.2 s for stripping types.
       const file = await importer(cli, "console.log(Date.now());\n");

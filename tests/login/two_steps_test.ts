@@ -128,7 +128,7 @@ describe("login --start", TOGETHER, () => {
       assert.ok(JSON.parse(stdout).authorize_url);
     }));
 
-  it("keeps the state, and nothing else of worth, for its owner alone", () =>
+  it("keeps only the state, and for its owner alone", () =>
     withCli(async (cli) => {
       const { authorize_url, expires_at } = await begin(cli);
       assert.deepEqual(await readdir(cli.store), [PENDING]);
@@ -600,7 +600,7 @@ describe("the line `complete` of login --start", {
       assert.equal(meta.user_type, "partner");
     }));
 
-  it("leaves the secret out, and the redirect in quotes", () =>
+  it("omits the secret, and quotes the redirect", () =>
     withCli(async (cli) => {
       const { complete } = await begin(cli);
       assert.ok(!complete.includes(cli.sandbox.appSecret));

@@ -304,7 +304,7 @@ for (const major of NODES) {
       });
     }
 
-    it("can be had by node -e, by require and by import", async () => {
+    it("loads by node -e, by require and by import", async () => {
       const required = `console.log(require('${PACKAGE_NAME}').VERSION)`;
       assertPrints(await run(node, ["-e", required], on(node)), VERSION);
       const imported = `import('${PACKAGE_NAME}')

@@ -63,7 +63,7 @@ describe("the help of", TOGETHER, () => {
     assert.match(stdout, /^Usage: tiktok-shop-oauth2 \[command\] /m);
   });
 
-  it("login is there without any setting, whatever else is wrong", async () => {
+  it("login starts without any setting, whatever else is wrong", async () => {
     const args = ["login", "--region", "mars", "--help"];
     const { code, stdout } = await cli().run(args, { env: NOTHING_SET });
     assert.equal(code, 0);

@@ -125,7 +125,7 @@ const PLACES: Record<string, (text: string) => ReturnType<HostHandler>> = {
 };
 
 for (const [place, write] of Object.entries(PLACES)) {
-  test(`No secret is told that a host repeats in ${place}`, async () => {
+  test(`A secret that a host repeats in ${place} is hidden`, async () => {
     for (const [name, spell] of Object.entries(SPELLINGS)) {
       let part = 0;
       let parts = 1;
@@ -147,7 +147,7 @@ for (const [place, write] of Object.entries(PLACES)) {
 const HEADERS = ["content-type", "location", "retry-after", "date", "x-echo"];
 
 for (const header of HEADERS) {
-  test(`No secret is told that a host repeats in ${header}`, async () => {
+  test(`A secret that a host repeats in ${header} is hidden`, async () => {
     for (const spelling of ["percent-encoded", "as a form"]) {
       const spell = SPELLINGS[spelling]!;
       const echo: HostHandler = ({ query, target }, i) => {
@@ -179,7 +179,7 @@ test("No part of a secret is left where a text is cut", async () => {
   }
 });
 
-test("No secret is told that has another one in it", () =>
+test("A secret that contains another one is hidden", () =>
   withHost(
     ({ query }) => refusal(1, `${query.get("auth_code")}`),
     async (host) => {
@@ -190,7 +190,7 @@ test("No secret is told that has another one in it", () =>
     },
   ));
 
-test("No secret is told that a host makes up under a known name", async () => {
+test("A secret that a host makes up under a known name is hidden", async () => {
   const echoes = [
     "GET /x?app_key=1&access_token=QzMadeUpQz&sign=QzMadeUpQz failed",
     'got {"access_token":"QzMadeUpQz","refresh_token": "QzMadeUpQz"}',
@@ -236,7 +236,7 @@ function toldOf(code: string, message: string): Promise<TikTokShopError> {
   return failure(exchangeCode(APP, code, { fetch }));
 }
 
-test("A secret that no pattern could hold is hidden all the same", async () => {
+test("A secret that is too long for a RegExp is hidden too", async () => {
   for (
     const piece of ["(", "Qz[+/=", "\\Qz", "Qz%2F", "Qz\\u0041", "{9999}Qz"]
   ) {
@@ -248,7 +248,7 @@ test("A secret that no pattern could hold is hidden all the same", async () => {
   }
 });
 
-test("A secret that cannot be looked for hides the text", async () => {
+test("A secret that cannot be found hides the whole text", async () => {
   const code = "\u6388\u6743\u7801\u2603";
   for (const text of [code, encodeURIComponent(code)]) {
     const { message } = await toldOf(code, `no code ${text} here`);
@@ -329,7 +329,7 @@ test("refreshTokens() does not tell the refresh token", () =>
     },
   ));
 
-test("No secret is told that the sandbox repeats", () =>
+test("A secret that the sandbox repeats is hidden", () =>
   withSandbox(async (sandbox) => {
     sandbox.fail("token", "echo-secret");
     const code = sandbox.issueCode();

@@ -805,7 +805,7 @@ test("The API leaves access_token out of the signature", () =>
     },
   ));
 
-test("The API signs decoded values and the exact body, bar multipart", () =>
+test("The API signs decoded values and the exact body, except multipart", () =>
   withSandbox({}, async (sandbox) => {
     const { access_token: token } = await login(sandbox);
     const echoed = await callApi(sandbox, token, ECHO, {

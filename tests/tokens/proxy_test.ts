@@ -304,7 +304,7 @@ describe("past a proxy that is set", () => {
     ));
 });
 
-describe("a machine whose every request should take a proxy", () => {
+describe("a machine that sends every request through a proxy", () => {
   it("runs the demo", async () => {
     const demo = runtimeCommand(join(ROOT, "scripts", "demo.ts"));
     const env = proxied("http://127.0.0.1:9");

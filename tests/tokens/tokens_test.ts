@@ -216,7 +216,7 @@ test("exchangeCode() follows no redirect", async () => {
   }
 });
 
-test("exchangeCode() leaves the target of a redirect alone", () =>
+test("exchangeCode() sends nothing to the target of a redirect", () =>
   withSandbox(async (sandbox) => {
     sandbox.fail("token", "redirect");
     await failure(exchangeCode(sandbox, sandbox.issueCode(), sandbox));
