@@ -222,17 +222,23 @@ interface Limits {
  *
  * The versions of Node differ in what a program gets from them: sockets, HTTP
  * and `fetch`, files, child processes, stdin, errors. A file whose tests prove
- * something about these runs on both. One whose tests prove something about
- * texts, about a browser or about another program runs on Node 22 only, since
+ * something about these that no other file proves runs on both. The others, as
+ * those about texts, a browser or another program, run on Node 22 only, since
  * that is the version that lacks most.
  */
 export const LIMITED: Readonly<Record<string, Limits>> = {
   authorization_url: { oneNode: "it makes texts" },
   commands: { notQuick: "hundreds of processes" },
-  doctor: { notQuick: "it waits for hosts that never answer" },
-  first_run: { notQuick: "tmux" },
+  doctor: {
+    notQuick: "it waits for hosts that never answer",
+    oneNode: "callback, tls and tokens meet the same sockets",
+  },
+  first_run: { notQuick: "tmux", oneNode: "prompt asks at the same terminal" },
   fuzz_callers: { notQuick: "random input" },
-  fuzz_disks: { notQuick: "random input" },
+  fuzz_disks: {
+    notQuick: "random input",
+    oneNode: "file_store makes the same calls",
+  },
   fuzz_hosts: { notQuick: "random input" },
   fuzz_pages: {
     notQuick: "a browser, tmux, random input",
@@ -240,15 +246,23 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   },
   help: { oneNode: "it judges texts" },
   home: { notQuick: "a browser", oneNode: "a browser shows texts" },
-  never_lose: { notQuick: "hundreds of processes" },
+  never_lose: {
+    notQuick: "hundreds of processes",
+    oneNode: "refresh and file_store make the same calls",
+  },
   pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
+  redaction: { oneNode: "it judges texts" },
   redis_store: { notQuick: "Redis", oneNode: "the sockets are the client's" },
   relay: { notQuick: "a browser", oneNode: "the page runs in a browser" },
   scripts: { oneNode: "it makes texts; the scripts run on Deno" },
   conformance: { oneNode: "it judges stores that are made for it" },
   terminal: { notQuick: "tmux" },
-  two_steps: { notQuick: "hundreds of processes" },
+  two_steps: {
+    notQuick: "hundreds of processes",
+    oneNode: "login_command runs the same login; a file joins the steps",
+  },
   usage: { notQuick: "hundreds of processes", oneNode: "it judges texts" },
+  webhook: { oneNode: "it judges bytes" },
 };
 
 function limitsOf(file: string): Limits {
