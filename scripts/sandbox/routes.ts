@@ -15,7 +15,9 @@ export interface OwnRoute {
   readonly reply: SandboxRoute;
 }
 
-const MEMBERS = ["data", "status", "headers", "body"];
+const WHOLE_REPLY = ["status", "headers", "body"];
+/** What says where a reply ends is the server's. */
+const FRAMING = ["connection", "content-length", "transfer-encoding"];
 
 /**
  * Reads the option `routes`.
@@ -38,21 +40,28 @@ export function parseRoutes(
 }
 
 function assertReply(name: string, reply: SandboxRoute): void {
-  const isObject = typeof reply === "object" && reply !== null;
-  const given = isObject ? Object.keys(reply) : [];
-  const { status = 200 } = isObject ? reply : {};
-  const known = given.every((member) => MEMBERS.includes(member));
-  const one = given.includes("data") !== given.includes("body") &&
-    (!given.includes("data") || given.length === 1);
-  if (
-    known && one && Number.isInteger(status) && status > 199 && status < 600
-  ) {
-    return;
-  }
+  if (isReply(reply)) return;
   throw new RangeError(
     `Cannot answer "${name}" so: give {"data": …}, or {"status": 200 to 599, ` +
       `"headers": {…}, "body": …}`,
   );
+}
+
+function isReply(reply: unknown): reply is SandboxRoute {
+  if (typeof reply !== "object" || reply === null) return false;
+  const given = Object.keys(reply);
+  const { status = 200, headers = {} } = reply as SandboxRoute;
+  const isData = given.join() === "data";
+  if (!isData && !given.includes("body")) return false;
+  if (!given.every((one) => isData || WHOLE_REPLY.includes(one))) return false;
+  if (!Number.isInteger(status) || status < 200 || status > 599) return false;
+  try {
+    JSON.stringify(reply); // a BigInt, or a circle
+    const names = [...new Headers(headers).keys()];
+    return !names.some((header) => FRAMING.includes(header));
+  } catch {
+    return false;
+  }
 }
 
 /** The route for a call; of several, the last one that was given. */
@@ -75,13 +84,7 @@ export function routeReply(world: World, route: SandboxRoute): Reply {
     status,
     type: isText ? "text/plain; charset=utf-8" : JSON_TYPE,
     body: isText ? body : JSON.stringify(body),
-    ...(headers && { headers: lowerCased(headers) }),
+    // Their names in lower case, as the server's: no header comes twice.
+    headers: Object.fromEntries(new Headers(headers)),
   };
-}
-
-/** The server's own names are in lower case, and no header may come twice. */
-function lowerCased(headers: Readonly<Record<string, string>>) {
-  return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]),
-  );
 }
