@@ -230,7 +230,8 @@ const RUNS: Readonly<Record<string, (command: Command) => Promise<number>>> = {
 };
 
 async function serveUntilInterrupt({ flags }: Command): Promise<number> {
-  const json = flags.has("json");
+  const [json, env] = [flags.has("json"), flags.has("env")];
+  if (json && env) throw new RangeError("Give --env or --json, not both");
   const [routes] = flags.get("routes")?.map(readRoutes) ?? [];
   const sandbox = await startSandbox({
     port: portOf(flags.get("port")?.[0] ?? "3018"),
@@ -241,24 +242,30 @@ async function serveUntilInterrupt({ flags }: Command): Promise<number> {
     webhookUrl: flags.get("webhook")?.[0],
     routes,
     onRequest: (request) =>
-      json
-        ? process.stdout.write(`${requestJson(request)}\n`)
-        : console.error(requestLine(request)),
+      json ? print(requestJson(request)) : console.error(requestLine(request)),
     onDelivery: (delivery) =>
       json
-        ? process.stdout.write(`${deliveryJson(delivery)}\n`)
+        ? print(deliveryJson(delivery))
         : console.error(deliveryLine(delivery)),
   });
   const interrupted = once(process, "SIGINT");
-  process.stdout.write(
-    json
-      ? `${JSON.stringify(settingsOf(sandbox))}\n`
-      : envText(sandbox, flags.has("env") ? "" : "export "),
-  );
+  if (json) print(JSON.stringify(settingsOf(sandbox)));
+  else print(envText(sandbox, env ? "" : "export "));
   console.error(introduction(sandbox));
   await interrupted;
   await sandbox.stop();
   return 130;
+}
+
+/** A line on stdout; nobody may read it any more. */
+function print(line: string): void {
+  try {
+    const { stdout } = process;
+    if (stdout.listenerCount("error") === 0) stdout.on("error", () => {});
+    stdout.write(`${line}\n`);
+  } catch {
+    // Deno throws what Node emits.
+  }
 }
 
 /** Sends one webhook, signed with the sandbox's default app. */

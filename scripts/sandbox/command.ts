@@ -200,7 +200,7 @@ ${faults}`;
 /** The lines to paste: for a shell, or for an env file. */
 export function envText({ env }: Sandbox, prefix: string): string {
   return Object.entries(env)
-    .map(([name, value]) => `${prefix}${name}=${value}\n`).join("");
+    .map(([name, value]) => `${prefix}${name}=${value}`).join("\n");
 }
 
 /** What the sandbox is, for programs. */
