@@ -256,6 +256,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   relay: { notQuick: "a browser", oneNode: "the page runs in a browser" },
   scripts: { oneNode: "it makes texts; the scripts run on Deno" },
   conformance: { oneNode: "it judges stores that are made for it" },
+  sdks: { notQuick: "clients of others", oneNode: "they run on the one Node" },
   terminal: { notQuick: "tmux" },
   two_steps: {
     notQuick: "hundreds of processes",

@@ -194,7 +194,7 @@ export interface SandboxOptions {
   webhookUrl?: string;
   /**
    * Milliseconds until a webhook that was not answered with a 2xx is repeated.
-   * The second and the third X.
+   * The second and the third repeat wait 2 and 4 times as long.
    * @default {500}
    */
   retryDelay?: number;
