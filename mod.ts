@@ -391,7 +391,7 @@ export interface HttpOptions {
   onTrace?: (line: string) => unknown;
 }
 
-/** Options of {@linkcode exchangeCode} and {@linkcode refreshTokens}. */
+/** Options of {@linkcode refreshTokens}. */
 export interface TokenOptions extends HttpOptions {
   /** Where codes are exchanged. @default {TikTok's …/api/v2/token/get} */
   tokenEndpoint?: string;
@@ -438,7 +438,8 @@ export interface LoginOptions extends StartAuthOptions {
 export async function login(options: LoginOptions): Promise<TokenReply> {
   const { onStart = printLink, onWarning = print } = options;
   const { open = (url) => tryBrowsers(url, {}, false) } = options;
-  const full = { ...options, onStart, onWarning };
+  const { profile = "default" } = options;
+  const full = { ...options, profile, onStart, onWarning };
   const flow = await startAuth({
     ...full,
     onReply: async (reply, meta) => {
@@ -479,15 +480,15 @@ function printLink({ url }: AuthFlow): void {
 async function saveReply(
   reply: TokenReply,
   meta: TokenMeta,
-  options: LoginOptions,
+  options: ExchangeOptions,
 ): Promise<void> {
-  const { store = defaultStore(), profile = "default", onWarning } = options;
+  const { store = defaultStore(), profile, onWarning } = options;
   if (store) {
     void notify(options.onSaving, undefined, onWarning);
     const saved = await saveLogin(store, { ...reply, meta }, options);
     const other = `"${profile}" holds another seller's tokens and was left ` +
       `alone: the new ones are under "${saved}"`;
-    if (saved !== profile) void notify(onWarning, other);
+    if (saved !== (profile ?? saved)) void notify(onWarning, other);
     void notify(options.onSaved, saved, onWarning);
   }
   const { granted_scopes: scopes } = reply.data;
@@ -612,12 +613,12 @@ async function assertLoginSavable(options: LoginOptions): Promise<void> {
   }
 }
 
-/** Proves that a login under this profile can be saved. */
+/** Proves that a login can be saved: under this profile, or a new one. */
 async function assertSavable(
   store: TokenStore,
   options: Pick<LoginOptions, "profile" | "signal" | "onWarning">,
 ): Promise<void> {
-  const { profile = "default", onWarning } = options;
+  const { profile = `login-${randomText(9)}`, onWarning } = options;
   await withLock(store, profile, options, async (lock) => {
     const twin = await caseTwin(store, profile);
     const why = `some disks keep it in one file with "${twin}", use another`;
@@ -635,16 +636,19 @@ async function caseTwin(store: TokenStore, profile: string) {
   return names.find((name) => folded(name) === folded(profile));
 }
 
-/** Saves a login's tokens; returns the profile, which may be a new one. */
+/**
+ * Saves a login's tokens; returns the profile, which may be a new one: the
+ * seller's own if none is wanted, or the wanted one is another seller's.
+ */
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
-  options: LoginOptions,
+  options: ExchangeOptions,
 ): Promise<string> {
   const save = async () => {
     const slug = sellerSlug(tokens.data);
-    for (let n = 0;; n++) {
-      const profile = [options.profile ?? "default", slug][n] ?? `${slug}-${n}`;
+    for (let n = options.profile === undefined ? 1 : 0;; n++) {
+      const profile = [options.profile!, slug][n] ?? `${slug}-${n}`;
       // The wanted name was judged before the link was shown.
       if (n > 0 && await caseTwin(store, profile)) continue;
       if (await saveAs(store, profile, tokens, options)) return profile;
@@ -665,7 +669,7 @@ async function saveAs(
   store: TokenStore,
   profile: string,
   tokens: StoredTokens,
-  { switch: overwrite, onWarning, saveSignal: signal }: LoginOptions,
+  { switch: overwrite, onWarning, saveSignal: signal }: ExchangeOptions,
 ): Promise<boolean> {
   return await withLock(store, profile, { onWarning, signal }, async (lock) => {
     const held = await store.load(profile);
@@ -1395,20 +1399,44 @@ const DEFAULT_TOKEN_ENDPOINT = "https://auth.tiktok-shops.com/api/v2/token/get";
 const DEFAULT_REFRESH_ENDPOINT =
   "https://auth.tiktok-shops.com/api/v2/token/refresh";
 
+/** Options of {@linkcode exchangeCode}. */
+export interface ExchangeOptions
+  extends
+    TokenOptions,
+    Pick<LoginOptions, "serviceId" | "region" | "userType" | "requireScopes">,
+    Pick<LoginOptions, "switch" | "onSaving" | "saveSignal" | "onSaved">,
+    Pick<LoginOptions, "onWarning"> {
+  /** Where the tokens are saved, as {@linkcode login} does. @default {false} */
+  store?: TokenStore | false;
+  /**
+   * Name to save them under. Left out, it is made of the seller's name, the
+   * same at each login of a seller; `onSaved` is called with it.
+   */
+  profile?: string;
+}
+
 /**
  * Exchanges an authorization code for tokens. A code lives 30 minutes and can
- * be used once.
+ * be used once. Given a store, it proves that the tokens can be saved, spends
+ * the code and saves them: all that a web server's callback needs.
+ *
  * Source: TikTok Shop Partner Center, "Get access token".
  *
  * @throws {TikTokShopError} of kind `rejected`, `network` or
- * `invalid_response`.
+ * `invalid_response`; of kind `store` or `missing_scope` as {@linkcode login}.
  */
 export async function exchangeCode(
   app: App,
   code: string,
-  options: TokenOptions = {},
+  options: ExchangeOptions = {},
 ): Promise<TokenReply> {
-  return (await spendCode(app, code, options)).reply;
+  const { appKey, appSecret } = app;
+  const { store = false } = options;
+  if (store) await assertSavable(store, options);
+  const full = { ...options, store, appKey, appSecret };
+  const { reply, meta } = await obtainFor(full, code);
+  await saveReply(reply, meta, full);
+  return reply;
 }
 
 /**
@@ -1460,7 +1488,7 @@ function spendToken(app: App, refresh_token: string, options: TokenOptions) {
 }
 
 /** Spends the code of a login: the reply, and what to save with it. */
-async function obtainFor(options: StartAuthOptions, code: string) {
+async function obtainFor(options: App & ExchangeOptions, code: string) {
   const { appKey: app_key, serviceId: service_id } = options;
   const { region = "row", userType: user_type = "seller" } = options;
   const { reply, meta } = await spendCode(options, code, options);

@@ -13,6 +13,7 @@ import {
   answer,
   APP,
   failure,
+  type HostHandler,
   httpDate,
   REPLY,
   SERVICE_ID,
@@ -22,10 +23,12 @@ import {
 } from "../support/token_host.ts";
 import {
   type AuthFlow,
+  exchangeCode,
   fileStore,
   login,
   type LoginOptions,
   memoryStore,
+  type Shop,
   startAuth,
   type StoredTokens,
   type TikTokShopError,
@@ -397,6 +400,173 @@ test("login() gives no automatic name that differs only by case from another", a
   const names = ["Harbour-Finch", "default", "harbour-finch-2"];
   assert.deepEqual(await store.list(), names);
 });
+
+// === What exchangeCode() saves
+
+/** The replies of two sellers whose shops have one name, and the first again. */
+const NAMESAKES = ["7010a", "7010b", "7010a"].map((open_id, n) => ({
+  ...REPLY,
+  data: { ...REPLY.data, open_id, access_token: `GCP_${n}` },
+}));
+
+test("exchangeCode() keeps nothing unless it is given a store", () =>
+  withFolder((HOME) =>
+    withHost(() => answer(), async ({ tokenEndpoint }) => {
+      const kept = process.env.HOME;
+      process.env.HOME = HOME;
+      try {
+        for (const store of [undefined, false] as const) {
+          const options = { tokenEndpoint, store, onSaved: assert.fail };
+          assert.deepEqual(await exchangeCode(APP, CODE, options), REPLY);
+        }
+      } finally {
+        process.env.HOME = kept;
+      }
+      assert.deepEqual(await fs.readdir(HOME), []);
+    })
+  ));
+
+test("exchangeCode() keeps each seller's tokens under the seller's own profile", () =>
+  withFolder((folder) =>
+    withHost((_, n) => answer(NAMESAKES[n % 3]), async ({ tokenEndpoint }) => {
+      for (const store of [memoryStore(), fileStore(folder)]) {
+        const saved: string[] = [];
+        const onSaved = (profile: string) => saved.push(profile);
+        const options = { tokenEndpoint, store, onSaved };
+        for (const reply of NAMESAKES) {
+          assert.deepEqual(await exchangeCode(APP, CODE, options), reply);
+        }
+        const [first, second] = ["harbour-finch", "harbour-finch-2"];
+        assert.deepEqual(saved, [first, second, first]);
+        assert.deepEqual(await store.list(), [first, second]);
+        const { meta, ...reply } = (await store.load("harbour-finch"))!;
+        assert.deepEqual(reply, NAMESAKES[2]);
+        assert.equal(meta.app_key, APP.appKey);
+      }
+    })
+  ));
+
+test("exchangeCode() keeps what login() keeps beside the tokens", () =>
+  withHost(() => answer(), async ({ tokenEndpoint }) => {
+    const [ours, theirs] = [memoryStore(), memoryStore()];
+    const who = { region: "us", userType: "partner" } as const;
+    const options = { ...who, profile: "main", tokenEndpoint, now: () => 0 };
+    const shops = [{ id: "1" }] as Shop[];
+    for (const store of [ours, theirs]) {
+      await store.save("main", { ...TOKENS, meta: { ...TOKENS.meta, shops } });
+    }
+    await exchangeCode(APP, CODE, { ...options, store: ours });
+    await loginTo(theirs, options);
+    assert.deepEqual(await ours.load("main"), await theirs.load("main"));
+    assert.deepEqual((await ours.load("main"))!.meta, {
+      shops,
+      version: 1,
+      app_key: APP.appKey,
+      obtained_at: 0,
+      region: "us",
+      user_type: "partner",
+    });
+  }));
+
+test("exchangeCode() leaves another seller's tokens alone and says so", () =>
+  withHost((_, n) => answer(NAMESAKES[n]), async ({ tokenEndpoint }) => {
+    const store = memoryStore();
+    const told: string[] = [];
+    const onWarning = (message: string) => told.push(message);
+    const options = { store, tokenEndpoint, profile: "main", onWarning };
+    await exchangeCode(APP, CODE, options);
+    await exchangeCode(APP, CODE, options);
+    assert.match(
+      told.join(),
+      /^"main" holds another .* under "harbour-finch"$/,
+    );
+    assert.deepEqual(await store.list(), ["harbour-finch", "main"]);
+    const third = { ...options, profile: "harbour-finch", switch: true };
+    await exchangeCode(APP, CODE, third);
+    const { data } = (await store.load("harbour-finch"))!;
+    assert.equal(data.open_id, "7010a");
+  }));
+
+test("exchangeCode() spends no code whose tokens could not be saved", () =>
+  withFolder((folder) =>
+    withHost(() => answer(), async ({ tokenEndpoint, requests }) => {
+      const file = join(folder, "file");
+      await fs.writeFile(file, "");
+      const refuse = () => Promise.reject(new Error("not allowed"));
+      const stores: TokenStore[] = [
+        fileStore(file),
+        { ...memoryStore(), assertWritable: refuse },
+        { ...memoryStore(), lock: refuse },
+        { ...memoryStore(), list: refuse },
+      ];
+      for (const store of stores) {
+        for (const profile of [undefined, "main"]) {
+          const options = { store, tokenEndpoint, profile };
+          await assert.rejects(exchangeCode(APP, CODE, options), (error) => {
+            assert.equal((error as TikTokShopError).reply, undefined);
+            return /not allowed|^Cannot /.test((error as Error).message);
+          });
+        }
+      }
+      const wrong = { store: memoryStore(), tokenEndpoint, profile: "default" };
+      await wrong.store.save("Default", TOKENS);
+      await assert.rejects(exchangeCode(APP, CODE, wrong), /some disks/);
+      assert.equal(requests.length, 0);
+    })
+  ));
+
+test("exchangeCode() hands over the tokens that a store then refuses", () =>
+  withHost(() => answer(), async ({ tokenEndpoint }) => {
+    const save = () => Promise.reject(new Error(`no room: ${CODE} GCP_access`));
+    const store = { ...memoryStore(), save };
+    const call = exchangeCode(APP, CODE, { store, tokenEndpoint });
+    const error = await failure(call, "store");
+    assert.deepEqual(error.reply, REPLY);
+    assert.doesNotMatch(error.message, /GCP_access/);
+  }));
+
+test("exchangeCode() saves though its signal aborts once the reply is here", () =>
+  withHost(() => answer(), async ({ tokenEndpoint }) => {
+    const store = memoryStore();
+    const abort = new AbortController();
+    const { signal } = abort;
+    const onSaving = () => abort.abort();
+    const options = { store, tokenEndpoint, signal, onSaving };
+    await exchangeCode(APP, CODE, options);
+    assert.deepEqual(await store.list(), ["harbour-finch"]);
+    await failure(exchangeCode(APP, CODE, options), "cancelled");
+  }));
+
+test("exchangeCode() keeps the tokens that lack a required scope, and fails", () =>
+  withHost(() => answer(), async ({ tokenEndpoint }) => {
+    const store = memoryStore();
+    const options = { store, tokenEndpoint, requireScopes: ["seller.x"] };
+    const error = await failure(
+      exchangeCode(APP, CODE, options),
+      "missing_scope",
+    );
+    assert.deepEqual(error.reply, REPLY);
+    assert.deepEqual(await store.list(), ["harbour-finch"]);
+  }));
+
+test("exchangeCode() keeps fifty sellers apart who come at once", () =>
+  withFolder((folder) => {
+    const ids = Array.from({ length: 50 }, (_, n) => `7010${n}`);
+    const replies = ids.map((open_id) => ({
+      ...REPLY,
+      data: { ...REPLY.data, open_id },
+    }));
+    const handler: HostHandler = (_, n) => answer(replies[n]);
+    return withHost(handler, async ({ tokenEndpoint }) => {
+      const options = { store: fileStore(folder), tokenEndpoint };
+      await Promise.all(ids.map(() => exchangeCode(APP, CODE, options)));
+      const { store } = options;
+      const kept = (await store.list()).map((name) => store.load(name));
+      const found = (await Promise.all(kept)).map((one) => one!.data.open_id);
+      assert.deepEqual(found.sort(), [...ids].sort());
+      assert.equal((await fs.readdir(folder)).length, 50);
+    });
+  }));
 
 // === A login that is given nothing but the app
 
