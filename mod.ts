@@ -51,6 +51,7 @@
  * - Webhooks: verifies and reads TikTok's notifications
  * - Token stores: the interface, locks, profile names, the memory store
  * - File store: one file per profile, replaced atomically, locked by a folder
+ * - Database store: a store in any database, made of eight short steps
  * - Redis store: for many machines, with a fencing check
  * - Loopback server: `Deno.serve`, and `node:http` behind the same handler
  * - Browser: the commands that open a link on each system
@@ -437,8 +438,8 @@ export interface LoginOptions extends StartAuthOptions {
  */
 export async function login(options: LoginOptions): Promise<TokenReply> {
   const { onStart = printLink, onWarning = print } = options;
-  const { open = (url) => tryBrowsers(url, {}, false) } = options;
-  const { profile = "default" } = options;
+  const { open = (url) => tryBrowsers(url, {}, false), profile = "default" } =
+    options;
   const full = { ...options, profile, onStart, onWarning };
   const flow = await startAuth({
     ...full,
@@ -654,11 +655,9 @@ async function saveLogin(
       if (await saveAs(store, profile, tokens, options)) return profile;
     }
   };
-  const gaveUp = (reason: unknown) => {
-    const message = `The tokens were not saved: ${messageOf(reason)}`;
-    const hint = "keep the reply, as the code is spent";
-    return new TikTokShopError("store", message, { hint });
-  };
+  const hint = "keep the reply, as the code is spent";
+  const gaveUp = (reason: unknown) =>
+    storeError("The tokens were not saved", reason, hint);
   return await abortable(save(), options.saveSignal, gaveUp).catch((error) => {
     throw unsavedError(error, withoutMeta(tokens));
   });
@@ -2431,10 +2430,14 @@ async function withLock<T>(
   }
 }
 
-const LEASE_MS = 5000; // how long a silent holder keeps its lock
+/** Options of {@linkcode databaseStore} and of every store with a lease. */
+export interface LeaseOptions {
+  /** Life of a killed holder's lock: 1000 to 3600000 ms. @default {5000} */
+  lease?: number;
+}
 
 /** Below a second, a busy machine loses its locks. */
-function assertLease(ms: number): number {
+function assertLease(ms = 5000): number {
   if (Number.isInteger(ms) && ms >= 1000 && ms <= 3_600_000) return ms;
   throw outOfRange(`Cannot use the lease ${ms}: use 1000 to 3600000 ms`);
 }
@@ -2450,8 +2453,7 @@ export function memoryStore(): TokenStore {
       run(() => parseJson(profiles.get(profile) ?? "") as StoredTokens),
     save: (profile, tokens, lock) =>
       run(() => {
-        const isLost = lock && locks.get(profile)?.id !== lock.id;
-        if (isLost) throw lockLost(profile);
+        if (lock && locks.get(profile)?.id !== lock.id) throw lockLost(profile);
         profiles.set(profile, stringifyJson(tokens, 0));
       }),
     remove: (profile) => run(() => profiles.delete(profile)),
@@ -2555,10 +2557,7 @@ export function fileStore(
 }
 
 /** Options of {@linkcode fileStore}. */
-export interface FileStoreOptions {
-  /** Life of a killed holder's lock: 1000 to 3600000 ms. @default {5000} */
-  lease?: number;
-}
+export type FileStoreOptions = LeaseOptions;
 
 const defaultStores = new Map<string, TokenStore>();
 
@@ -2597,7 +2596,7 @@ class FileStore implements TokenStore {
   readonly #warned = new Set<string>();
 
   /** `own`: the folder is ours alone, and so is each file in it. */
-  constructor(folder: string, suffix: string, own: boolean, lease = LEASE_MS) {
+  constructor(folder: string, suffix: string, own: boolean, lease?: number) {
     this.#folder = folder;
     this.#suffix = suffix;
     this.#own = own;
@@ -2907,23 +2906,131 @@ function onDisk<T>(tried: string, work: Promise<T>): Promise<T> {
   });
 }
 
-function storeError(message: string, error: unknown): TikTokShopError {
-  return new TikTokShopError("store", `${message}: ${messageOf(error)}`, {
-    cause: error,
-    hint: "check the folder's permissions and free space, or use another one",
+function storeError(
+  tried: string,
+  error: unknown,
+  hint = "check the folder's permissions and free space, or use another one",
+  secrets?: Secrets,
+): TikTokShopError {
+  const message = `${tried}: ${messageOf(error, secrets)}`;
+  const cause = evidence(error, secrets);
+  return new TikTokShopError("store", message, { cause, hint });
+}
+
+// === Database store
+
+/** A value, at once or later. */
+export type Awaitable<T> = T | Promise<T>;
+
+/**
+ * What {@linkcode databaseStore} asks of a database: a value and a lock for
+ * each profile, in steps that are atomic, as one SQL statement is. A lock has
+ * a holder, a random id, and an end: who comes after its end may take it.
+ */
+export interface TokenDatabase {
+  /** Where a profile is, for errors: `"main" in Postgres`. */
+  place(profile: string): string;
+  /** The value of a profile, as it was written. */
+  read(profile: string): Awaitable<string | null | undefined>;
+  /** Writes the value of a profile, whoever has the lock. */
+  write(profile: string, text: string): Awaitable<unknown>;
+  /** Writes it if the lock is this holder's; whether it is. */
+  writeHeld(profile: string, text: string, holder: string): Awaitable<boolean>;
+  /** Deletes the value, not the lock; whether there was one. */
+  remove(profile: string): Awaitable<boolean>;
+  /** The profiles that have a value. */
+  names(): Awaitable<string[]>;
+  /** Gives a lock that is free, or past its end, to a holder; whether it is. */
+  take(profile: string, holder: string, ms: number): Awaitable<boolean>;
+  /** Moves the lock's end if it is this holder's; whether it is. */
+  renew(profile: string, holder: string, ms: number): Awaitable<boolean>;
+  /** Frees the lock if it is this holder's. */
+  release(profile: string, holder: string): Awaitable<unknown>;
+}
+
+/**
+ * A store in any database, made of its eight steps; the README has Postgres and
+ * SQLite whole. A holder of a lock may be stopped for longer than its lease
+ * and not know it, as on a suspended machine; then another one refreshes. So
+ * `save` with a lock writes only while the lock is still this holder's.
+ *
+ * @returns a store. Its methods reject with kind `store` if the database does,
+ * or if a value is not ours; with a `TypeError` for a profile name that a file
+ * could not have.
+ * @throws {RangeError} if the lease is too short or too long.
+ */
+export function databaseStore(
+  db: TokenDatabase,
+  options: LeaseOptions = {},
+): TokenStore {
+  const lease = assertLease(options.lease);
+  return {
+    async load(profile) {
+      const text = await dbStep(db, "read", profile, () => db.read(profile));
+      if (text === undefined || text === null) return undefined;
+      return judgeTokenFile(`${text}`, `The value of ${db.place(profile)}`);
+    },
+    async save(profile, tokens, lock) {
+      const text = stringifyJson(tokens, 0);
+      const write = () =>
+        lock ? db.writeHeld(profile, text, lock.id) : db.write(profile, text);
+      const secrets = tokensOf(tokens);
+      const written = await dbStep(db, SAVE, profile, write, secrets);
+      if (lock && !written) throw lockLost(profile);
+    },
+    remove: (profile) =>
+      dbStep(db, "remove", profile, () => db.remove(profile)),
+    async list() {
+      const names = await dbStep(db, "list", "*", () => db.names());
+      return [...new Set(names)].filter(isProfile).sort();
+    },
+    async lock(profile, signal) {
+      const id = randomText(18);
+      if (signal?.aborted) throw cancelledError(signal.reason);
+      const take = () => db.take(profile, id, lease);
+      while (!await dbStep(db, "lock", profile, take)) {
+        await sleep(20 + 30 * Math.random(), signal);
+      }
+      const renew = async () => await db.renew(profile, id, lease);
+      const release = async () => await db.release(profile, id);
+      // After the lease the lock has ended by itself.
+      return heldLock(id, lease / 4, renew, () => within(release(), lease));
+    },
+    /** A lock that is renewed was written, and is not lost. */
+    async assertWritable(profile, { id }) {
+      const renew = () => db.renew(profile, id, lease);
+      const isHeld = await dbStep(db, SAVE, profile, renew);
+      if (!isHeld) throw lockLost(profile);
+    },
+  };
+}
+
+const SAVE = "save the tokens to";
+
+/** Takes a step of a database; `*` stands for all profiles. */
+async function dbStep<T>(
+  db: TokenDatabase,
+  what: string,
+  profile: string,
+  act: () => Awaitable<T>,
+  secrets?: Secrets,
+): Promise<T> {
+  if (profile !== "*") assertProfile(profile);
+  const tried = `Cannot ${what} ${db.place(profile)}`;
+  const hint = "check that the database can be reached and lets you write";
+  return await Promise.resolve().then(act).catch((error) => {
+    throw storeError(tried, error, hint, secrets);
   });
 }
 
 // === Redis store
 
 /** Options of {@linkcode redisStore}. */
-export interface RedisStoreOptions {
+export interface RedisStoreOptions extends LeaseOptions {
   /** Start of every key, without braces. @default {"tiktok-shop-oauth2:"} */
   prefix?: string;
-  /** Life of a killed holder's lock: 1000 to 3600000 ms. @default {5000} */
-  lease?: number;
   /** Gets the commands of a cluster's nodes. @default {the one `command`} */
-  nodes?: () => RedisCommand[] | Promise<RedisCommand[]>;
+  nodes?: () => Awaitable<RedisCommand[]>;
 }
 
 /** Sends one command, given as its words, to Redis; resolves to the reply. */
@@ -2967,18 +3074,40 @@ export type RedisCommand = (...words: string[]) => Promise<unknown>;
  * that a file would hold, and its lock under `tiktok-shop-oauth2:{main}:lock`;
  * the braces make a cluster keep both on one node. Tokens never expire: let
  * Redis save them on disk, and evict nothing. A lock expires unless its holder
- * renews it; `save` with a lock is a script (`EVAL`) that writes only if the
- * lock is still held, and else rejects with kind `lock_lost`.
+ * renews it; `save` with a lock is a script (`EVAL`).
  *
- * @returns a store. Its methods reject with kind `store` if the client does,
- * or if a value is not ours; with a `TypeError` for a wrong profile name.
+ * @returns a store that rejects as {@linkcode databaseStore} does.
  * @throws {TypeError | RangeError} if an option is wrong.
  */
 export function redisStore(
   command: RedisCommand,
   options: RedisStoreOptions = {},
 ): TokenStore {
-  return new RedisStore(command, options);
+  const { prefix = `${PROGRAM}:`, nodes = () => [command] } = options;
+  if (/[{}]/.test(prefix)) {
+    throw misuse(`Cannot use the prefix "${prefix}": it must have no braces`);
+  }
+  const keyOf = (profile: string) => `${prefix}{${profile}}`;
+  const lockOf = (profile: string) => `${keyOf(profile)}:lock`;
+  const act = async (script: string, profile: string, ...args: string[]) => {
+    const words = [script, "2", lockOf(profile), keyOf(profile), ...args];
+    return Number(await command("EVAL", ...words)) === 1;
+  };
+  return databaseStore({
+    place: (profile) => `${keyOf(profile)} in Redis`,
+    read: (profile) => command("GET", keyOf(profile)) as Promise<string | null>,
+    write: (profile, value) => command("SET", keyOf(profile), value),
+    writeHeld: (profile, value, holder) =>
+      act(REDIS_SAVE, profile, holder, value),
+    remove: async (profile) => Number(await command("DEL", keyOf(profile))) > 0,
+    names: async () => await redisNames(await nodes(), `${prefix}{`),
+    take: async (profile, holder, ms) => {
+      const words = [lockOf(profile), holder, "NX", "PX", `${ms}`];
+      return String(await command("SET", ...words)) === "OK";
+    },
+    renew: (profile, holder, ms) => act(REDIS_RENEW, profile, holder, `${ms}`),
+    release: (profile, holder) => act(REDIS_RELEASE, profile, holder),
+  }, options);
 }
 
 /** Scripts in which Redis acts for the lock's holder only, in one step. */
@@ -2992,118 +3121,20 @@ ${action}
 return 1`;
 }
 
-class RedisStore implements TokenStore {
-  readonly #command: RedisCommand;
-  readonly #options: Required<RedisStoreOptions>;
-
-  constructor(command: RedisCommand, options: RedisStoreOptions) {
-    const { prefix = `${PROGRAM}:`, nodes = () => [command] } = options;
-    if (/[{}]/.test(prefix)) {
-      throw misuse(`Cannot use the prefix "${prefix}": leave the braces out`);
-    }
-    const lease = assertLease(options.lease ?? LEASE_MS);
-    this.#command = command;
-    this.#options = { prefix, nodes, lease };
+/** What follows `start` in the keys of all nodes, without the brace. */
+async function redisNames(nodes: RedisCommand[], start: string) {
+  const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
+  const names: string[] = [];
+  for (const node of nodes) {
+    let cursor = "0";
+    do {
+      const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
+      const [next, keys] = await node(...words) as [unknown, unknown[]];
+      for (const key of keys) names.push(String(key).slice(start.length, -1));
+      cursor = String(next);
+    } while (cursor !== "0");
   }
-
-  async load(profile: string): Promise<StoredTokens | undefined> {
-    const key = this.#key(profile);
-    const value = await this.#run(`Cannot read ${key}`, ["GET", key]);
-    if (value === null || value === undefined) return undefined;
-    return judgeTokenFile(String(value), `The value of ${key}`);
-  }
-
-  async save(profile: string, tokens: StoredTokens, lock?: TokenLock) {
-    const key = this.#key(profile);
-    const text = stringifyJson(tokens, 0);
-    const secrets = tokensOf(tokens);
-    if (lock) return this.#act(REDIS_SAVE, profile, lock.id, text, secrets);
-    const words = ["SET", key, text];
-    await this.#run(`Cannot save the tokens to ${key}`, words, secrets);
-  }
-
-  /** The lock proves that Redis takes new values; EVAL is another right. */
-  async assertWritable(profile: string, { id }: TokenLock): Promise<void> {
-    await this.#act(REDIS_RENEW, profile, id, `${this.#options.lease}`);
-  }
-
-  async remove(profile: string): Promise<boolean> {
-    const key = this.#key(profile);
-    return Number(await this.#run(`Cannot remove ${key}`, ["DEL", key])) > 0;
-  }
-
-  async list(): Promise<string[]> {
-    const { nodes, prefix } = this.#options;
-    const start = `${prefix}{`;
-    const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*}`;
-    const names = new Set<string>(); // a scan may return a key twice
-    const tried = `Cannot list ${pattern}`;
-    for (const node of await inRedis(tried, nodes)) {
-      let cursor = "0";
-      do {
-        const words = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-        const reply = await inRedis(tried, () => node(...words));
-        const [next, keys] = reply as [unknown, unknown[]];
-        for (const key of keys) names.add(String(key).slice(start.length, -1));
-        cursor = String(next);
-      } while (cursor !== "0");
-    }
-    return [...names].filter(isProfile).sort();
-  }
-
-  async lock(profile: string, signal?: AbortSignal): Promise<TokenLock> {
-    const key = `${this.#key(profile)}:lock`;
-    const id = randomText(18);
-    const { lease } = this.#options;
-    const words = ["SET", key, id, "NX", "PX", `${lease}`];
-    if (signal?.aborted) throw cancelledError(signal.reason);
-    while (String(await this.#run(`Cannot set ${key}`, words)) !== "OK") {
-      await sleep(20 + 30 * Math.random(), signal);
-    }
-    const act = (script: string) => this.#act(script, profile, id, `${lease}`);
-    // After the lease, Redis has released it by itself.
-    const release = () => within(act(REDIS_RELEASE), lease);
-    return heldLock(id, lease / 4, () => act(REDIS_RENEW), release);
-  }
-
-  /** Runs a script; rejects if `id` no longer holds the lock. */
-  async #act(
-    script: string,
-    profile: string,
-    id: string,
-    argument: string,
-    secrets?: Secrets,
-  ): Promise<void> {
-    const key = this.#key(profile);
-    const words = ["EVAL", script, "2", `${key}:lock`, key, id, argument];
-    const tried = `Cannot save the tokens to ${key}`;
-    if (Number(await this.#run(tried, words, secrets)) === 1) return;
-    throw lockLost(profile);
-  }
-
-  #run(tried: string, words: string[], secrets?: Secrets) {
-    return inRedis(tried, () => this.#command(...words), secrets);
-  }
-
-  #key(profile: string): string {
-    assertProfile(profile);
-    return `${this.#options.prefix}{${profile}}`;
-  }
-}
-
-async function inRedis<T>(
-  tried: string,
-  act: () => T | Promise<T>,
-  secrets?: Secrets,
-): Promise<T> {
-  try {
-    return await act();
-  } catch (error) {
-    const message = `${tried} in Redis: ${messageOf(error, secrets)}`;
-    const cause = evidence(error, secrets);
-    const hint = "check that Redis can be reached and lets you write";
-    throw new TikTokShopError("store", message, { cause, hint });
-  }
+  return names;
 }
 
 // === Loopback server
@@ -5895,9 +5926,7 @@ async function secondStep(cli: Cli, terminal: Terminal): Promise<void> {
   // Removed before the code is spent: of two that complete at once, one does.
   if (!await removePending(place)) throw noPending(place.profile);
   try {
-    const { reply, meta } = await obtainFor(options, code);
-    await saveReply(reply, meta, options);
-    printReply(cli, reply);
+    printReply(cli, await exchangeCode(options, code, options));
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
     const { kind } = error as Partial<TikTokShopError>;
