@@ -2981,7 +2981,7 @@ export function databaseStore(
     remove: (profile) =>
       dbStep(db, "remove", profile, () => db.remove(profile)),
     async list() {
-      const names = await dbStep(db, "list", "*", () => db.names());
+      const names = await dbStep(db, "list", undefined, () => db.names());
       return [...new Set(names)].filter(isProfile).sort();
     },
     async lock(profile, signal) {
@@ -3007,16 +3007,16 @@ export function databaseStore(
 
 const SAVE = "save the tokens to";
 
-/** Takes a step of a database; `*` stands for all profiles. */
+/** Takes a step of a database, for a profile or for all of them. */
 async function dbStep<T>(
   db: TokenDatabase,
   what: string,
-  profile: string,
+  profile: string | undefined,
   act: () => Awaitable<T>,
   secrets?: Secrets,
 ): Promise<T> {
-  if (profile !== "*") assertProfile(profile);
-  const tried = `Cannot ${what} ${db.place(profile)}`;
+  if (profile !== undefined) assertProfile(profile);
+  const tried = `Cannot ${what} ${db.place(profile ?? "*")}`;
   const hint = "check that the database can be reached and lets you write";
   return await Promise.resolve().then(act).catch((error) => {
     throw storeError(tried, error, hint, secrets);

@@ -25,9 +25,9 @@ import {
   jobAt,
   keepExpired,
   NO_STOPPING,
-  overtake,
   refreshCount,
   startChild,
+  stopAt,
   withChildren,
 } from "../support/child_processes.ts";
 
@@ -369,26 +369,10 @@ redisTest(
   "redisStore() lets no stopped holder overwrite a newer token",
   () =>
     withSandbox(async (sandbox) => {
+      const store = redisStore(command, { lease: LEASE });
       await withChildren(childrenAt(sandbox, 2, LEASE), (children) =>
         atEveryCall(2, (call, lane) =>
-          stopAt(call, children[lane]!, sandbox)));
+          stopAt(call, children[lane]!, sandbox, store)));
     }, { rotate: false }),
   NO_STOPPING,
 );
-
-/** Lets a child process stop before one of its commands, for too long. */
-async function stopAt(
-  call: number,
-  child: Child,
-  sandbox: Sandbox,
-): Promise<boolean> {
-  const store = redisStore(command, { lease: LEASE });
-  const profile = `stopped-${call}`;
-  await keepExpired(sandbox, store, profile);
-  child.order({ profile, interruption: { call, signal: "SIGSTOP" } });
-  if (await child.next()) return false;
-  const outcome = await overtake(store, profile, child);
-  assert.deepEqual(outcome!.errors, []);
-  assert.equal(await storedToken(profile), "ROW_newer");
-  return true;
-}

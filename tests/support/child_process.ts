@@ -12,6 +12,7 @@ import type {
   Modules,
   Order,
   Outcome,
+  Place,
 } from "./child_processes.ts";
 
 const job: Job & { modules: Modules } = JSON.parse(process.argv[2]!);
@@ -70,10 +71,40 @@ async function openStore(): Promise<
     const counted = (...words: string[]) => (count(), command(...words));
     return { store: redisStore(counted, { lease: place.lease }), close };
   }
+  if ("database" in place) return await openDatabase(place);
   countCalls();
   const { folder, lease } = place;
   const store = folder === undefined ? undefined : fileStore(folder, { lease });
   return { store, close: () => Promise.resolve() };
+}
+
+/** Opens one of the examples. */
+async function openDatabase(
+  { database, at, lease }: Extract<Place, { database: string }>,
+): Promise<{ store: TokenStore; close: () => Promise<void> }> {
+  if (database === "sqlite") {
+    const { DatabaseSync } = process.getBuiltinModule("node:sqlite");
+    const { prepare } = DatabaseSync.prototype;
+    DatabaseSync.prototype.prepare = function (sql) {
+      count();
+      return prepare.call(this, sql);
+    };
+    const { sqliteStore }: typeof import("../examples/sqlite_store.ts") =
+      await import(job.modules.sqlite);
+    const close = () => Promise.resolve();
+    return { store: sqliteStore(at, { lease }), close };
+  }
+  const { openPool }: typeof import("./postgres.ts") = await import(
+    job.modules.pool
+  );
+  const { postgresStore }: typeof import("../examples/postgres_store.ts") =
+    await import(job.modules.postgres);
+  const pool = openPool(at);
+  const query: typeof pool.query = (...args) => (count(), pool.query(...args));
+  return {
+    store: postgresStore({ query }, { lease }),
+    close: () => pool.end(),
+  };
 }
 
 /** Stops or kills this process before the call that was ordered, or fails. */

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import {
+  accessToken,
   type AccessTokenOptions,
   type AppCredentials,
   exchangeCode,
@@ -18,7 +19,8 @@ import { ON_DENO, type Running, runtimeCommand, start } from "./helpers.ts";
 /** Where it finds the tokens: by default in the library's own store. */
 export type Place =
   | { folder?: string; lease?: number }
-  | { redis: "redis" | "ioredis"; port: number; lease?: number };
+  | { redis: "redis" | "ioredis"; port: number; lease?: number }
+  | { database: "postgres" | "sqlite"; at: string; lease?: number };
 
 /** What a child process is for. */
 export interface Job {
@@ -40,7 +42,7 @@ export interface Order {
   interruption?: Interruption;
 }
 
-/** What it does to itself before a call of the file system or of Redis. */
+/** What it does to itself before a call of the file system or a database. */
 export interface Interruption {
   /** Which call, counted from 1. */
   call: number;
@@ -55,7 +57,7 @@ export interface Outcome {
   errors: string[];
   /** The refresh tokens that errors handed over, as they could not be kept. */
   unsaved?: string[];
-  /** How many calls of the file system or Redis it took. */
+  /** How many calls of the file system or a database it took. */
   calls?: number;
 }
 
@@ -97,12 +99,18 @@ export interface Modules {
   child: string;
   library: string;
   redis: string;
+  pool: string;
+  postgres: string;
+  sqlite: string;
 }
 
 const MODULES: Modules = {
   child: new URL("child_process.ts", import.meta.url).href,
   library: new URL("../../mod.ts", import.meta.url).href,
   redis: new URL("redis_client.ts", import.meta.url).href,
+  pool: new URL("postgres.ts", import.meta.url).href,
+  postgres: new URL("../examples/postgres_store.ts", import.meta.url).href,
+  sqlite: new URL("../examples/sqlite_store.ts", import.meta.url).href,
 };
 
 let modules: Modules | undefined;
@@ -111,7 +119,7 @@ let modules: Modules | undefined;
  * The same modules as JavaScript: Node needs ten times as long to remove types
  * as for the rest of a start, and the tests start a hundred processes.
  */
-function withoutTypes({ child, library, redis }: Modules): Modules {
+function withoutTypes(modules: Modules): Modules {
   const { stripTypeScriptTypes } = process.getBuiltinModule(
     "node:module",
   ) as unknown as { stripTypeScriptTypes: (text: string) => string };
@@ -119,14 +127,17 @@ function withoutTypes({ child, library, redis }: Modules): Modules {
   process.once("exit", () => rmSync(folder, { recursive: true }));
   const strip = (module: string, name: string) => {
     const file = join(folder, name);
-    const text = readFileSync(new URL(module), "utf8");
+    const text = readFileSync(new URL(module), "utf8")
+      .replace('"../../mod.ts"', '"./mod.mjs"');
     writeFileSync(file, stripTypeScriptTypes(text));
     return pathToFileURL(file).href;
   };
   return {
-    child: strip(child, "child_process.mjs"),
-    library: strip(library, "mod.mjs"),
-    redis,
+    ...modules,
+    child: strip(modules.child, "child_process.mjs"),
+    library: strip(modules.library, "mod.mjs"),
+    postgres: strip(modules.postgres, "postgres_store.mjs"),
+    sqlite: strip(modules.sqlite, "sqlite_store.mjs"),
   };
 }
 
@@ -201,7 +212,7 @@ export const NO_STOPPING: string | false = process.platform === "win32"
   ? "Windows cannot stop a process"
   : false;
 
-/** More calls of the file system or of Redis than a refresh makes. */
+/** More calls of the file system or a database than a refresh makes. */
 const MOST_CALLS = 80;
 
 /**
@@ -218,6 +229,51 @@ export async function atEveryCall(
   };
   await Promise.all(Array.from({ length: lanes }, walk));
   assert.ok(found > 3 && found < MOST_CALLS, `${found} calls were found`);
+}
+
+/**
+ * Lets a child process stop before one of its calls for longer than a lease:
+ * whoever refreshed meanwhile keeps the newer token.
+ */
+export async function stopAt(
+  call: number,
+  child: Child,
+  sandbox: Sandbox,
+  store: TokenStore,
+): Promise<boolean> {
+  const profile = `stopped-${call}`;
+  await keepExpired(sandbox, store, profile);
+  child.order({ profile, interruption: { call, signal: "SIGSTOP" } });
+  if (await child.next()) return false;
+  const outcome = await overtake(store, profile, child);
+  assert.deepEqual(outcome!.errors, []);
+  const kept = await store.load(profile);
+  assert.equal(kept?.data.access_token, "ROW_newer");
+  return true;
+}
+
+/**
+ * Kills a child process before one of its calls: the next process gets a token
+ * for the profile, and what is kept is that token.
+ */
+export async function killAt(
+  call: number,
+  starting: Promise<Child>,
+  sandbox: Sandbox,
+  store: TokenStore,
+): Promise<boolean> {
+  const profile = `killed-${call}`;
+  await keepExpired(sandbox, store, profile);
+  return await withChildren([starting], async ([child]) => {
+    child.order({ profile, interruption: { call, signal: "SIGKILL" } });
+    if (await child.next()) return false;
+    await child.ended;
+    const token = await accessToken({ ...askAt(sandbox, store), profile });
+    assert.equal((await store.load(profile))?.data.access_token, token);
+    const lock = await store.lock(profile);
+    await lock[Symbol.asyncDispose]();
+    return true;
+  });
 }
 
 /** What a child process needs to know of a sandbox. */
