@@ -227,8 +227,10 @@ interface Limits {
  * that is the version that lacks most.
  */
 export const LIMITED: Readonly<Record<string, Limits>> = {
+  agency_server: { notQuick: "a browser" },
   authorization_url: { oneNode: "it makes texts" },
   commands: { notQuick: "hundreds of processes" },
+  database_store: { notQuick: "Postgres" },
   doctor: {
     notQuick: "it waits for hosts that never answer",
     oneNode: "callback, tls and tokens meet the same sockets",

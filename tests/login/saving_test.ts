@@ -450,7 +450,8 @@ test("exchangeCode() keeps what login() keeps beside the tokens", () =>
   withHost(() => answer(), async ({ tokenEndpoint }) => {
     const [ours, theirs] = [memoryStore(), memoryStore()];
     const who = { region: "us", userType: "partner" } as const;
-    const options = { ...who, profile: "main", tokenEndpoint, now: () => 0 };
+    const rest = { serviceId: SERVICE_ID, tokenEndpoint, now: () => 0 };
+    const options = { ...who, ...rest, profile: "main" };
     const shops = [{ id: "1" }] as Shop[];
     for (const store of [ours, theirs]) {
       await store.save("main", { ...TOKENS, meta: { ...TOKENS.meta, shops } });
@@ -463,6 +464,7 @@ test("exchangeCode() keeps what login() keeps beside the tokens", () =>
       version: 1,
       app_key: APP.appKey,
       obtained_at: 0,
+      service_id: SERVICE_ID,
       region: "us",
       user_type: "partner",
     });

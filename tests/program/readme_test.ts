@@ -1,6 +1,6 @@
-/** The README's tables of flags say what `--help` says. */
+/** The README's tables of flags say what `--help` says; its examples run. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { ROOT, runProgram } from "../support/helpers.ts";
@@ -31,6 +31,17 @@ describe("README.md", () => {
     assert.deepEqual(tableUnder("flag of other commands"), [...rows]);
   });
 });
+
+const EXAMPLES = join(ROOT, "tests", "examples");
+for (const name of readdirSync(EXAMPLES)) {
+  if (name.endsWith("_test.ts")) continue;
+  it(`README.md shows tests/examples/${name} whole, in under 60 lines`, () => {
+    const text = readFileSync(join(EXAMPLES, name), "utf8");
+    const shown = text.replace('"../../mod.ts"', '"tiktok-shop-oauth2"');
+    assert.ok(README.includes(`\`\`\`ts\n${shown}\`\`\`\n`));
+    assert.ok(text.trimEnd().split("\n").length < 60);
+  });
+}
 
 /** The rows of a command's own flags, and those of all commands. */
 async function helpOf(command: string): Promise<[string[], string[]]> {
