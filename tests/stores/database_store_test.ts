@@ -22,7 +22,6 @@ import { postgresStore, SCHEMA } from "../examples/postgres_store.ts";
 import {
   askAt,
   atEveryCall,
-  type Child,
   eventually,
   jobAt,
   keepExpired,
