@@ -637,10 +637,7 @@ async function caseTwin(store: TokenStore, profile: string) {
   return names.find((name) => folded(name) === folded(profile));
 }
 
-/**
- * Saves a login's tokens; returns the profile, which may be a new one: the
- * seller's own if none is wanted, or the wanted one is another seller's.
- */
+/** Saves a login's tokens; returns the profile, the wanted or a new one. */
 async function saveLogin(
   store: TokenStore,
   tokens: StoredTokens,
@@ -1407,10 +1404,7 @@ export interface ExchangeOptions
     Pick<LoginOptions, "onWarning"> {
   /** Where the tokens are saved, as {@linkcode login} does. @default {false} */
   store?: TokenStore | false;
-  /**
-   * Name to save them under. Left out, it is made of the seller's name, the
-   * same at each login of a seller; `onSaved` is called with it.
-   */
+  /** Name to save them under. @default {made of the seller's name} */
   profile?: string;
 }
 
@@ -1429,10 +1423,9 @@ export async function exchangeCode(
   code: string,
   options: ExchangeOptions = {},
 ): Promise<TokenReply> {
-  const { appKey, appSecret } = app;
   const { store = false } = options;
   if (store) await assertSavable(store, options);
-  const full = { ...options, store, appKey, appSecret };
+  const full = { ...options, ...app, store };
   const { reply, meta } = await obtainFor(full, code);
   await saveReply(reply, meta, full);
   return reply;
@@ -3085,7 +3078,7 @@ export function redisStore(
 ): TokenStore {
   const { prefix = `${PROGRAM}:`, nodes = () => [command] } = options;
   if (/[{}]/.test(prefix)) {
-    throw misuse(`Cannot use the prefix "${prefix}": it must have no braces`);
+    throw misuse(`Cannot use the prefix "${prefix}": leave the braces out`);
   }
   const keyOf = (profile: string) => `${prefix}{${profile}}`;
   const lockOf = (profile: string) => `${keyOf(profile)}:lock`;
@@ -3096,9 +3089,9 @@ export function redisStore(
   return databaseStore({
     place: (profile) => `${keyOf(profile)} in Redis`,
     read: (profile) => command("GET", keyOf(profile)) as Promise<string | null>,
-    write: (profile, value) => command("SET", keyOf(profile), value),
-    writeHeld: (profile, value, holder) =>
-      act(REDIS_SAVE, profile, holder, value),
+    write: (profile, text) => command("SET", keyOf(profile), text),
+    writeHeld: (profile, text, holder) =>
+      act(REDIS_SAVE, profile, holder, text),
     remove: async (profile) => Number(await command("DEL", keyOf(profile))) > 0,
     names: async () => await redisNames(await nodes(), `${prefix}{`),
     take: async (profile, holder, ms) => {
