@@ -12,6 +12,7 @@ import { REPEATS, SANDBOX_WEBHOOKS } from "./webhooks.ts";
 import type {
   Sandbox,
   SandboxDelivery,
+  SandboxExplanation,
   SandboxRequest,
   SandboxRoute,
   SandboxSeller,
@@ -269,10 +270,16 @@ export function deliveryJson(delivery: SandboxDelivery): string {
   });
 }
 
+/** Parameters that tell a person nothing. */
+const OF_EVERY_CALL = ["app_key", "timestamp", "sign"];
+
 /** A request and its answer, for people. */
 export function requestLine(request: SandboxRequest): string {
   const { method, path, status, code, note, explanation } = request;
-  const query = Object.entries(shownQuery(request)).map(([name, value]) => {
+  const isSigned = "sign" in request.query;
+  const shownPairs = Object.entries(shownQuery(request))
+    .filter(([name]) => !isSigned || !OF_EVERY_CALL.includes(name));
+  const query = shownPairs.map(([name, value]) => {
     const shown = value === "***" ? value : encodeURIComponent(value);
     return `${encodeURIComponent(name)}=${shown}`;
   }).join("&");
@@ -282,10 +289,28 @@ export function requestLine(request: SandboxRequest): string {
   const words = [
     `${method} ${path}${query && `?${query}`} ${status || "no reply"}${faults}`,
     ...code ? [` ${code}`] : [],
-    ...note ? [` ${withoutSecrets(request, note)}`] : [],
-    ...explanation ? [`\n  ${explanation.text}`] : [],
+    ...note ? [` ${printable(withoutSecrets(request, note))}`] : [],
+    ...explanation ? [explanationLines(explanation)] : [],
   ];
   return words.join("");
+}
+
+function explanationLines(explanation: SandboxExplanation): string {
+  const { text, signed, stringToSign } = explanation;
+  const lines = [
+    text,
+    ...signed ? [`was signed  ${signed}`] : [],
+    ...stringToSign ? [`should be   ${stringToSign}`] : [],
+  ];
+  return lines.map((line) => `\n  ${printable(line)}`).join("");
+}
+
+/** A text on one line, with nothing that a terminal would obey. */
+function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (sign) => {
+    const hex = sign.codePointAt(0)!.toString(16).padStart(4, "0");
+    return sign === "\n" ? "\\n" : `\\u${hex}`;
+  });
 }
 
 /** The same for programs. */

@@ -33,8 +33,10 @@ export interface Judgement {
 const COMBINED_BODY = 16 * 1024; // bytes
 /** Larger bodies are not tried at all. */
 const TRIED_BODY = 1024 * 1024; // bytes
+/** What one mistake may hash in all its tries. */
+const TRIED_BYTES = 8 * 1024 * 1024;
 const LIKELY_TRIES = 8;
-const SHOWN = 600; // characters of the string to sign
+const SHOWN = 400; // characters of the string to sign
 
 // === Judging
 
@@ -82,7 +84,7 @@ function isMultipart({ headers }: Call): boolean {
 
 // === Explaining
 
-/** Why a call is refused for its sign or its clock. Pure; without secrets. */
+/** Why a call's sign is refused. Pure; no secret is in it. */
 export function explainSignature(
   call: Call,
   secret: string,
@@ -90,21 +92,26 @@ export function explainSignature(
 ): SandboxExplanation {
   const recipe = recipeOf(call, secret);
   const facts = factsOf(call, known);
-  const shown = (text: string) => mask(text, [secret, facts.token]);
-  const stringToSign = cut(
-    shown(secret + signedText(recipe) + recipe.body.toString() + secret),
-  );
+  const hide = (text: string) => mask(text, [secret, facts.token]);
+  const stringToSign = cut(hide(maskedText(recipe)));
   // A "+" of base64 that was not encoded comes as a blank.
   const sign = (call.query.get("sign") ?? "").replaceAll(" ", "+");
   const isTried = call.bytes.length <= TRIED_BODY;
-  const found = isTried ? mistakesIn(recipe, facts, sign) : [];
+  const found = isTried ? findMistakes(recipe, facts, sign) : undefined;
+  if (found) {
+    const { mistakes, made } = found;
+    return {
+      mistakes: mistakes.map(({ name }) => name),
+      text: mistakes.map(({ text }) => text).join("; "),
+      signed: cut(hide(maskedText(made))),
+      stringToSign,
+    };
+  }
   const told = call.headers["x-sandbox-string-to-sign"];
-  const text = found.length > 0
-    ? found.map((mistake) => mistake.text).join("; ")
-    : told === undefined
-    ? UNKNOWN
-    : differenceText(recipe, sign, told, shown);
-  return { mistakes: found.map(({ name }) => name), text, stringToSign };
+  const text = told === undefined
+    ? isTried ? UNKNOWN : TOO_LARGE
+    : differenceText(recipe, sign, told, hide);
+  return { mistakes: [], text, stringToSign };
 }
 
 /** Why a timestamp is refused, where the reason is a usual one. */
@@ -122,6 +129,9 @@ const UNKNOWN = "No usual mistake makes this sign. Most likely the secret is " +
   "another app's. To learn where it differs, send the string that you sign, " +
   "percent-encoded, in the header x-sandbox-string-to-sign";
 
+const TOO_LARGE = "The body is too large to try the usual mistakes: sign a " +
+  "small one to learn which it is";
+
 function factsOf(call: Call, known: Known): Facts {
   const { method, target, headers, bytes } = call;
   return {
@@ -134,42 +144,62 @@ function factsOf(call: Call, known: Known): Facts {
   };
 }
 
-/** The one mistake that makes the sign, else the two, else none. */
-function mistakesIn(recipe: Recipe, facts: Facts, sign: string): Mistake[] {
+/** Mistakes that make a sign, and the recipe they lead to. */
+interface Found {
+  readonly mistakes: readonly Mistake[];
+  readonly made: Recipe;
+}
+
+/** The one mistake that makes the sign, else the two. */
+function findMistakes(
+  recipe: Recipe,
+  facts: Facts,
+  sign: string,
+): Found | undefined {
   const makes = (recipe: Recipe) => signOf(recipe) === sign;
+  const most = Math.floor(TRIED_BYTES / (facts.body.length + 1));
   for (const mistake of MISTAKES) {
-    if (changedBy(mistake, recipe, facts).some(makes)) return [mistake];
+    const made = changedBy(mistake, recipe, facts, most).find(makes);
+    if (made) return { mistakes: [mistake], made };
   }
-  return facts.body.length > COMBINED_BODY
-    ? []
-    : twoMistakesIn(recipe, facts, makes);
+  if (facts.body.length > COMBINED_BODY) return undefined;
+  return findTwoMistakes(recipe, facts, makes);
 }
 
 /** Only the likeliest tries of each: all would take half a second. */
-function twoMistakesIn(
+function findTwoMistakes(
   recipe: Recipe,
   facts: Facts,
   makes: (recipe: Recipe) => boolean,
-): Mistake[] {
+): Found | undefined {
   const likely = (mistake: Mistake, of: Recipe) =>
-    changedBy(mistake, of, facts).slice(0, LIKELY_TRIES);
+    changedBy(mistake, of, facts, LIKELY_TRIES);
   const combined = MISTAKES.filter((mistake) => !mistake.isAlone);
   for (const [index, first] of combined.entries()) {
     const others = combined.slice(index + 1)
       .filter((other) => other.part !== first.part);
     for (const changed of likely(first, recipe)) {
-      const second = others.find((other) => likely(other, changed).some(makes));
-      if (second) return [first, second];
+      for (const second of others) {
+        const made = likely(second, changed).find(makes);
+        if (made) return { mistakes: [first, second], made };
+      }
     }
   }
-  return [];
+  return undefined;
 }
 
-function changedBy(mistake: Mistake, recipe: Recipe, facts: Facts): Recipe[] {
-  return mistake.tries(recipe, facts).map((change) => ({
-    ...recipe,
-    ...change,
-  }));
+function changedBy(
+  mistake: Mistake,
+  recipe: Recipe,
+  facts: Facts,
+  most: number,
+): Recipe[] {
+  try {
+    const changes = mistake.tries(recipe, facts).slice(0, most);
+    return changes.map((change) => ({ ...recipe, ...change }));
+  } catch {
+    return []; // JSON that is nested too deep to be written again
+  }
 }
 
 // === The first difference
@@ -179,7 +209,7 @@ function differenceText(
   recipe: Recipe,
   sign: string,
   header: string,
-  shown: (text: string) => string,
+  hide: (text: string) => string,
 ): string {
   const middle = signedText(recipe) + recipe.body.toString();
   const right = recipe.before + middle + recipe.after;
@@ -195,7 +225,7 @@ function differenceText(
     const made = { ...recipe, before: foreign, after: foreign, key: foreign };
     return signOf(made) === sign ? text : `${text}, and key the HMAC with it`;
   }
-  const [ours, theirs] = [shown(right), shown(told)];
+  const [ours, theirs] = [hide(right), hide(told)];
   const at = commonLength(theirs, ours);
   const part = partAt(recipe, at);
   if (part === "secret") {
@@ -268,17 +298,27 @@ function mask(text: string, secrets: readonly (string | undefined)[]): string {
   );
 }
 
+/** What a recipe signs, its secrets hidden. */
+function maskedText(recipe: Recipe): string {
+  const [before, after] = [recipe.before, recipe.after]
+    .map((secret) => secret && MASK);
+  return before + signedText(recipe) + recipe.body.toString() + after;
+}
+
 function cut(text: string): string {
   return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
 }
 
 /** An explanation as a header: printable ASCII. */
 export function explanationHeader(explanation: SandboxExplanation): string {
-  const { mistakes, text, stringToSign } = explanation;
-  const name = mistakes.join(" + ") || "unknown";
-  return `${name}: ${text}${stringToSign && `. To sign: ${stringToSign}`}`
-    .replace(
-      /[^\x20-\x7e]/g,
-      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
-    );
+  const { mistakes, text, signed, stringToSign } = explanation;
+  const parts = [
+    `${mistakes.join(" + ") || "unknown"}: ${text}`,
+    ...signed ? [`Was signed: ${signed}`] : [],
+    ...stringToSign ? [`Should be: ${stringToSign}`] : [],
+  ];
+  return parts.join(". ").replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }

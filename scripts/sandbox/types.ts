@@ -109,7 +109,9 @@ export interface SandboxExplanation {
   mistakes: string[];
   /** The same in plain words. */
   text: string;
-  /** What was to be signed, the secret and the tokens as `***`. */
+  /** What was signed, where the mistakes tell; secret and tokens as `***`. */
+  signed?: string;
+  /** What was to be signed, in the same way. */
   stringToSign: string;
 }
 

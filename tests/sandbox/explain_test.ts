@@ -377,6 +377,26 @@ for (const [name, what, more, sign] of WRONG) {
     }));
 }
 
+test("An explanation shows what was signed and what should have been", () =>
+  withSandbox(async (sandbox) => {
+    const call = callOf(sandbox, { body: '{"a":"é"}' });
+    const cases: [string, string | undefined, Change][] = [
+      ["without its body", "", { body: "" }],
+      ["without secrets", undefined, { before: "", after: "" }],
+    ];
+    const middle = call.path + parametersOf(call.query);
+    for (const [what, body = call.body, change] of cases) {
+      const { explain = "" } = await send(sandbox, call, signed(call, change));
+      const { signed: was, stringToSign } = sandbox.requests.at(-1)!
+        .explanation!;
+      const mask = change.before === "" ? "" : "***";
+      assert.equal(was, mask + middle + body + mask, what);
+      assert.equal(stringToSign, `***${middle}${call.body}***`);
+      const ascii = stringToSign.replace("é", "\\u00e9");
+      assert.ok(explain.endsWith(`. Should be: ${ascii}`), explain);
+    }
+  }));
+
 test("A right sign is explained by nothing", () =>
   withSandbox(async (sandbox) => {
     const calls = [callOf(sandbox), callOf(sandbox, MULTIPART)];
@@ -518,7 +538,10 @@ test("A sign of no usual mistake is answered with what to do next", () =>
   withSandbox(async (sandbox) => {
     for (const sign of ["", "x", "0".repeat(64), "é".repeat(9)]) {
       const { explain } = await send(sandbox, callOf(sandbox), sign);
-      assert.match(explain!, /^unknown: .*x-sandbox-string-to-sign\. To sign:/);
+      assert.match(
+        explain!,
+        /^unknown: .*-string-to-sign\. Should be: \*{3}\//,
+      );
     }
   }));
 
@@ -528,7 +551,12 @@ test("Large bodies are explained, and very large ones are refused fast", () =>
     const unsigned = await send(sandbox, large, signed(large, { body: "" }));
     assert.match(unsigned.explain!, /^body-not-signed: /);
     assert.ok(unsigned.explain!.length < 5000);
+    const slow = await send(sandbox, large, "0".repeat(64));
+    assert.match(slow.explain!, /^unknown: /);
+    const deep = `${"[".repeat(7000)}${"]".repeat(7000)}`;
+    const nested = await send(sandbox, callOf(sandbox, { body: deep }), "x");
+    assert.match(nested.explain!, /^unknown: /);
     const huge = callOf(sandbox, { body: `"${"x".repeat(8 << 20)}"` });
     const refused = await send(sandbox, huge, signed(huge, { body: "" }));
-    assert.match(refused.explain!, /^unknown: /);
+    assert.match(refused.explain!, /^unknown: The body is too large to try/);
   }));
