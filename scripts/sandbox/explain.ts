@@ -49,7 +49,6 @@ export function judgeSign(call: Call, secret: string): Judgement {
   const isMade = (recipe: Recipe) =>
     sameText(call.query.get("sign") ?? "", signOf(recipe));
   const unsigned = { ...recipe, body: "" };
-  const text = call.bytes.toString();
   if (call.method === "GET" && recipe.body.length > 0) {
     const isRight = isMade(recipe) || isMade(unsigned);
     const way = isMade(recipe) ? "signed" : "not signed";
@@ -57,7 +56,8 @@ export function judgeSign(call: Call, secret: string): Judgement {
     return isRight ? { isRight, note } : { isRight };
   }
   if (isMade(recipe)) return { isRight: true };
-  if (text.trim() !== "{}" || !isMade(unsigned)) return { isRight: false };
+  const isEmpty = call.bytes.length < 9 && /^\s*\{\}\s*$/.test(`${call.bytes}`);
+  if (!isEmpty || !isMade(unsigned)) return { isRight: false };
   return { isRight: true, note: "the body {} is accepted, though not signed" };
 }
 
@@ -108,21 +108,25 @@ export function explainSignature(
     };
   }
   const told = call.headers["x-sandbox-string-to-sign"];
-  const text = told === undefined
-    ? isTried ? UNKNOWN : TOO_LARGE
-    : differenceText(recipe, sign, told, hide);
-  return { mistakes: [], text, stringToSign };
+  if (told === undefined) {
+    const text = isTried ? UNKNOWN : TOO_LARGE;
+    return { mistakes: [], text, stringToSign };
+  }
+  const foreign = foreignSecret(recipe, told);
+  return foreign !== undefined && signOf(withSecret(recipe, foreign)) === sign
+    ? { ...explanationOf("another-secret"), stringToSign }
+    : { mistakes: [], text: differenceText(recipe, told, hide), stringToSign };
 }
 
 /** Why a timestamp is refused, where the reason is a usual one. */
 export function explainTimestamp(call: Call): SandboxExplanation | undefined {
-  if (!/^\d{13}$/.test(call.query.get("timestamp") ?? "")) return undefined;
-  const { name, text } = mistakeOf("timestamp-in-ms");
-  return { mistakes: [name], text, stringToSign: "" };
+  const isInMs = /^\d{13}$/.test(call.query.get("timestamp") ?? "");
+  return isInMs ? explanationOf("timestamp-in-ms") : undefined;
 }
 
-function mistakeOf(name: string): Mistake {
-  return MISTAKES.find((mistake) => mistake.name === name)!;
+function explanationOf(name: string): SandboxExplanation {
+  const { text } = MISTAKES.find((mistake) => mistake.name === name)!;
+  return { mistakes: [name], text, stringToSign: "" };
 }
 
 const UNKNOWN = "No usual mistake makes this sign. Most likely the secret is " +
@@ -207,40 +211,34 @@ function changedBy(
 /** Tells where the client's string to sign leaves the right one. */
 function differenceText(
   recipe: Recipe,
-  sign: string,
   header: string,
   hide: (text: string) => string,
 ): string {
-  const middle = signedText(recipe) + recipe.body.toString();
-  const right = recipe.before + middle + recipe.after;
-  const readings = [header, decodedHeader(header)];
-  const [told = ""] = readings.toSorted((a, b) =>
+  const right = fullText(recipe);
+  const [told = ""] = readingsOf(header).toSorted((a, b) =>
     commonLength(b, right) - commonLength(a, right)
   );
   if (told === right) return RIGHT_STRING;
-  const foreign = readings.map((one) => foreignSecret(one, middle))
-    .find((secret) => secret !== undefined);
-  if (foreign !== undefined) {
-    const { text } = mistakeOf("another-secret");
-    const made = { ...recipe, before: foreign, after: foreign, key: foreign };
-    return signOf(made) === sign ? text : `${text}, and key the HMAC with it`;
-  }
+  if (foreignSecret(recipe, header) !== undefined) return WRONG_SECRET;
   const [ours, theirs] = [hide(right), hide(told)];
   const at = commonLength(theirs, ours);
   const part = partAt(recipe, at);
-  if (part === "secret") {
-    return "The strings to sign differ in the secret in front: put the app's " +
-      "secret before and after the rest";
-  }
+  if (part === "secret") return WRONG_SECRET;
   const where = `The strings to sign differ in the ${part}, from character ` +
     `${at - MASK.length + 1} behind the first secret on`;
   if (part === "end") return `${where}: put the secret there, and no more`;
-  const [right24, told24] = [ours, theirs].map((text) => {
-    const excerpt = text.slice(at, at + 24);
+  const [rightPiece, toldPiece] = [ours, theirs].map((text) => {
+    const excerpt = text.slice(at, at + EXCERPT);
     return hasPiece(excerpt, recipe.before) ? MASK : JSON.stringify(excerpt);
   });
-  return `${where}: ${right24} is right, ${told24} was signed`;
+  return `${where}: ${rightPiece} is right, ${toldPiece} was signed`;
 }
+
+const EXCERPT = 24; // characters
+const RIGHT_STRING = "The string to sign is right, so the HMAC is not: make " +
+  "an HMAC-SHA256, keyed with the app's secret, in lower-case hex";
+const WRONG_SECRET = "The strings to sign differ in the secret: put that of " +
+  "the app_key before and after the rest, and key the HMAC with it";
 
 /** Whether a text has 8 characters in a row of the secret. */
 function hasPiece(text: string, secret: string): boolean {
@@ -248,36 +246,40 @@ function hasPiece(text: string, secret: string): boolean {
     .some((piece) => piece.length === 8 && secret.includes(piece));
 }
 
-const RIGHT_STRING = "The string to sign is right, so the HMAC is not: make " +
-  "an HMAC-SHA256, keyed with the app's secret, in lower-case hex";
+/** Another secret around, where all between is right. */
+function foreignSecret(recipe: Recipe, header: string): string | undefined {
+  const middle = signedText(recipe) + bodyText(recipe);
+  for (const told of readingsOf(header)) {
+    const before = told.slice(0, Math.max(told.indexOf(middle), 0));
+    const isOther = before !== "" && before !== recipe.before;
+    if (isOther && told === before + middle + before) return before;
+  }
+  return undefined;
+}
 
-/** The secret around, where all between is right. */
-function foreignSecret(told: string, middle: string): string | undefined {
-  const at = told.indexOf(middle);
-  const before = told.slice(0, Math.max(at, 0));
-  return before !== "" && told === before + middle + before
-    ? before
-    : undefined;
+function withSecret(recipe: Recipe, secret: string): Recipe {
+  return { ...recipe, before: secret, after: secret, key: secret };
 }
 
 /** What the character at this place of the masked string belongs to. */
-function partAt({ path, pairs, body }: Recipe, at: number): string {
+function partAt(recipe: Recipe, at: number): string {
+  const { path, pairs } = recipe;
   let end = MASK.length;
   if (at < end) return "secret";
   if (at < (end += path.length)) return "path";
   for (const [name, value] of pairs) {
     if (at < (end += name.length + value.length)) return `parameter ${name}`;
   }
-  return at < end + body.toString().length ? "body" : "end";
+  return at < end + bodyText(recipe).length ? "body" : "end";
 }
 
 /** A header has bytes; text in it is UTF-8, plain or percent-encoded. */
-function decodedHeader(header: string): string {
+function readingsOf(header: string): string[] {
   const text = Buffer.from(header, "latin1").toString();
   try {
-    return decodeURIComponent(text);
+    return [text, decodeURIComponent(text)];
   } catch {
-    return text;
+    return [text];
   }
 }
 
@@ -298,11 +300,23 @@ function mask(text: string, secrets: readonly (string | undefined)[]): string {
   );
 }
 
-/** What a recipe signs, its secrets hidden. */
+/** All that a recipe signs. */
+function fullText(recipe: Recipe): string {
+  const { before, after } = recipe;
+  return before + signedText(recipe) + bodyText(recipe) + after;
+}
+
+/** No header, and no line, has room for more of a body. */
+function bodyText({ body }: Recipe): string {
+  return (typeof body === "string" ? body : body.subarray(0, 1 << 16))
+    .toString();
+}
+
+/** The same, its secrets hidden. */
 function maskedText(recipe: Recipe): string {
   const [before, after] = [recipe.before, recipe.after]
-    .map((secret) => secret && MASK);
-  return before + signedText(recipe) + recipe.body.toString() + after;
+    .map((secret) => secret && MASK) as [string, string];
+  return fullText({ ...recipe, before, after });
 }
 
 function cut(text: string): string {

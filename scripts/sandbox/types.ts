@@ -174,7 +174,8 @@ export interface SandboxOptions {
   latency?: number;
   /**
    * What orders and products are made from. The same seed makes the same
-   * ones, whenever it is used.
+   * ones, whenever it is used: their times too, the newest being of the first
+   * of January 2026.
    * @default {"1"}
    */
   seed?: string;

@@ -177,6 +177,32 @@ describe("sandbox serves", () => {
     assert.match(stderr, line);
   });
 
+  it("and hides secrets that an answer repeats", async () => {
+    const { stderr } = await serving(
+      [...SCRIPT, "--env"],
+      async ({ output, until }) => {
+        const env = variablesOf(output.stdout);
+        const query = {
+          service_id: env.TIKTOK_SHOP_SERVICE_ID!,
+          fault: "awkward-code,echo-secret",
+        };
+        const link = env.TIKTOK_SHOP_AUTHORIZATION_ENDPOINT!;
+        const clicked = await ask(link, query, {
+          method: "POST",
+          body: new URLSearchParams({ decision: "approve" }),
+        });
+        const redirect = new URL(clicked.headers.get("location")!);
+        const code = redirect.searchParams.get("code")!;
+        await ask(env.TIKTOK_SHOP_TOKEN_ENDPOINT!, {
+          app_secret: "of-mine",
+          auth_code: code,
+        });
+        await until(/36009004 cannot handle http\S+app_secret=\*{3}&auth_code/);
+      },
+    );
+    assert.doesNotMatch(stderr, /of-mine|ROW_/);
+  });
+
   it("answers of one's own from a file", async (t) => {
     const folder = await temporaryFolder();
     t.after(folder[Symbol.asyncDispose]);

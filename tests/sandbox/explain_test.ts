@@ -483,7 +483,7 @@ const TOLD: [string, (call: Call) => string, RegExp][] = [
   [
     "no secret in front",
     (c) => textOf(c, { before: "" }),
-    /in the secret in front: put the app's secret before and after/,
+    /differ in the secret: put that of the app_key before and after/,
   ],
   [
     "half of the secret behind",
@@ -498,7 +498,7 @@ const TOLD: [string, (call: Call) => string, RegExp][] = [
   [
     "another app's secret",
     (c) => textOf({ ...c, secret: "a-secret-of-another-app" }),
-    /^unknown: It was made with another secret than this app's/,
+    /^unknown: The strings to sign differ in the secret: put that of/,
   ],
   [
     "what is right",
@@ -523,6 +523,19 @@ for (const [what, told, says] of TOLD) {
       assert.ok(!explain.includes("a-secret-of"), explain);
     }));
 }
+
+test("Another app's secret is named by the string that was signed", () =>
+  withSandbox(async (sandbox) => {
+    const call = { ...callOf(sandbox), secret: "a-secret-of-another-app" };
+    const sign = signed(call);
+    const unknown = await send(sandbox, call, sign);
+    assert.match(unknown.explain!, /^unknown: .* likely .* another app's/);
+    const { explain } = await send(sandbox, call, sign, {
+      "x-sandbox-string-to-sign": encodeURIComponent(textOf(call)),
+    });
+    assert.match(explain!, /^another-secret: /);
+    assert.ok(!explain!.includes(call.secret), explain);
+  }));
 
 test("The sandbox takes a string to sign that is not encoded", () =>
   withSandbox(async (sandbox) => {
