@@ -1528,11 +1528,10 @@ function judgeTokenAnswer(answer: HttpAnswer, tried: string, secrets: Secrets) {
   const isDamaged = isRecord(reply.data) && reply.data.access_token;
   const what = isDamaged ? "damaged tokens" : "no access token";
   const message = `${tried}: the reply has ${what}`;
-  throw new TikTokShopError("invalid_response", message, {
-    status: answer.status,
-    requestId: requestIdOf(reply, secrets),
-    hint: "try again; if it stays so, name the request id to TikTok",
-  });
+  const hint = "try again; if it stays so, name the request id to TikTok";
+  const requestId = requestIdOf(reply, secrets);
+  const details = { status: answer.status, requestId, hint };
+  throw new TikTokShopError("invalid_response", message, details);
 }
 
 /** Whether tokens can be used: a header takes printable ASCII alone. */
@@ -1576,9 +1575,8 @@ export interface AccessTokenOptions extends App, TokenOptions {
  * A refresh that fails while the old token still lives is a warning, unless
  * `minValid` is given. If the grant is gone, TikTok is asked once a minute.
  *
- * @throws {TikTokShopError} of kind `login_required` if there are no tokens,
- * or the seller's grant is gone; of the kinds of {@linkcode refreshTokens};
- * of kind `store`.
+ * @throws {TikTokShopError} of kind `login_required` without tokens or grant;
+ * of kind `store`, and of the kinds of {@linkcode refreshTokens}.
  */
 export async function accessToken(
   options: AccessTokenOptions,
@@ -1725,8 +1723,7 @@ const refreshes = new WeakMap<TokenStore, Map<string, SharedRefresh>>();
 interface SharedRefresh {
   tokens: Promise<StoredTokens>;
   callers: number;
-  /** Aborted when the last caller has left. */
-  left: AbortController;
+  left: AbortController; // aborted when the last caller has left
 }
 
 /** One refresh for all callers of this process; each may stop waiting. */
@@ -3525,6 +3522,8 @@ const IP_LIST =
   /\bips?\b.*(allow|white)[ _-]?list|(allow|white)[ _-]?list.*\bips?\b/i;
 const SPENT = "the code was used before, is 30 minutes old or another app's";
 const DEAD_TOKEN = `the access token is not valid, ${LOGIN_AGAIN}`;
+const UNKNOWN_CODE =
+  "look the code up in Partner Center, or name the request id to TikTok";
 const NOT_LISTED =
   "add this machine's IP to the app's IP allow list in Partner Center";
 
@@ -3603,13 +3602,9 @@ function judgeEnvelope(
   const requestId = requestIdOf(body, secrets);
   const suffix = requestId ? ` (request id ${requestId})` : "";
   const message = `${tried}: TikTok answered with code ${code}, "${said}"`;
-  throw new TikTokShopError(meaning?.kind ?? "rejected", message + suffix, {
-    ...details,
-    code,
-    requestId,
-    hint: meaning?.hint ??
-      "look the code up in Partner Center, or name the request id to TikTok",
-  });
+  const { kind = "rejected", hint = UNKNOWN_CODE } = meaning ?? {};
+  const all = { ...details, code, requestId, hint };
+  throw new TikTokShopError(kind, message + suffix, all);
 }
 
 function requestIdOf(body: Record<string, unknown>, secrets?: Secrets) {
