@@ -1634,7 +1634,7 @@ const UNMET_PAUSE = 3600; // seconds until a longer life is asked for again
 const REFUSED_PAUSE = 60; // seconds until a grant that is gone is asked for
 
 /** Whether a refresh brought too little lately; throws if it was refused. */
-function isVain(tokens: StoredTokens, options: CallOptions): boolean {
+function isUseless(tokens: StoredTokens, options: CallOptions): boolean {
   const { least, now = Date.now } = options;
   if (least === undefined) return false;
   const { meta } = tokens;
@@ -1710,7 +1710,7 @@ function expiryOf({ data, meta }: StoredTokens): number {
 function secondsLeft(tokens: StoredTokens, now: () => number): number {
   const obtained = obtainedAt(tokens.meta);
   const time = hostTime(tokens.meta, now);
-  // A clock that was set back proves nothing: a refresh measures it anew.
+  // A clock that was set back proves nothing: a refresh measures it again.
   if (time < obtained - 3600) return 0;
   // In the first hour the measured offset holds, however large it is.
   const isFirstHour = time < obtained + 3600;
@@ -1728,7 +1728,7 @@ interface SharedRefresh {
 
 /** One refresh for all callers of this process; each may stop waiting. */
 async function refreshOnce(seen: StoredTokens, options: CallOptions) {
-  if (isVain(seen, options)) return seen;
+  if (isUseless(seen, options)) return seen;
   const { store, profile, signal } = options;
   const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
   refreshes.set(store, running);
@@ -1763,7 +1763,7 @@ async function refreshLocked(
   try {
     return await withLock(store, profile, options, async (lock) => {
       const held = await loadTokens(store, profile, signal);
-      if (!sameTokens(held, seen) || isVain(held, options)) return held;
+      if (!sameTokens(held, seen) || isUseless(held, options)) return held;
       await store.assertWritable?.(profile, lock, options.onWarning);
       // A store may ignore its signal.
       if (signal?.aborted) throw cancelledError(signal.reason);
@@ -4523,7 +4523,7 @@ function nextStep(
 ): { run?: string; flag?: string } {
   const { kind, code, cause } = (error ?? {}) as Partial<TikTokShopError>;
   if (!kind || (kind === "store" && !cause)) return {};
-  // A timeout may be one for want of a state.
+  // A timeout may come from a missing state.
   const { kind: beneath } = (cause ?? {}) as Partial<TikTokShopError>;
   if (beneath === "missing_state") return nextStep(cause, cli);
   // Only after a login is logging in what "try again" means.

@@ -48,7 +48,7 @@ const ENTRY_POINTS: readonly EntryPoint[] = [
   { kind: "bin", name: PACKAGE_NAME, path: "scripts/npm_bin.ts" },
 ];
 
-/** What dnt leaves that nobody who installs the package needs. */
+/** What dnt leaves, and no user of the package needs. */
 const LEFTOVERS: readonly string[] = [
   ".npmignore",
   "src",
@@ -177,7 +177,7 @@ interface Dnt {
 const DNT: string = "@deno/dnt"; // not a literal, so checking needs no JSR
 
 /**
- * Loads dnt if JSR answers. A small package is loaded anew first, since Deno's
+ * Loads dnt if JSR answers. A small package is loaded again first, since Deno's
  * cache would answer in place of JSR.
  */
 async function loadDnt(): Promise<Dnt> {

@@ -93,7 +93,7 @@ class Fixture {
     return names.filter((name) => name.startsWith(this.#run));
   }
 
-  /** Takes a lock that nobody holds. */
+  /** Takes a free lock. */
   async lock(
     store: TokenStore,
     profile: string,
@@ -288,7 +288,7 @@ async function testMix(fixture: Fixture): Promise<void> {
   await Promise.all([written, ...readers.map(read)]);
 }
 
-/** Too long for a store to write at once, and each of another length. */
+/** Too long to be written at once, and each of another length. */
 async function longSample(number: number): Promise<StoredTokens> {
   const tokens = await sample(number);
   tokens.data.filler = String(number).repeat(number * 30_000);
@@ -341,7 +341,7 @@ async function testAbort(fixture: Fixture): Promise<void> {
   const { value } = await soon(waiting, "the rejection");
   expect(value === undefined, "it got the lock that another one holds");
   await release(held);
-  // Nor must it get the lock later, when nobody would release it.
+  // It must not get the lock later either: no one would release it.
   await release(await fixture.lock(one!, profile));
 }
 

@@ -993,7 +993,7 @@ async function callAmid(
   });
 }
 
-test("callApi() adopts what another process refreshed amid the call", () =>
+test("callApi() adopts what another process refreshed during the call", () =>
   callAmid(async (store) => {
     const tokens = longLived();
     tokens.data.access_token = "GCP_newer";
@@ -1168,7 +1168,11 @@ test("callApi() waits out a 429 as long as Retry-After says", () =>
     assert.ok(took > 990 && took < 4000 + slack, `${took} ms`);
     assert.deepEqual(calls().map(({ status }) => status), [429, 200]);
     const stamps = new Set(calls().map(({ query }) => query.timestamp));
-    assert.equal(stamps.size, 2, "each try is stamped and signed anew");
+    assert.equal(
+      stamps.size,
+      2,
+      "each try has a timestamp and a sign of its own",
+    );
   }));
 
 test("callApi() tells a 429 whose wait is too long", () =>

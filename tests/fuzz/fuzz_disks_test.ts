@@ -173,7 +173,7 @@ async function fillDisk(
 
 const PAGE = 4096; // bytes
 
-/** Fills a disk but for some names and pages; the files to remove. */
+/** Fills a disk, except some names and pages; returns the files to remove. */
 async function fill(random: Random, disk: string): Promise<string[]> {
   const files: string[] = [];
   const names = random.oneIn(3) ? random.below(12) : 0;

@@ -1963,7 +1963,7 @@ loginTest(
 
 const NO_CODE = /^No authorization code found in this text$/;
 
-/** What is pasted in vain, the kind of its error and a word of its text. */
+/** What is pasted and refused, the kind of its error and a word of its text. */
 const REFUSED: [string, (redirect: URL) => string, string, RegExp][] = [
   ["nothing", () => "  ", "invalid_redirect", NO_CODE],
   ["a sentence", () => "what now?", "invalid_redirect", NO_CODE],

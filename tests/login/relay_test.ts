@@ -24,7 +24,7 @@ import { freePort, isListening, runProgram } from "../support/helpers.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import { timed } from "../support/timing.ts";
 
-/** A state as the program makes them, but for the port. */
+/** A state as the program makes it, without the port. */
 const RANDOM = "Zm9v-_".repeat(7) + "x";
 
 let printed: Promise<string> | undefined;

@@ -719,7 +719,7 @@ test("readSettings() rejects what it does not know", () => {
   assert.throws(() => readSettings(["--forever"]), TypeError);
 });
 
-test("The soaks are files of tests that heed their count", async () => {
+test("The soaks are files of tests that obey their count", async () => {
   for (const { file } of SOAKS) {
     const found = path.join(ROOT, await testFile(file));
     const text = await fs.readFile(found, "utf8");

@@ -228,7 +228,7 @@ test("exchangeCode() sends nothing to the target of a redirect", () =>
 const ABORTED: readonly [string, HostHandler][] = [
   ["before the answer", () => {}],
   [
-    "amid the answer",
+    "in the middle of the answer",
     (_, __, socket) => void socket.write(answer().subarray(0, 150)),
   ],
   ["while backing off", () => answer("", { status: 503 })],
