@@ -4403,7 +4403,7 @@ function decodeText(bytes: Uint8Array): string {
 }
 
 async function readText(path: string): Promise<string> {
-  return decodeText(await node("node:fs/promises").readFile(path));
+  return decodeText(await fs().readFile(path));
 }
 
 /** A path with `~/` expanded: after a "=" the shell leaves it. */
@@ -4411,7 +4411,7 @@ function expandHome(path: string, env = RUNTIME.process.env): string {
   if (!path.startsWith("~/")) return path;
   const { platform } = RUNTIME.process;
   const home = platform === "win32" ? env.USERPROFILE : env.HOME;
-  return home ? node("node:path").join(home, path.slice(2)) : path;
+  return home ? paths().join(home, path.slice(2)) : path;
 }
 
 // === Program
@@ -4986,7 +4986,7 @@ function homeFolder(cli: Cli): string | undefined {
 
 function configPath(cli: Cli): string | undefined {
   const folder = homeFolder(cli);
-  return folder && node("node:path").join(folder, "config.json");
+  return folder && paths().join(folder, "config.json");
 }
 
 function readConfig(cli: Cli): Record<string, unknown> {
@@ -5113,7 +5113,7 @@ async function offerToKeep(
   if (/^n/i.test(answer)) return;
   const text = stringifyJson({ ...settings, user_type: cli.get("user-type") });
   try {
-    const folder = node("node:path").dirname(path);
+    const folder = paths().dirname(path);
     node("node:fs").mkdirSync(folder, { recursive: true, mode: 0o700 });
     await replaceFile(path, `${text}\n`);
   } catch (error) {
@@ -5289,7 +5289,7 @@ function ownCommand(): string[] {
 
 /** A file's name, if that is how a shell finds it; else its path. */
 function asFound(path: string, name?: string): string {
-  const file = name ?? node("node:path").basename(path);
+  const file = name ?? paths().basename(path);
   const found = mayRead() && onPath(file);
   if (!found || realFile(found) !== realFile(path)) return path;
   return file.replace(/\.exe$/i, "");
@@ -6447,7 +6447,7 @@ async function diagnoseStore(cli: Cli): Promise<Told> {
   const { store, profile } = tokenPlace(cli);
   const path = store.path(profile);
   const tokens = await store.load(profile);
-  const folder = node("node:path").dirname(path);
+  const folder = paths().dirname(path);
   // First, for saving again closes a file that is open to others.
   const open = await openToOthers(cli.get("file") ? [path] : [path, folder]);
   const warnings: { message: string; hint?: string }[] = open ? [open] : [];
@@ -6477,7 +6477,7 @@ async function openToOthers(paths: readonly string[]) {
   if (platform === "win32") return undefined;
   const user = getuid?.();
   for (const path of paths) {
-    const info = await node("node:fs/promises").stat(path).catch(() => {});
+    const info = await fs().stat(path).catch(() => {});
     if (!info || (info.mode & 0o077) === 0) continue;
     const mode = info.isDirectory() ? "700" : "600";
     const hint = user === 0 || user === info.uid
