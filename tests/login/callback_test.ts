@@ -980,7 +980,7 @@ loginTest(
   },
 );
 
-// Awkward codes take turns: each other one fails another wrong decoding.
+// Awkward codes alternate: every other one fails another wrong decoding.
 for (const ending of ["+/==", "%2Fx"]) {
   loginTest(
     `startAuth() decodes a code that ends in ${ending} exactly once`,
