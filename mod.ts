@@ -2915,14 +2915,14 @@ export type Awaitable<T> = T | Promise<T>;
 /**
  * What {@linkcode databaseStore} asks of a database: a value and a lock for
  * each profile, in steps that are atomic, as one SQL statement is. A lock has
- * a holder, a random id, and an end: who comes after its end may take it.
+ * a holder, a random id, and an end, after which another holder may take it.
  */
 export interface TokenDatabase {
   /** Where a profile is, for errors: `"main" in Postgres`. */
   place(profile: string): string;
   /** The value of a profile, as it was written. */
   read(profile: string): Awaitable<string | null | undefined>;
-  /** Writes the value of a profile, whoever has the lock. */
+  /** Writes the value of a profile, with or without a lock. */
   write(profile: string, text: string): Awaitable<unknown>;
   /** Writes it if the lock is this holder's; whether it is. */
   writeHeld(profile: string, text: string, holder: string): Awaitable<boolean>;
@@ -2986,7 +2986,7 @@ export function databaseStore(
       // After the lease the lock has ended by itself.
       return heldLock(id, lease / 4, renew, () => within(release(), lease));
     },
-    /** A lock that is renewed was written, and is not lost. */
+    /** To renew the lock is to write, and proves that it is held. */
     async assertWritable(profile, { id }) {
       const renew = () => db.renew(profile, id, lease);
       const isHeld = await dbStep(db, SAVE, profile, renew);
