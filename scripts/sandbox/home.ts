@@ -88,7 +88,7 @@ async function act(world: World, form: URLSearchParams): Promise<Reply> {
 
 /** Waits for what comes at once: the repeats may take long. */
 function soon(result: Promise<unknown>): Promise<unknown> {
-  return Promise.race([result, delay(1000)]);
+  return Promise.race([result, delay(1000, undefined, { ref: false })]);
 }
 
 function backTo(section: string): Reply {

@@ -252,7 +252,7 @@ const KEPT_ANSWER = 1024; // characters
 
 /**
  * Sends a webhook until the app takes it with a 2xx. Each repeat is the same
- * bytes, after a longer wait; TikTok's own schedule runs over hours.
+ * bytes, after a longer wait. The waits are ours: TikTok's are unknown.
  */
 export async function deliver(
   delivery: SandboxDelivery,

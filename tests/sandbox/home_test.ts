@@ -3,7 +3,7 @@
  * its looks in a real Chromium, where one is installed.
  */
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
@@ -215,6 +215,10 @@ test("no page of another site presses a button", () =>
       const { status } = await press(sandbox, form, headers);
       assert.equal(status, 403, JSON.stringify(headers));
     }
+    const rebound = request(origin, { headers: { host: "evil.example" } });
+    const [answer] = await once(rebound.end(), "response");
+    assert.equal(answer.statusCode, 421, "another name leads to 127.0.0.1");
+    answer.resume();
     const query = new URLSearchParams(form);
     assert.equal((await fetch(`${origin}/?${query}`)).status, 200);
     assert.match((await show(sandbox)).text, /authorized, 1 ×/);

@@ -87,7 +87,10 @@ let pythonPackages: ReturnType<typeof installed> | undefined;
 
 async function installNpm() {
   if (!await commandWorks(NODE, "--version")) return { skip: "no Node" };
-  const flags = ["--ignore-scripts", "--no-audit", "--legacy-peer-deps"];
+  const flags = [
+    ...["--ignore-scripts", "--no-audit", "--legacy-peer-deps"],
+    ...["--fetch-retries=1", "--fetch-retry-mintimeout=1000"],
+  ];
   npmPackages ??= installed(
     ["package.json", "package-lock.json"],
     (cwd) => runNpm("npm", ["ci", ...flags], { cwd }),
@@ -100,7 +103,10 @@ async function installPython() {
   if (!await commandWorks("python3", "-c", isNew)) {
     return { skip: "no Python 3.11 with pip" };
   }
-  const flags = ["--no-deps", "--require-hashes", "--no-compile", "-q"];
+  const flags = [
+    ...["--no-deps", "--require-hashes", "--no-compile", "-q"],
+    ...["--retries", "1"],
+  ];
   pythonPackages ??= installed(["requirements.txt"], (cwd) => {
     const args = ["install", ...flags, "--target", cwd];
     const pip = ["-m", "pip", ...args, "-r", "requirements.txt"];
