@@ -466,10 +466,7 @@ async function runLines(
     const url = `https://auth.tiktok-shops.com/api/v2/token/get?${query}`;
     await fs.writeFile(path.join(folder.path, file), program(sandbox, url));
     const [name = "", ...args] = command;
-    const env = {
-      GOCACHE: path.join(tmpdir(), "tiktok-shop-go"),
-      GO111MODULE: "off",
-    };
+    const env = { GO111MODULE: "off" };
     const options = { cwd: folder.path, env };
     const { ok, output, stdout } = await run(name, [...args, file], options);
     assert.ok(ok, output);
