@@ -4439,14 +4439,15 @@ export async function main(args: string[]): Promise<number> {
   }
   let cli: Cli | undefined;
   try {
-    cli = readCommandLine(args);
+    const isHelp = args[0] === "help";
+    cli = readCommandLine(isHelp ? [...args.slice(1), "--help"] : args);
     if (cli.has("version")) cli.line(VERSION);
-    else if (cli.has("help")) cli.line(helpText(cli.commandName));
+    else if (cli.has("help")) cli.line(helpText(cli));
     else await RUNS[cli.commandName]!(cli);
     await cli.written;
     return cli.exitCode;
   } catch (error) {
-    return report(error, args.includes("--verbose"), cli);
+    return report(error, args, cli);
   }
 }
 
@@ -4465,29 +4466,45 @@ function tellVersion(): number {
 }
 
 /** Tells an error and its next step; returns its exit code. */
-function report(error: unknown, verbose: boolean, cli?: Cli): number {
-  const { hint, cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
+function report(error: unknown, args: readonly string[], cli?: Cli): number {
+  // Without a command line that could be read, its words must do.
+  const has = (flag: string) => cli?.has(flag) ?? args.includes(`--${flag}`);
+  const { cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
   const bug = isBug(error);
   const text = (of: unknown) => messageOf(of, cli?.secrets);
-  const what = bug ? "a fault of this program: " : "";
-  note(what + text(error), "error");
+  const message = (bug ? "a fault of this program: " : "") + text(error);
   const help = [...cli ? [cli.commandName] : [], "--help"];
-  const next = bug
-    ? `please report it at ${ISSUES}${verbose ? "" : ", with --verbose"}`
+  const hint = bug
+    ? `please report it at ${ISSUES}${has("verbose") ? "" : ", with --verbose"}`
     : isMisuse(error)
     ? `see ${commandLineOf(help)}`
-    : hint;
-  const lines = { hint: next, ...nextStep(error, cli) };
-  for (const [name, line] of Object.entries(lines)) {
-    if (line) note(printable(line), name);
-  }
-  if (!verbose) return exitCodeOf(error);
+    : (error as Partial<TikTokShopError>).hint;
+  const steps = { hint, ...nextStep(error, cli) };
+  if (has("json")) raw(`${errorLine(error, { message, ...steps })}\n`);
+  else tellError(message, steps);
+  if (!has("verbose")) return exitCodeOf(error);
   const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
   for (const call of calls) note(text(call));
   for (let at = cause; at; at = (at as Error).cause) {
     note(`cause: ${text(at)}`);
   }
   return exitCodeOf(error);
+}
+
+function tellError(message: string, steps: Record<string, string | undefined>) {
+  note(message, "error");
+  for (const [name, line] of Object.entries(steps)) {
+    if (line) note(printable(line), name);
+  }
+}
+
+/** An error as a line of JSON, for `--json`. */
+function errorLine(error: unknown, facts: Record<string, unknown>): string {
+  const { kind, code, requestId }: Partial<TikTokShopError> =
+    error instanceof TikTokShopError ? error : {};
+  const own = isBug(error) ? "bug" : isMisuse(error) ? "usage" : "system";
+  const all = { kind: kind ?? own, code, request_id: requestId, ...facts };
+  return stringifyJson({ error: all }, 0);
 }
 
 const ISSUES = `https://github.com/${PROGRAM}/${PROGRAM}/issues`;
@@ -4629,35 +4646,48 @@ const CALLBACK_FLAGS = "port host path redirect-url tls-cert tls-key";
 /** Those that bound each request. */
 const REQUEST_FLAGS = "request-timeout reply-limit";
 
-/** Every command: what follows it, what it does, the names of its flags. */
+/** Every command: operands, what it does, the names of its flags, examples. */
 const COMMANDS = commandTable(`
 login | get a token: link, browser, wait, exchange, save |
   ${CALLBACK_FLAGS} timeout param no-browser browser paste start complete
-  allow-missing-state switch require-scope ${REQUEST_FLAGS}
-refresh | refresh the tokens now, and save them | all ${REQUEST_FLAGS}
+  allow-missing-state switch require-scope ${REQUEST_FLAGS} |
+  login, login --profile us --region us, login --start
+refresh | refresh the tokens now, and save them | all ${REQUEST_FLAGS} |
+  refresh, refresh --all
 token | print a valid access token, refreshed if need be |
-  min-valid ${REQUEST_FLAGS}
-status | show every profile and the time it has left | min-valid
-shops | list the shops that the token may act for | ${REQUEST_FLAGS}
+  min-valid ${REQUEST_FLAGS} | token, token --min-valid 1h
+status | show every profile and the time it has left | min-valid |
+  status, status --min-valid 2h
+shops | list the shops that the token may act for | ${REQUEST_FLAGS} | shops
 api METHOD PATH | make a signed call of the API |
-  query body shop paginate ${REQUEST_FLAGS}
+  query body shop paginate ${REQUEST_FLAGS} |
+  api GET /authorization/202309/shops, api GET /product/202309/categories
 exec -- CMD ... | run a command with TIKTOK_SHOP_ACCESS_TOKEN set |
-  min-valid shop ${REQUEST_FLAGS}
-logout | forget the tokens of a profile
-doctor | check what a login needs, without spending a code | ${CALLBACK_FLAGS}
-relay | print a web page that moves redirects on to localhost
-sandbox | run a TikTok Shop of your own, see sandbox --help
-demo | try the login at a sandbox
+  min-valid shop ${REQUEST_FLAGS} | exec -- node report.js
+logout | forget the tokens of a profile | | logout, logout --profile us
+doctor | check what a login needs, without spending a code |
+  ${CALLBACK_FLAGS} | doctor, doctor --port 3017-3020
+relay | print a web page that moves redirects on to localhost | |
+  relay > index.html
+completion SHELL | print the completions for bash, zsh, fish or powershell | |
+  completion bash > tiktok-shop-oauth2.bash
+sandbox | run a TikTok Shop of your own, see sandbox --help | | sandbox
+demo | try the login at a sandbox | | demo
 `);
 
 function commandTable(text: string) {
-  const commands = textRows(text).map(([usage, help, list = ""]) => {
+  const commands = textRows(text).map(([usage, help, list, lines]) => {
     const [name = "", ...operands] = usage!.split(" ");
-    const flags = list.split(" ").filter(Boolean);
-    return [name, { help, operands, flags }] as const;
+    const flags = (list ?? "").split(" ").filter(Boolean);
+    const examples = (lines ?? "").split(", ").filter(Boolean);
+    return [name, { help, operands, flags, examples }] as const;
   });
   return Object.fromEntries(commands);
 }
+
+/** Other names of commands, and the short ones of flags. */
+const ALIASES: Record<string, string> = { whoami: "status", list: "status" };
+const SHORT_FLAGS: Record<string, string> = { help: "h", version: "V" };
 
 const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   login: loginCommand,
@@ -4670,6 +4700,7 @@ const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   logout: logoutCommand,
   doctor: doctorCommand,
   relay: relayCommand,
+  completion: completionCommand,
   sandbox: scriptCommand,
   demo: scriptCommand,
 };
@@ -4687,12 +4718,15 @@ class Cli {
   /** Rejects if data could not be written: a full disk is no success. */
   written: Promise<void> = Promise.resolve();
   readonly commandName: string;
+  /** Whether the command was written, and not left out. */
+  readonly isNamed: boolean;
   readonly operands: string[] = [];
   readonly flags = new Map<string, string[]>();
   readonly #learnt = new Map<string, unknown>();
 
-  constructor(commandName: string) {
+  constructor(commandName: string, isNamed: boolean) {
     this.commandName = commandName;
+    this.isNamed = isNamed;
   }
 
   has(flag: string): boolean {
@@ -4768,19 +4802,22 @@ class Cli {
 
 function readCommandLine(args: string[]): Cli {
   const isNamed = args[0] !== undefined && !args[0].startsWith("-");
-  const name = isNamed ? args[0]! : "login";
+  const word = isNamed ? args[0]! : "login";
+  const name = ALIASES[word] ?? word;
   if (!Object.hasOwn(COMMANDS, name)) {
-    const names = Object.keys(COMMANDS).join(", ");
-    throw misuse(`Unknown command "${name}": use one of ${names}`);
+    const names = [...Object.keys(COMMANDS), ...Object.keys(ALIASES), "help"];
+    throw misuse(`Unknown command "${word}": ${meant(word, names)}`);
   }
-  const cli = new Cli(name);
+  const cli = new Cli(name, isNamed);
   if (RUNS[name] === scriptCommand) {
     cli.operands.push(...args.slice(1)); // it reads its own flags
     return cli;
   }
-  const options: Record<string, { type: "string" | "boolean" }> = {};
+  const options: import("node:util").ParseArgsConfig["options"] = {};
   for (const flag of flagNames(name)) {
-    options[flag] = { type: FLAGS[flag]!.value ? "string" : "boolean" };
+    const type = FLAGS[flag]!.value ? "string" : "boolean";
+    const short = SHORT_FLAGS[flag];
+    options[flag] = short ? { type, short } : { type };
   }
   const given = args.slice(isNamed ? 1 : 0);
   const { tokens } = node("node:util")
@@ -4822,9 +4859,7 @@ function addFlag(
 ): void {
   const { name, rawName, value } = token;
   const isKnown = flagNames(commandName).includes(name);
-  if (!isKnown || !rawName.startsWith("--")) {
-    throw unknownFlag(commandName, rawName);
-  }
+  if (!isKnown) throw unknownFlag(commandName, rawName);
   const { value: wanted, many } = FLAGS[name]!;
   if (wanted && (!value || (!token.inlineValue && /^-./.test(value)))) {
     throw misuse(`Missing the value of --${name}: give ${wanted}`);
@@ -4851,8 +4886,33 @@ function unknownFlag(command: string, flag: string): Error {
   return misuse(
     owner
       ? `${flag} belongs to ${owner}, not to ${command}`
-      : `Unknown flag ${flag} for ${command}`,
+      : `Unknown flag ${flag} for ${command}: ` +
+        meant(flag, flagNames(command).map((name) => `--${name}`)),
   );
+}
+
+/** What a mistyped name may stand for: the nearest, else all of them. */
+function meant(text: string, names: readonly string[]): string {
+  const ranked = names.map((name) => ({ name, steps: distance(text, name) }))
+    .sort((a, b) => a.steps - b.steps);
+  const { name, steps } = ranked[0]!;
+  if (steps <= 2 && steps < text.length) return `did you mean ${name}?`;
+  if (names.length > 20) return "see its help";
+  return `use ${names.join(names.length > 3 ? ", " : " or ")}`;
+}
+
+/** How many characters must be added, dropped or changed. */
+function distance(from: string, to: string): number {
+  let row = [...to, ""].map((_, i) => i);
+  for (const [i, c] of [...from].entries()) {
+    const next = [i + 1];
+    for (const [j, d] of [...to].entries()) {
+      const change = row[j]! + (c === d ? 0 : 1);
+      next.push(Math.min(next[j]! + 1, row[j + 1]! + 1, change));
+    }
+    row = next;
+  }
+  return row.at(-1)!;
 }
 
 /** A number of bytes, also in KiB or MiB as in 64M. */
@@ -4863,11 +4923,14 @@ function byteCount(text: string | undefined): number | undefined {
   throw outOfRange(`Cannot read the size "${text}": use bytes, 512K or 64M`);
 }
 
-function helpText(command: string): string {
-  const { help, flags, operands } = COMMANDS[command]!;
+function helpText({ isNamed, commandName }: Cli): string {
+  return isNamed ? commandHelp(commandName) : programHelp();
+}
+
+/** The help of the program as a whole: on one screen. */
+function programHelp(): string {
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help!)).join("\n");
-  const lines = (names: string[]) => names.map(flagEntry).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
 
 Usage: ${PROGRAM} [command] [options]
@@ -4875,22 +4938,37 @@ Usage: ${PROGRAM} [command] [options]
 Commands (login if none is given):
 ${commands}
 
-${[command, ...operands].join(" ")}: ${help}
-${lines(flags)}
+Options of every command, of which "help COMMAND" lists the rest:
+${["profile", "json", "quiet", "help", "version"].map(flagEntry).join("\n")}
 
-All commands:
-${lines(COMMON_FLAGS.split(" "))}
+Begin with these:
+  ${PROGRAM} demo
+  ${PROGRAM} login
+  ${PROGRAM} api GET /authorization/202309/shops`;
+}
 
-Flags beat the environment, which beats the env file.
-TIKTOK_SHOP_APP_SECRET is the app secret, and TIKTOK_SHOP_HOME the folder of the
-profiles.`;
+/** A command's usage, its flags, then those of all commands, and examples. */
+function commandHelp(command: string): string {
+  const { help, flags, operands, examples } = COMMANDS[command]!;
+  const usage = [PROGRAM, command, "[options]", ...operands].join(" ");
+  const part = (title: string, lines: string[]) =>
+    lines.length ? `\n\n${title}:\n${lines.join("\n")}` : "";
+  return `Usage: ${usage}\n\n${help![0]!.toUpperCase()}${help!.slice(1)}.` +
+    part(`Options of ${command}`, flags.map(flagEntry)) +
+    part("Options of every command", COMMON_FLAGS.split(" ").map(flagEntry)) +
+    part("Examples", examples.map((each) => `  ${PROGRAM} ${each}`)) + `
+
+A flag beats the environment, which beats the env file. TIKTOK_SHOP_APP_SECRET
+is the app secret, and TIKTOK_SHOP_HOME the folder of the profiles.`;
 }
 
 function flagEntry(name: string): string {
   const { value, env, initial, many, help } = FLAGS[name]!;
   const facts = [initial && `default: ${initial}`, env, many && "repeatable"];
   const shown = facts.filter(Boolean).map((fact) => ` [${fact}]`);
-  return helpEntry(`--${name}${value && ` ${value}`}`, help + shown.join(""));
+  const short = SHORT_FLAGS[name] ? `-${SHORT_FLAGS[name]}, ` : "";
+  const usage = `${short}--${name}${value && ` ${value}`}`;
+  return helpEntry(usage, help + shown.join(""));
 }
 
 /** A name and its text, wrapped at 80 columns. */
@@ -4923,7 +5001,7 @@ function oneOf<T extends string>(
   const value = cli.get(flag)?.toLowerCase();
   const found = values.find((each) => each === value);
   if (value === undefined || found) return found;
-  throw misuse(`Cannot use --${flag} "${value}": use ${values.join(" or ")}`);
+  throw misuse(`Cannot use --${flag} "${value}": ${meant(value, values)}`);
 }
 
 // --- settings
@@ -6059,7 +6137,12 @@ async function refreshLine(
 async function tokenCommand(cli: Cli): Promise<void> {
   await withTerminal(cli, async (terminal) => {
     const tokens = await validTokens(keepFor(cli, terminal));
-    cli.line(tokens.data.access_token);
+    const { access_token, access_token_expire_in } = tokens.data;
+    if (!cli.has("json")) return cli.line(access_token);
+    const { profile } = tokenPlace(cli);
+    const left = Math.floor(secondsLeft(tokens, Date.now));
+    const life = { access_token_expire_in, access_token_left: left };
+    cli.json({ profile, access_token, ...life });
   });
 }
 
@@ -6276,6 +6359,7 @@ async function logoutCommand(cli: Cli): Promise<void> {
   // lock, no refresh that is under way brings the profile back.
   const removed = await store.load(profile) &&
     await withLock(store, profile, WARNINGS, remove);
+  if (cli.has("json")) cli.json({ profile, removed: Boolean(removed) });
   if (cli.has("quiet")) return;
   const shown = printable(profile);
   note(
@@ -6631,6 +6715,86 @@ paste it into the terminal where the login waits.</p></noscript>
 <script>${RELAY_SCRIPT}</script>
 </body>
 </html>`);
+}
+
+// --- completion
+
+/** Prints a script that completes commands and flags in a shell. */
+// deno-lint-ignore require-await -- a command is asynchronous
+async function completionCommand(cli: Cli): Promise<void> {
+  const [shell = ""] = cli.operands;
+  const make = Object.hasOwn(COMPLETIONS, shell) && COMPLETIONS[shell];
+  if (!make) {
+    const names = Object.keys(COMPLETIONS);
+    throw misuse(`Unknown shell "${shell}": ${meant(shell, names)}`);
+  }
+  cli.line(make());
+}
+
+const COMPLETIONS: Record<string, () => string> = {
+  bash: bashCompletion,
+  // It runs bash's completions as they are.
+  zsh: () =>
+    `autoload -U +X compinit && compinit\n` +
+    `autoload -U +X bashcompinit && bashcompinit\n${bashCompletion()}`,
+  fish: fishCompletion,
+  powershell: powershellCompletion,
+};
+
+/** Each command with its flags, as words. */
+function commandWords(): [name: string, flags: string][] {
+  return Object.keys(COMMANDS).map((name) => [
+    name,
+    flagNames(name).map((flag) => `--${flag}`).join(" "),
+  ]);
+}
+
+function bashCompletion(): string {
+  const cases = commandWords().map(([name, flags]) =>
+    `    ${name}) words="${flags}" ;;`
+  );
+  return `_tiktok_shop_oauth2() {
+  local words="${Object.keys(COMMANDS).join(" ")} help"
+  if [ "$COMP_CWORD" -gt 1 ]; then
+    case "\${COMP_WORDS[1]}" in
+${cases.join("\n")}
+    esac
+  fi
+  COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _tiktok_shop_oauth2 ${PROGRAM}`;
+}
+
+function fishCompletion(): string {
+  const entry = (within: string, what: string, text: string) => {
+    const shown = text.replace(/['\\]/g, "\\$&");
+    const when = within ? `seen_subcommand_from ${within}` : "use_subcommand";
+    return `complete -c ${PROGRAM} -n '__fish_${when}' ${what} -d '${shown}'`;
+  };
+  return Object.entries(COMMANDS).flatMap(([name, { help }]) => [
+    entry("", `-f -a ${name}`, help!),
+    entry("help", `-f -a ${name}`, help!),
+    ...flagNames(name).map((flag) => {
+      const { value, help } = FLAGS[flag]!;
+      return entry(name, `-l ${flag}${value && " -r"}`, help!);
+    }),
+  ]).join("\n");
+}
+
+function powershellCompletion(): string {
+  const rows = commandWords().map(([name, flags]) =>
+    `    ${name} = '${flags}'`
+  );
+  return `Register-ArgumentCompleter -Native -CommandName ${PROGRAM} -ScriptBlock {
+  param($word, $ast)
+  $flags = @{
+${rows.join("\n")}
+  }
+  $command = "$($ast.CommandElements[1])"
+  $known = $flags.ContainsKey($command) -and $command -ne $word
+  $words = if ($known) { $flags[$command] -split ' ' } else { $flags.Keys }
+  $words | Sort-Object | Where-Object { $_ -like "$word*" }
+}`;
 }
 
 // --- sandbox and demo

@@ -47,17 +47,19 @@ for (const name of readdirSync(EXAMPLES)) {
 async function helpOf(command: string): Promise<[string[], string[]]> {
   const { stdout, code } = await runProgram([command, "--help"]);
   assert.equal(code, 0);
-  const heads = new RegExp(`^(?:${command}(?: \\S+)*: .+|All commands:)$`, "m");
+  const heads = /^Options of (?:\S+|every command):$/m;
   const [, own = "", common = ""] = stdout.split(heads);
   return [rowsOf(own), rowsOf(common)];
 }
 
 /** Entries of the help as rows of the README: flag, variable, default, text. */
 function rowsOf(help: string): string[] {
-  const entries = help.replace(/\n {20,}/g, " ").match(/^ {2}--.+$/gm) ?? [];
+  const entries =
+    help.replace(/\n {20,}/g, " ").match(/^ {2}(?:-\w, )?--.+$/gm) ?? [];
   return entries.map((entry) => {
-    const [, flag, text = ""] = /^ {2}(--\S+(?: [A-Z]\S*| k=v| row\S*)?) +(.+)$/
-      .exec(entry)!;
+    const [, flag, text = ""] =
+      /^ {2}(?:-\w, )?(--\S+(?: [A-Z]\S*| k=v| row\S*)?) +(.+)$/
+        .exec(entry)!;
     const fact = (pattern: RegExp) => pattern.exec(text)?.[1] ?? "";
     const variable = fact(/ \[(TIKTOK_\w+)\]/);
     const initial = fact(/ \[default: ([^\]]+)\]/);

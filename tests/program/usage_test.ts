@@ -22,17 +22,27 @@ const ECHO = "/echo/202309/x";
 
 /** What is wrong, told by a name, arguments and the start of the message. */
 const LOGIN_ERRORS: [name: string, args: string[], message: RegExp][] = [
-  ["an unknown command", ["logn"], /Unknown command "logn": use one of log/],
+  [
+    "an unknown command",
+    ["logn"],
+    /Unknown command "logn": did you mean login\?/,
+  ],
   [
     "an unknown flag",
     ["login", "--prot", "1"],
     /Unknown flag --prot for login/,
   ],
+  ["a command like none", ["x"], /Unknown command "x": use login, refresh, /],
+  ["a flag with two slips", ["--tmeout=1"], /did you mean --timeout\?/],
   ["an unknown short flag", ["-p", "1"], /Unknown flag -p for login/],
   ["an argument", ["login", "now"], /Unexpected argument "now" for login/],
   ["an argument after --", ["login", "--", "x"], /Unexpected argument "--"/],
   ["no value at the end", ["--port"], /Missing the value of --port: give N/],
-  ["no value before a flag", ["--port", "--json"], /Missing the value of --po/],
+  [
+    "no value before a flag",
+    ["--port", "--quiet"],
+    /Missing the value of --po/,
+  ],
   ["an empty value", ["--profile="], /Missing the value of --profile/],
   ["an empty argument", ["--file", ""], /Missing the value of --file/],
   [
@@ -40,7 +50,7 @@ const LOGIN_ERRORS: [name: string, args: string[], message: RegExp][] = [
     ["--profile", "a", "--profile=a"],
     /--profile is given twice: give it once/,
   ],
-  ["a switch twice", ["--json", "--json"], /--json is given twice/],
+  ["a switch twice", ["--quiet", "--quiet"], /--quiet is given twice/],
   ["a switch's value", ["--paste=yes"], /--paste takes no value/],
   ["a switch's argument", ["--switch", "yes"], /Unexpected argument "yes"/],
   ["a key as service id", ["--service-id", "6f3k9d2m1x8q"], /is not a number/],
