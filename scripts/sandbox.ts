@@ -5,16 +5,17 @@
  * shop and no network.
  *
  * It keeps TikTok's rules as far as they are known: codes work once and for
- * 30 minutes, refresh tokens rotate, signatures and clocks are checked, errors
- * come as HTTP 200 with a non-zero `code`. Where TikTok's behaviour is unknown
- * it does what is hardest for a client. On demand it misbehaves:
- * {@linkcode SANDBOX_FAULTS} lists how.
+ * 30 minutes, refresh tokens rotate, every published operation answers after
+ * the checks of clock, signature, token, scope and cipher, in TikTok's words.
+ * Where TikTok's behaviour is unknown it does what is hardest for a client. A
+ * refused signature is explained: which usual mistake makes it. On demand the
+ * sandbox misbehaves: {@linkcode SANDBOX_FAULTS} lists how.
  *
  * As a program it serves and prints the environment that points
  * `tiktok-shop-oauth2` at it:
  *
  * ```sh
- * deno run -A scripts/sandbox.ts --env > sandbox.env
+ * npx tiktok-shop-oauth2 sandbox --env > sandbox.env
  * ```
  *
  * As a library it is the other half of a test:
