@@ -4705,8 +4705,9 @@ const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   demo: scriptCommand,
 };
 
-/** The names of the flags that a command takes. */
+/** The names of the flags that a command takes; a script knows its own. */
 function flagNames(command: string): string[] {
+  if (RUNS[command] === scriptCommand) return ["help"];
   return [...COMMON_FLAGS.split(" "), ...COMMANDS[command]!.flags];
 }
 
@@ -6785,7 +6786,8 @@ function powershellCompletion(): string {
   const rows = commandWords().map(([name, flags]) =>
     `    ${name} = '${flags}'`
   );
-  return `Register-ArgumentCompleter -Native -CommandName ${PROGRAM} -ScriptBlock {
+  const register = "Register-ArgumentCompleter -Native -CommandName";
+  return `${register} ${PROGRAM} -ScriptBlock {
   param($word, $ast)
   $flags = @{
 ${rows.join("\n")}
