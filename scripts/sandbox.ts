@@ -9,7 +9,8 @@
  * the checks of clock, signature, token, scope and cipher, in TikTok's words.
  * Where TikTok's behaviour is unknown it does what is hardest for a client. A
  * refused signature is explained: which usual mistake makes it. On demand the
- * sandbox misbehaves: {@linkcode SANDBOX_FAULTS} lists how.
+ * sandbox misbehaves: {@linkcode SANDBOX_FAULTS} lists how. It sends webhooks,
+ * and `GET /` is a page for people.
  *
  * As a program it serves and prints the environment that points
  * `tiktok-shop-oauth2` at it:

@@ -230,6 +230,7 @@ A TikTok Shop of your own, not TikTok, listens on ${sandbox.origin}
   app secret    ${sandbox.appSecret}
   service id    ${serviceId}
   redirect URL  ${sandbox.redirectUrl}
+  a page        ${sandbox.origin}/
 
 Point a client at these. For tiktok-shop-oauth2, paste the lines above into
 another terminal, or write them to a file with --env and give that file to its
@@ -247,15 +248,12 @@ const SECRET_PARAMETERS = [
   "state",
 ];
 
-/** What JSON leaves as it is, though a terminal would obey it. */
-const UNPRINTABLE = /[\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
-
 /** A webhook that was sent just now, and what came back, for people. */
 export function deliveryLine(delivery: SandboxDelivery): string {
   const { name, to, attempts, delivered } = delivery;
   const { status = 0, answer = "" } = attempts.at(-1) ?? {};
   const count = delivered ? "" : ` (${attempts.length} of ${REPEATS + 1})`;
-  const shown = JSON.stringify(answer.slice(0, 200)).replace(UNPRINTABLE, "?");
+  const shown = printable(JSON.stringify(answer.slice(0, 200)));
   const body = answer === "" ? "" : ` ${shown}`;
   return `webhook ${name} ${to} ${status || "no answer"}${count}${body}`;
 }

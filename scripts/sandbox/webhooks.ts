@@ -326,10 +326,10 @@ const WARNING_DAYS = 30;
 const DAY = 86_400; // seconds
 
 /**
- * Sends a webhook of a type to an URL, or to the app's own.
+ * Sends a webhook of a type to a URL, or to the app's own.
  *
  * @throws {RangeError} for a type or a seller that does not exist
- * @throws {TypeError} for an URL that is none, or none at all
+ * @throws {TypeError} without an http or https URL
  */
 // deno-lint-ignore require-await -- it rejects, and does not throw
 export async function trigger(

@@ -449,7 +449,7 @@ test("sandbox trigger sends a webhook and shows what came back", async () => {
     assert.equal(
       stderr.trimEnd(),
       `webhook PRODUCT_CREATION ${app.url} 202 ` +
-        String.raw`"{\"ok\":true}\u001b[31m??"`,
+        String.raw`"{\"ok\":true}\u001b[31m\u009b\u202e"`,
     );
   } finally {
     await sandbox.stop();
