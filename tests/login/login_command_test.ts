@@ -482,7 +482,7 @@ describe("a setting of login", TOGETHER, () => {
       await cli.write(".env", "TIKTOK_SHOP_API_ENDPOINT=https://a.example\n");
       const refused = [["login"], ["login", "--start"], ["refresh"], ["token"]]
         .concat([["status"], ["shops"], ["api", "GET", "/x"], ["logout"]])
-        .concat([["exec", "--", "env"], ["doctor"], ["doctor", "--json"]]);
+        .concat([["exec", "--", "env"], ["doctor"]]);
       for (const args of refused) {
         const says = /Cannot take TIKTOK_SHOP_API_ENDPOINT from /;
         assertUsageError(await cli.run(args), says);

@@ -18,6 +18,45 @@ const REFRESH = "/api/v2/token/refresh";
 const SEARCH = "/order/202309/orders/search";
 const ECHO = "/echo/202309/x";
 
+describe("an error with --json", TOGETHER, () => {
+  it("is one line of JSON, and nothing is on stdout", () =>
+    withCli(async (cli) => {
+      for (
+        const [args, kind, code] of [
+          [["login", "--port", "x"], "usage", 2],
+          [["token"], "login_required", 5],
+        ] as const
+      ) {
+        const ended = await cli.run([...args, "--json"]);
+        assert.deepEqual([ended.code, ended.stdout], [code, ""]);
+        assert.match(ended.stderr, /^\{.*\}\n$/);
+        const { error } = JSON.parse(ended.stderr);
+        assert.equal(error.kind, kind);
+        assert.ok(error.message && error.hint, ended.stderr);
+      }
+    }));
+
+  it("has TikTok's code and request id", () =>
+    withCli(async (cli) => {
+      assert.equal((await cli.login()).code, 0);
+      const call = ["api", "GET", "/no/202309/such", "--json"];
+      const { stderr, code } = await cli.run(call);
+      const { error } = JSON.parse(stderr);
+      assert.deepEqual([code, error.kind, error.code], [
+        6,
+        "rejected",
+        36009009,
+      ]);
+      assert.match(error.request_id, /^\w+$/);
+    }));
+
+  it("is not what a command after -- was told", () =>
+    withCli(async (cli) => {
+      const { stderr } = await cli.run(["exec", "--", "x", "--json"]);
+      assert.match(stderr, /^error: There are no tokens/);
+    }));
+});
+
 // === Login
 
 /** What is wrong, told by a name, arguments and the start of the message. */
