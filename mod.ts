@@ -209,7 +209,8 @@ function messageOf(error: unknown, secrets?: Secrets): string {
   // Node tries all addresses of a host; its own message may then be empty.
   const each = Array.isArray(errors) ? errors : [];
   const texts = [message, ...each.map((one) => one?.message)].filter(Boolean);
-  const text = [...new Set(texts)].join("; ") || `${error}`;
+  const name = error instanceof Error ? error.constructor.name : `${error}`;
+  const text = [...new Set(texts)].join("; ") || name;
   return printable(redact(text, secrets));
 }
 

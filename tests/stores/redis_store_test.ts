@@ -3,14 +3,20 @@ import { after, before, test } from "node:test";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { accessToken, redisStore, type StoredTokens } from "../../mod.ts";
+import {
+  accessToken,
+  redisStore,
+  type StoredTokens,
+  type TokenStore,
+} from "../../mod.ts";
 import type { Sandbox } from "../../scripts/sandbox.ts";
 import { testTokenStore } from "../../scripts/testing.ts";
 import { freePort, ROOT, temporaryFolder } from "../support/helpers.ts";
 import {
-  connectCluster,
+  clusterExample,
   connectRedis,
   NO_REDIS,
+  openClusterStore,
   REDIS_CLIENTS,
   type RedisCommand,
   type RedisConnection,
@@ -157,70 +163,200 @@ redisTest(
   },
 );
 
-/** Starts a cluster of three nodes; the port of one. */
-async function startCluster(): Promise<number> {
-  const nodes = await Promise.all([0, 1, 2].map(async () => {
-    const folder = await temporaryFolder();
-    closing.push(() => folder[Symbol.asyncDispose]());
-    const [port, bus] = [await freePort(), await freePort()];
-    const options = ["--cluster-enabled", "yes", "--cluster-port", `${bus}`];
-    closing.push(await startRedis(port, folder.path, options));
-    return { port, bus, ...await connect("redis", port) };
-  }));
-  const [first, ...others] = nodes;
+test("redisStore() sends what version 1.0.0 sends", async () => {
+  const sent: string[][] = [];
+  const store = redisStore((...words) => {
+    sent.push(words);
+    const replies: Record<string, unknown> = { SET: "OK", SCAN: ["0", []] };
+    return Promise.resolve(replies[words[0]!] ?? 1);
+  });
+  const lock = await store.lock("main");
+  await store.save("main", TOKENS, lock);
+  await store.assertWritable!("main", lock);
+  await lock[Symbol.asyncDispose]();
+  await store.save("main", TOKENS);
+  await store.remove("main");
+  await store.list();
+  const key = "tiktok-shop-oauth2:{main}";
+  const text = JSON.stringify(TOKENS);
+  const act = (action: string, ...words: string[]) => {
+    const script = `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
+${action}
+return 1`;
+    return ["EVAL", script, "2", `${key}:lock`, key, lock.id, ...words];
+  };
+  assert.deepEqual(sent, [
+    ["SET", `${key}:lock`, lock.id, "NX", "PX", "5000"],
+    act('redis.call("set", KEYS[2], ARGV[2])', text),
+    act('redis.call("pexpire", KEYS[1], ARGV[2])', "5000"),
+    act('redis.call("del", KEYS[1])'),
+    ["SET", key, text],
+    ["DEL", key],
+    ["SCAN", "0", "MATCH", "tiktok-shop-oauth2:{*}", "COUNT", "1000"],
+  ]);
+});
+
+// === A cluster
+
+/** A node of the cluster, which keeps on disk what it is told. */
+interface Node extends RedisConnection {
+  readonly port: number;
+  readonly bus: number;
+  start(): Promise<void>;
+  stop(signal?: "SIGKILL"): Promise<void>;
+}
+
+let nodes: Promise<readonly Node[]> | undefined;
+
+/** The three nodes, started by the first test that needs them. */
+function clusterNodes(): Promise<readonly Node[]> {
+  return nodes ??= startCluster();
+}
+
+const DURABLE = "--cluster-enabled yes --cluster-node-timeout 1000 " +
+  "--appendonly yes --appendfsync always --cluster-port";
+
+async function startNode(): Promise<Node> {
+  const folder = await temporaryFolder();
+  closing.push(() => folder[Symbol.asyncDispose]());
+  const [port, bus] = [await freePort(), await freePort()];
+  let stop: Awaited<ReturnType<typeof startRedis>>;
+  const start = async () => {
+    stop = await startRedis(port, folder.path, [
+      ...DURABLE.split(" "),
+      `${bus}`,
+    ]);
+  };
+  await start();
+  closing.push(() => stop());
+  const connection = await connect("redis", port);
+  return { port, bus, start, stop: (signal) => stop(signal), ...connection };
+}
+
+async function startCluster(): Promise<readonly Node[]> {
+  const nodes = await Promise.all([startNode(), startNode(), startNode()]);
+  const [first, ...others] = nodes as [Node, ...Node[]];
   for (const { port, bus } of others) {
     const words = ["MEET", "127.0.0.1", `${port}`, `${bus}`];
-    await first!.command("CLUSTER", ...words);
+    await first.command("CLUSTER", ...words);
   }
   for (const [i, { command }] of nodes.entries()) {
     const slots = [i * 5461, i === 2 ? 16383 : i * 5461 + 5460].map(String);
     await command("CLUSTER", "ADDSLOTSRANGE", ...slots);
   }
-  for (const { command } of nodes) {
-    await eventually(async () => {
-      const info = `${await command("CLUSTER", "INFO")}`;
-      return /state:ok/.test(info) && /known_nodes:3/.test(info);
-    }, "the cluster is ready");
-  }
-  return first!.port;
+  for (const node of nodes) await untilWhole(node);
+  return nodes;
 }
 
-/** What mod.ts tells to write for a client's cluster. */
-async function clusterExample(client: string): Promise<string> {
-  const text = await readFile(join(ROOT, "mod.ts"), "utf8");
-  const [, example] = new RegExp(
-    `// cluster = [^\\n]* of ${client}\\n((?: \\*.*\\n)*? \\* }?\\);\\n)`,
-  ).exec(text) ?? [];
-  assert.ok(example, `mod.ts has no example for a cluster of ${client}`);
-  return example.replace(/^ \* ?/gm, "").trim();
+async function untilWhole({ command }: Node): Promise<void> {
+  await eventually(async () => {
+    const info = `${await command("CLUSTER", "INFO").catch(() => "")}`;
+    return /state:ok/.test(info) && /known_nodes:3/.test(info);
+  }, "the cluster is ready");
 }
 
 test("README.md tells the same of a cluster as mod.ts", async () => {
   const readme = await readFile(join(ROOT, "README.md"), "utf8");
-  const example = (await clusterExample("redis")).replace(/\s+/g, " ");
+  const example = clusterExample("redis").replace(/\s+/g, " ");
   const [, line] = /`(\(\.\.\.words\) => cluster[^`]*)`/.exec(readme)!;
   assert.ok(example.includes(line!), example);
 });
 
-redisTest("redisStore() works on a cluster as mod.ts tells", async () => {
-  const port = await startCluster();
-  for (const client of REDIS_CLIENTS) {
-    const { cluster, close } = await connectCluster(client, port);
-    closing.push(close);
-    const example = await clusterExample(client);
-    const make = new Function("redisStore", "cluster", `return ${example}`);
-    const withLease: typeof redisStore = (command, options) =>
-      redisStore(command, { ...options, lease: LEASE });
-    await testTokenStore(() => make(withLease, cluster));
-    const store = make(redisStore, cluster);
-    const names = Array.from({ length: 30 }, (_, i) => `shop-${i}`).sort();
-    for (const name of names) await store.save(name, TOKENS);
-    // Whatever node the others are on, all of them are found.
-    assert.deepEqual(await store.list(), names);
-    for (const name of names) assert.ok(await store.remove(name));
-    assert.deepEqual(await store.list(), []);
-  }
-});
+/** A test on the cluster, with a store of each client. */
+function clusterTest(
+  name: string,
+  run: (nodes: readonly Node[], stores: TokenStore[]) => Promise<void>,
+): void {
+  test(name, { skip: NO_REDIS }, async () => {
+    const nodes = await clusterNodes();
+    const [{ port }] = nodes as [Node];
+    const opened = await Promise.all(
+      REDIS_CLIENTS.map((client) =>
+        openClusterStore(client, port, redisStore, LEASE)
+      ),
+    );
+    try {
+      await run(nodes, opened.map(({ store }) => store));
+    } finally {
+      for (const { store } of opened.slice(0, 1)) {
+        for (const name of await store.list()) await store.remove(name);
+      }
+      for (const { close } of opened) await close();
+    }
+  });
+}
+
+clusterTest(
+  "redisStore() works on a cluster as mod.ts tells",
+  async (_, stores) => {
+    for (const store of stores) {
+      await testTokenStore(() => store);
+      const names = Array.from({ length: 30 }, (_, i) => `shop-${i}`).sort();
+      for (const name of names) await store.save(name, TOKENS);
+      // Whatever node the others are on, all of them are found.
+      assert.deepEqual(await store.list(), names);
+      for (const name of names) assert.ok(await store.remove(name));
+      assert.deepEqual(await store.list(), []);
+    }
+  },
+);
+
+clusterTest(
+  "redisStore() costs one request for eight processes on a cluster",
+  ([first], [store]) =>
+    withSandbox(async (sandbox) => {
+      await keepExpired(sandbox, store!);
+      const place = { port: first!.port, isCluster: true };
+      const children = Array.from(
+        { length: 8 },
+        (_, i) =>
+          startChild(
+            jobAt(sandbox, { ...place, redis: REDIS_CLIENTS[i % 2]! }),
+          ),
+      );
+      await withChildren(children, async (children) => {
+        for (const child of children) child.order({ callers: 50 });
+        const outcomes = await Promise.all(children.map(({ next }) => next()));
+        const kept = (await store!.load("default"))?.data.access_token;
+        const wanted = { tokens: [kept], errors: [] };
+        for (const outcome of outcomes) assert.deepEqual(outcome, wanted);
+        assert.equal(refreshCount(sandbox), 1);
+      });
+    }, { latency: 100 }),
+);
+
+clusterTest(
+  "redisStore() loses no token while a node of a cluster is gone",
+  (nodes, stores) =>
+    withSandbox(async (sandbox) => {
+      const node = nodes[2]!;
+      const names: string[] = [];
+      for (let i = 0; names.length < stores.length; i++) {
+        const key = `tiktok-shop-oauth2:{shop-${i}}`;
+        const slot = Number(await node.command("CLUSTER", "KEYSLOT", key));
+        if (slot >= 2 * 5461) names.push(`shop-${i}`);
+      }
+      for (const name of names) await keepExpired(sandbox, stores[0]!, name);
+      await node.stop("SIGKILL");
+      for (const [i, store] of stores.entries()) {
+        const ask = { ...askAt(sandbox, store), profile: names[i]! };
+        const error = await failure(accessToken(ask), "store");
+        assert.match(error.message, /^Cannot read .*\} in Redis: \w/);
+        assert.equal(error.reply, undefined);
+      }
+      assert.equal(refreshCount(sandbox), 0);
+      await node.start();
+      for (const node of nodes) await untilWhole(node);
+      for (const [i, store] of stores.entries()) {
+        const ask = { ...askAt(sandbox, store), profile: names[i]! };
+        const load = () => store.load(names[i]!).catch(() => undefined);
+        await eventually(async () => await load() !== undefined, "it is back");
+        const token = await accessToken(ask);
+        assert.equal((await load())?.data.access_token, token);
+      }
+      assert.equal(refreshCount(sandbox), stores.length);
+    }),
+);
 
 // === Wrong arguments and values
 

@@ -64,12 +64,16 @@ async function openStore(): Promise<
 > {
   const { place } = job;
   if ("redis" in place) {
-    const { connectRedis }: typeof import("./redis_client.ts") = await import(
+    const client: typeof import("./redis_client.ts") = await import(
       job.modules.redis
     );
-    const { command, close } = await connectRedis(place.redis, place.port);
+    const { redis, port, lease } = place;
+    if (place.isCluster) {
+      return await client.openClusterStore(redis, port, redisStore, lease);
+    }
+    const { command, close } = await client.connectRedis(redis, port);
     const counted = (...words: string[]) => (count(), command(...words));
-    return { store: redisStore(counted, { lease: place.lease }), close };
+    return { store: redisStore(counted, { lease }), close };
   }
   if ("database" in place) return await openDatabase(place);
   countCalls();

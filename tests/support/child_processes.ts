@@ -19,7 +19,13 @@ import { ON_DENO, type Running, runtimeCommand, start } from "./helpers.ts";
 /** Where it finds the tokens: by default in the library's own store. */
 export type Place =
   | { folder?: string; lease?: number }
-  | { redis: "redis" | "ioredis"; port: number; lease?: number }
+  | {
+    redis: "redis" | "ioredis";
+    port: number;
+    lease?: number;
+    /** Whether the port is that of a node of a cluster. */
+    isCluster?: boolean;
+  }
   | { database: "postgres" | "sqlite"; at: string; lease?: number };
 
 /** What a child process is for. */

@@ -1,9 +1,10 @@
 /** The two Redis clients that the tests use, and Debian's server for them. */
 import { once } from "node:events";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
 import process from "node:process";
+import type { TokenStore } from "../../mod.ts";
 import { start } from "./helpers.ts";
 import { isListening } from "./helpers.ts";
 
@@ -93,6 +94,31 @@ export async function connectCluster(
   return { cluster, close: () => cluster.close() };
 }
 
+/** What mod.ts tells to write for a client's cluster. */
+export function clusterExample(client: typeof REDIS_CLIENTS[number]): string {
+  const text = readFileSync(new URL("../../mod.ts", import.meta.url), "utf8");
+  const [, example] = new RegExp(
+    `// cluster = [^\\n]* of ${client}\\n((?: \\*.*\\n)*? \\* }?\\);\\n)`,
+  ).exec(text) ?? [];
+  if (!example) throw new Error(`mod.ts has no cluster of ${client}`);
+  return example.replace(/^ \* ?/gm, "").trim();
+}
+
+/** Opens a store on a cluster, as mod.ts tells, by the library's function. */
+export async function openClusterStore(
+  client: typeof REDIS_CLIENTS[number],
+  port: number,
+  redisStore: typeof import("../../mod.ts").redisStore,
+  lease?: number,
+): Promise<{ store: TokenStore; close: () => Promise<void> }> {
+  const { cluster, close } = await connectCluster(client, port);
+  const body = `return ${clusterExample(client)}`;
+  const withLease: typeof redisStore = (command, options) =>
+    redisStore(command, { ...options, lease });
+  const make = new Function("redisStore", "cluster", body);
+  return { store: make(withLease, cluster), close };
+}
+
 const SERVER = "redis-server";
 
 /** Why there is no server, or false. */
@@ -116,7 +142,7 @@ export async function startRedis(
   port: number,
   folder: string,
   options: string[] = [],
-): Promise<() => Promise<void>> {
+): Promise<(signal?: "SIGKILL") => Promise<void>> {
   const { child, ended } = start(
     [SERVER, "--port", `${port}`, "--bind", "127.0.0.1", "--dir", folder]
       .concat(["--save", "", "--appendonly", "no"], options),
@@ -126,8 +152,8 @@ export async function startRedis(
     if (child.exitCode !== null) throw new Error((await ended).stdout);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  return async () => {
-    child.kill();
+  return async (signal) => {
+    child.kill(signal);
     if (child.exitCode === null) await once(child, "exit");
   };
 }
