@@ -33,6 +33,7 @@ import {
   starts,
 } from "./bench/contenders.ts";
 import { installPeers, type Runtime, RUNTIMES } from "./bench/runtimes.ts";
+import { STORES, tokens } from "./bench/scale.ts";
 import {
   chooseNamed,
   lastLine,
@@ -55,6 +56,8 @@ export interface Row {
   readonly rounds: number;
   /** Whether it needs the packages of others. */
   readonly hasPeers?: boolean;
+  /** Why it cannot be measured here. */
+  readonly missing?: string | false;
   readonly contenders: (bench: Bench) => Promise<Contenders>;
   readonly pairs: readonly Pair[];
 }
@@ -66,6 +69,26 @@ interface Pair {
   /** The highest ratio that is good. */
   readonly aim?: { readonly [kind in Runtime["kind"]]?: number };
 }
+
+/** A row for each store: tokens from 1, 4 and 8 processes, and of many. */
+const TOKENS: readonly Row[] = (["files", "redis", "postgres"] as const)
+  .map((name) => ({
+    name,
+    what: `a token (${name})`,
+    unit: "µs",
+    rounds: 5,
+    missing: STORES[name].missing,
+    contenders: (bench) => tokens(bench, name),
+    pairs: ["warm", "at expiry"].flatMap((when): Pair[] => [
+      { ours: `${when}, 4 processes`, against: `${when}, 1 process` },
+      { ours: `${when}, 8 processes`, against: `${when}, 1 process` },
+      {
+        ours: `${when}, 100,000 profiles`,
+        against: `${when}, 100 profiles`,
+        aim: { Deno: 1.3, Node: 1.3 },
+      },
+    ]),
+  }));
 
 /** The rows in their order. */
 export const ROWS: readonly Row[] = [
@@ -146,6 +169,7 @@ export const ROWS: readonly Row[] = [
       aim: { Deno: 1.3, Node: 1.3 },
     }],
   },
+  ...TOKENS,
 ];
 
 /**
@@ -290,7 +314,7 @@ async function measureOn(
     try {
       return await measure(row, { runtime, rounds, quick, folder, cleanups });
     } finally {
-      for (const cleanUp of cleanups.reverse()) cleanUp();
+      for (const cleanUp of cleanups.reverse()) await cleanUp();
     }
   });
 }
@@ -306,7 +330,10 @@ async function measureAll(settings: Settings): Promise<Report> {
   const skip = (what: string) => (error: unknown) => {
     report.skipped.push(`${what}: ${lastLine(messageOf(error))}`);
   };
-  let { rows } = settings;
+  for (const { name, missing } of settings.rows) {
+    if (missing) skip(name)(new Error(missing));
+  }
+  let rows = settings.rows.filter(({ missing }) => !missing);
   if (rows.some((row) => row.hasPeers)) {
     await installPeers().catch((error) => {
       rows = rows.filter((row) => !row.hasPeers);

@@ -30,7 +30,7 @@ export const EMPTY = "an empty module";
 // === What the rows share
 
 /** Credentials that open nothing. */
-const APP = {
+export const APP = {
   appKey: "6f3k9d2m1x8q",
   appSecret: "5a6d0b0c5b0e1f7a92c4438be0d1725f6a3e9c81",
   serviceId: "7412345678901234567",
@@ -48,7 +48,7 @@ export interface Bench {
 }
 
 /** A script of a few lines, with its arguments in `args`, as a command. */
-async function script(
+export async function script(
   { runtime, folder }: Bench,
   name: string,
   text: string,
@@ -64,7 +64,10 @@ const args = globalThis.Deno?.args ?? globalThis.process.argv.slice(2);
 `;
 
 /** A reply as TikTok sends it, for tokens that live for days. */
-function tokenReply(name: string, life = 7 * 86400): Record<string, unknown> {
+export function tokenReply(
+  name: string,
+  life = 7 * 86400,
+): Record<string, unknown> {
   const now = Math.floor(Date.now() / 1000);
   return {
     code: 0,
@@ -122,10 +125,12 @@ const STEP_LIMIT = 60_000; // ms until something is taken for stuck
 interface Command {
   readonly words: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Whether it is told something while it runs. */
+  readonly hasInput?: boolean;
 }
 
 /** A process under way, and when it said what. */
-class Child {
+export class Child {
   readonly process: ChildProcess;
   readonly began: number = performance.now();
   /** Resolves to the time of its end. */
@@ -133,11 +138,11 @@ class Child {
   #text = "";
   #look = () => {};
 
-  constructor({ words: [file = "", ...args], env }: Command) {
+  constructor({ words: [file = "", ...args], env, hasInput }: Command) {
     this.process = spawn(file, args, {
       cwd: tmpdir(), // away from an .env of the developer's
       env: { ...childEnvironment(process.env), ...env },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: [hasInput ? "pipe" : "ignore", "pipe", "pipe"],
     });
     for (const stream of [this.process.stdout!, this.process.stderr!]) {
       stream.setEncoding("utf8").on("data", (text) => {
@@ -312,7 +317,10 @@ async function untilOpen(port: number): Promise<void> {
 }
 
 /** A token host in a process of its own, so that it takes nobody's turn. */
-async function tokenHost(bench: Bench, latency: number): Promise<string> {
+export async function tokenHost(
+  bench: Bench,
+  latency: number,
+): Promise<string> {
   const reply = JSON.stringify(tokenReply("host"));
   const host = await script(bench, "host", TOKEN_HOST);
   const child = new Child({ words: [...host, String(latency), reply] });
