@@ -913,7 +913,8 @@ describe("login's tokens", TOGETHER, () => {
       const { code, stdout, stderr } = await ended;
       assert.deepEqual([code, shown.status], [1, 502]);
       assert.match(stdout, /^{"code":0,.*}\n$/);
-      assert.match(stderr, /error: Cannot (lock|read|save) .*default\.json/);
+      const { error } = JSON.parse(stderr.trim().split("\n").at(-1)!);
+      assert.match(error.message, /^Cannot (lock|read|save) .*default\.json/);
     }));
 
   it("never replace those of another seller, and it is said", () =>

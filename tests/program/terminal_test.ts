@@ -340,8 +340,12 @@ describe("the program on a terminal", AT_TERMINAL, () => {
     }));
 
   const wrong: [command: string, code: number, pattern: RegExp][] = [
-    ["logn", 2, /\nerror: Unknown command "logn": use one of login, refresh/],
-    ["login --tiemout 5", 2, /\nerror: Unknown flag --tiemout for login\nhint/],
+    ["logn", 2, /\nerror: Unknown command "logn": did you mean login\?\nhint/],
+    [
+      "login --tiemout 5",
+      2,
+      /\nerror: Unknown flag --tiemout for login: did you mean --timeout\?\nhint/,
+    ],
     [
       "token",
       5,
@@ -371,6 +375,6 @@ function broken(text: string): string {
 
 const STATUS = new RegExp([
   "PROFILE  SELLER           REGION  TYPE    SCOPES  ACCESS  REFRESH",
-  "default  Harbour & Finch  GB      seller  2       6d 23h  99y 364d",
+  "default  Harbour & Finch  GB      seller  4       6d 23h  99y 364d",
   "cli\\$$",
 ].join("\n"));
