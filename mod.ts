@@ -6373,18 +6373,19 @@ async function logoutCommand(cli: Cli): Promise<void> {
 
 // --- doctor
 
+type Status = "ok" | "warning" | "problem";
 /** What `doctor` found out about one thing. */
-interface Finding {
+type Finding = {
   check: string;
-  status: "ok" | "warning" | "problem";
+  status: Status;
   message: string;
   hint?: string;
-}
+};
 
-/** What a check tells: a text is ok, an error a problem, nothing no finding. */
-type Told = string | Omit<Finding, "check"> | Finding[] | undefined;
+/** A text is ok, an error a problem, nothing no finding. */
+type Told = string | Warning | Finding[] | undefined;
+type Warning = { warning: string; hint?: string };
 type Check = (cli: Cli) => Told | Promise<Told>;
-
 const CHECKS: Record<string, Check> = {
   "app key": (cli) => assertAppKey(cli.get("app-key")),
   "app secret": diagnoseSecret,
@@ -6392,7 +6393,6 @@ const CHECKS: Record<string, Check> = {
     isCreator(cli) ? undefined : assertServiceId(cli.get("service-id")),
   "link": diagnoseLink,
   "redirect URL": diagnoseRedirect,
-  "ports": diagnosePorts,
   "browser": diagnoseBrowser,
   "machine": diagnoseMachine,
   "store": diagnoseStore,
@@ -6407,40 +6407,34 @@ async function doctorCommand(cli: Cli): Promise<void> {
   // Settings that cannot be read end the whole command.
   for (const flag of ["file", "user-type"]) cli.get(flag);
   const findings = (await Promise.all(
-    Object.entries(CHECKS).map(([name, check]) => finding(cli, name, check)),
+    Object.entries(CHECKS).map(([name, check]) => diagnose(cli, name, check)),
   )).flat();
   if (cli.has("json")) cli.json(findings);
   else cli.line(findings.map(findingText).join("\n"));
   if (findings.some(({ status }) => status === "problem")) cli.exitCode = 1;
 }
 
-async function finding(
-  cli: Cli,
-  check: string,
-  judge: Check,
-): Promise<Finding[]> {
+async function diagnose(cli: Cli, check: string, judge: Check) {
+  const found = (status: Status, message: string, hint?: string) => [
+    { check, status, message, hint },
+  ];
   try {
     const told = await judge(cli) ?? [];
-    if (Array.isArray(told)) return told;
-    const isText = typeof told === "string";
-    return [{ check, ...isText ? { status: "ok", message: told } : told }];
+    if (typeof told === "string") return found("ok", told);
+    return "warning" in told ? found("warning", told.warning, told.hint) : told;
   } catch (error) {
-    const message = messageOf(error);
-    return [{ check, status: "problem", message, hint: hintOf(error) }];
+    return found("problem", messageOf(error), hintOf(error));
   }
 }
-
-const FINDING_COLUMN = 23;
 
 /** A finding as lines of a table of 80 columns, the hint below it. */
 function findingText({ check, status, message, hint }: Finding): string {
   const style = { ok: "32", warning: "33", problem: "31;1" }[status];
   const mark = status.padEnd(8);
   const shown = RUNTIME.process.stdout.isTTY ? paint(style, mark) : mark;
-  const lines = [message, ...(hint ? `> ${hint}`.split("\n") : [])]
-    .flatMap((text) => wrapped(printable(text), 80 - FINDING_COLUMN));
-  const indent = " ".repeat(FINDING_COLUMN);
-  return `${shown} ${check.padEnd(13)} ${lines.join(`\n${indent}`)}`;
+  const lines = [message, ...hint ? `> ${hint}`.split("\n") : []]
+    .flatMap((text) => wrapped(printable(text), 57));
+  return `${shown} ${check.padEnd(13)} ${lines.join(`\n${" ".repeat(23)}`)}`;
 }
 
 /** App key, secret and service id are easily mixed up. */
@@ -6458,35 +6452,26 @@ function diagnoseLink(cli: Cli): Told {
   return `${userType}s of region ${region} authorize at ${host}`;
 }
 
-function diagnoseRedirect(cli: Cli): Told {
+/** The URL to save, and whether a login would get its port. */
+async function diagnoseRedirect(cli: Cli): Promise<Finding[]> {
   const options = callbackOptions(cli);
   assertWait(options);
-  const [port = DEFAULT_PORT] = portRange(options.port);
-  const url = callbackUrl(options, port);
-  return `save ${url} as the app's redirect URL in Partner Center`;
-}
-
-/** Whether a login would get its port; of a range, one is enough. */
-async function diagnosePorts(cli: Cli): Promise<Told> {
-  let ports: number[];
-  try {
-    ports = portRange(cli.get("port") ?? DEFAULT_PORT).slice(0, 20);
-  } catch {
-    return []; // the redirect URL's finding tells it
-  }
-  const findings = (await Promise.all(
-    ports.map((port) =>
-      finding(cli, `port ${port}`, () => diagnosePort(cli, port))
-    ),
-  )).flat();
-  if (findings.every(({ status }) => status === "problem")) return findings;
-  return findings.map((each) =>
-    each.status === "problem" ? { ...each, status: "warning" } : each
+  const ports = portRange(options.port).slice(0, 20);
+  const url = callbackUrl(options, ports[0]!);
+  const message = `save ${url} as the app's redirect URL in Partner Center`;
+  const each = ports.map((port) =>
+    diagnose(cli, `port ${port}`, () => diagnosePort(cli, port))
   );
+  const findings = (await Promise.all(each)).flat();
+  // Of a range, one free port is enough.
+  if (findings.some(({ status }) => status === "ok")) {
+    for (const one of findings) if (one.status !== "ok") one.status = "warning";
+  }
+  return [{ check: "redirect URL", status: "ok", message }, ...findings];
 }
 
 async function diagnosePort(cli: Cli, port: number): Promise<Told> {
-  const server = await listenOnLoopback([port], {
+  const server = await listenOnPort(port, {
     tls: undefined,
     needsBoth: cli.get("host") !== "127.0.0.1",
     handlerOn: () => () => Promise.resolve(plainAnswer(404)),
@@ -6505,15 +6490,14 @@ function diagnoseBrowser(): Told {
   const hint = names.length
     ? `install ${names.at(-1)}, or open the link yourself`
     : "open the link yourself, on any machine";
-  return { status: "warning", message: "none can be opened here", hint };
+  return { warning: "none can be opened here", hint };
 }
 
 /** Whether the browser of a person reaches this machine's loopback. */
 function diagnoseMachine(cli: Cli): Told {
   const { env, platform } = RUNTIME.process;
-  const message = "its browser is on another machine";
-  const hint = remoteHint(cli.get("port"));
-  if (hint) return { status: "warning", message, hint };
+  const away = remoteHint(cli.get("port"));
+  if (away) return { warning: "its browser is on another machine", hint: away };
   if (env.WSL_DISTRO_NAME) {
     return "WSL: Windows' browser reaches localhost here";
   }
@@ -6521,11 +6505,8 @@ function diagnoseMachine(cli: Cli): Told {
   if (own || env.DISPLAY || env.WAYLAND_DISPLAY) {
     return "has a display: its browser reaches localhost here";
   }
-  return {
-    status: "warning",
-    message: "has no display",
-    hint: "paste the address that the browser is sent to into the terminal",
-  };
+  const hint = "paste the address that the browser is sent to in the terminal";
+  return { warning: "has no display", hint };
 }
 
 /** Whether the tokens can be kept, and by nobody else be read. */
@@ -6536,18 +6517,18 @@ async function diagnoseStore(cli: Cli): Promise<Told> {
   const folder = paths().dirname(path);
   // First, for saving again closes a file that is open to others.
   const open = await openToOthers(cli.get("file") ? [path] : [path, folder]);
-  const warnings: { message: string; hint?: string }[] = open ? [open] : [];
-  const onWarning = (message: string) => warnings.push({ message });
+  const warnings: Warning[] = open ? [open] : [];
+  const onWarning = (warning: string) => warnings.push({ warning });
   if (!node("node:fs").existsSync(folder)) assertWritableFolder(folder);
   else await assertSavable(store, { profile, onWarning });
-  if (warnings[0]) return { status: "warning", ...warnings[0] };
-  return `${path} can be written${tokens ? "" : "; there are no tokens yet"}`;
+  const none = tokens ? "" : "; there are no tokens yet";
+  return warnings[0] ?? `${path} can be written${none}`;
 }
 
 /** Makes something in what is there of a folder's path, and removes it. */
 function assertWritableFolder(folder: string): void {
   const { existsSync, mkdtempSync, rmdirSync } = node("node:fs");
-  const { dirname, join } = node("node:path");
+  const { dirname, join } = paths();
   let there = folder;
   while (!existsSync(there) && there !== dirname(there)) there = dirname(there);
   try {
@@ -6558,22 +6539,18 @@ function assertWritableFolder(folder: string): void {
 }
 
 /** What is said of the first that others may look into. */
-async function openToOthers(paths: readonly string[]) {
+async function openToOthers(paths: string[]) {
   const { platform, getuid } = RUNTIME.process;
-  if (platform === "win32") return undefined;
-  const user = getuid?.();
-  for (const path of paths) {
+  for (const path of platform === "win32" ? [] : paths) {
     const info = await fs().stat(path).catch(() => {});
     if (!info || (info.mode & 0o077) === 0) continue;
     const mode = info.isDirectory() ? "700" : "600";
-    const hint = user === 0 || user === info.uid
+    const hint = [0, info.uid].includes(getuid!())
       ? `run: chmod ${mode} ${shellWord(path, "posix")}`
       : "it belongs to another user: keep the tokens in a folder of your own";
-    return { message: `others may read ${path}`, hint };
+    return { warning: `others may read ${path}`, hint };
   }
 }
-
-const HOST_TIMEOUT_MS = 8000;
 
 /** Asks a host for its front page, once; any answer will do. */
 function reach(cli: Cli, host: "token host" | "API host") {
@@ -6586,25 +6563,21 @@ function reach(cli: Cli, host: "token host" | "API host") {
       ...requestOptions(cli),
       tried: `Cannot reach ${origin}`,
       secrets: [],
-      limits: { ...TOKEN_LIMITS, time: HOST_TIMEOUT_MS },
+      limits: { ...TOKEN_LIMITS, time: 8000 },
     });
     return { told: `${origin} answers`, date };
   });
 }
 
 async function diagnoseClock(cli: Cli): Promise<Told> {
-  const { date } = await reach(cli, "token host").catch(() => ({
-    date: undefined,
-  }));
-  if (date === undefined) return undefined;
-  const off = Math.round(Date.now() / 1000 - date);
+  const answer = await reach(cli, "token host").catch(() => undefined);
+  if (answer?.date === undefined) return undefined;
+  const off = Math.round(Date.now() / 1000 - answer.date);
   if (Math.abs(off) <= 30) return "agrees with the token host's";
   const side = off > 0 ? "ahead of" : "behind";
-  return {
-    status: "warning",
-    message: `is ${timeLeft(Math.abs(off))} ${side} the token host's`,
-    hint: "set this machine's clock; until then the host's time is used",
-  };
+  const warning = `is ${timeLeft(Math.abs(off))} ${side} the token host's`;
+  const hint = "set this machine's clock; until then the host's time is used";
+  return { warning, hint };
 }
 
 /** Node uses a proxy only if it is told to; Deno always does. */
@@ -6620,23 +6593,21 @@ function diagnoseProxy(): Told {
     [...execArgv, env.NODE_OPTIONS].join(" ").includes(flag);
   const isHttps = /^https/i.test(set);
   if (canUse && isAsked && isHttps) return `${set} is used`;
-  return {
-    status: "warning",
-    message: `${set} is set, but Node ${versions.node} does not use it`,
-    hint: canUse
-      ? `set ${isHttps ? "" : "HTTPS_PROXY and "}NODE_USE_ENV_PROXY=1`
-      : "use Deno, or Node 24 with NODE_USE_ENV_PROXY=1",
-  };
+  const warning = `${set} is set, but Node ${versions.node} does not use it`;
+  const hint = canUse
+    ? `set ${isHttps ? "" : "HTTPS_PROXY and "}NODE_USE_ENV_PROXY=1`
+    : "use Deno, or Node 24 with NODE_USE_ENV_PROXY=1";
+  return { warning, hint };
 }
 
 /** Deno checks certificates whatever this variable says. */
 function diagnoseCertificates(): Told {
-  if (RUNTIME.process.env.NODE_TLS_REJECT_UNAUTHORIZED !== "0") return [];
-  return {
-    status: RUNTIME.Deno ? "warning" : "problem",
-    message: "NODE_TLS_REJECT_UNAUTHORIZED=0 lets others read the app secret",
-    hint: "unset it; NODE_EXTRA_CA_CERTS names your company's certificate",
-  };
+  const name = "NODE_TLS_REJECT_UNAUTHORIZED";
+  if (RUNTIME.process.env[name] !== "0") return undefined;
+  const warning = `${name}=0 lets others read the app secret`;
+  const hint = "unset it; NODE_EXTRA_CA_CERTS names your company's certificate";
+  if (RUNTIME.Deno) return { warning, hint };
+  throw new TikTokShopError("network", warning, { hint });
 }
 
 // --- relay
