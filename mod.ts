@@ -1034,37 +1034,19 @@ const UNUSED = {
 type Unused = keyof typeof UNUSED;
 
 /** The error of a login that timed out: what came, and what to do. Pure. */
-function timeoutError(
-  time: number,
-  unused: ReadonlyMap<Unused, number>,
-  redirectUrl: string,
-): TikTokShopError {
+function timeoutError(ms: number, unused: Map<Unused, number>, url: string) {
   const counts = [...unused].map(([why, n]) => `${n} ${why}`).join(", ");
-  const message = `Timed out after ${time / 1000} s without a usable redirect` +
+  const message = `Timed out after ${ms / 1000} s without a usable redirect` +
     (counts && ` (${counts})`);
-  const plain = redirectUrl.startsWith("http:") ? " (not https)" : "";
+  const plain = url.startsWith("http:") ? " (not https)" : "";
   // Deno reports neither a browser that spoke https to us, nor large headers.
   const unseen = RUNTIME.Deno ? ", or delete the cookies of localhost" : "";
   const cause = unused.has("without state") ? missingStateError() : undefined;
   const hint = cause?.hint ??
-    `check that the app's redirect URL is ${redirectUrl}${plain}${unseen}; ` +
+    `check that the app's redirect URL is ${url}${plain}${unseen}; ` +
       "or log in again, and paste the address that the browser is sent to";
   return new TikTokShopError("timeout", message, { cause, hint });
 }
-
-/** The steps that a login may take from each state. */
-const NEXT_STATES: Readonly<Record<FlowState, readonly FlowState[]>> = {
-  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
-  [FlowState.WAITING_FOR_REDIRECT]: [
-    FlowState.WAITING_FOR_RESPONSE,
-    FlowState.ACCESS_DENIED,
-    FlowState.FAILED,
-  ],
-  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
-  [FlowState.SUCCESS]: [],
-  [FlowState.ACCESS_DENIED]: [],
-  [FlowState.FAILED]: [],
-};
 
 /** The codes that came without state: one at a time is held and asked about. */
 class HeldCodes {
@@ -1098,11 +1080,7 @@ class HeldCodes {
   }
 }
 
-/**
- * A login under way: answers every request, acts on the first redirect that
- * may be acted on, and owns its listeners, its timer and its end. Only state 1
- * can be cancelled or fail from outside; the exchange (state 2) ends by itself.
- */
+/** A login under way: owns its listeners, its timer and its end. */
 class LoopbackFlow implements AuthFlow {
   readonly url: string;
   readonly port: number;
@@ -1162,12 +1140,9 @@ class LoopbackFlow implements AuthFlow {
     const isAllowed = outcome.stateMatched || !outcome.error &&
         (allowMissingState || await confirmMissingState?.());
     if (!isAllowed) throw missingStateError();
-    if (!this.#isWaiting) {
-      throw new TikTokShopError("invalid_redirect", "The login is over", {
-        hint: LOGIN_AGAIN,
-      });
-    }
-    void this.#take(outcome);
+    if (this.#isWaiting) return void this.#take(outcome);
+    const details = { hint: LOGIN_AGAIN };
+    throw new TikTokShopError("invalid_redirect", "The login is over", details);
   }
 
   cancel(reason: unknown = "cancelled"): void {
@@ -1183,10 +1158,8 @@ class LoopbackFlow implements AuthFlow {
   }
 
   async answer(request: Request): Promise<Response> {
-    const { url } = request; // with a broken Host it is none
-    const query = new URLSearchParams(
-      URL.canParse(url) ? new URL(url).search : "",
-    );
+    // Not by new URL(): with a broken Host it is none.
+    const query = new URLSearchParams(request.url.replace(/^[^?]*/, ""));
     const verdict = judgeRequest(request, query, this.#expected);
     const { status, page, facts, headers, unused } = "code" in verdict
       ? await this.#receive(verdict)
@@ -1277,9 +1250,8 @@ class LoopbackFlow implements AuthFlow {
 
   #fail(error: unknown, secrets: string[] = []): PageAnswer {
     const { kind, hint } = (error ?? {}) as Partial<TikTokShopError>;
-    const isDenial = kind === "access_denied" &&
-      this.#step(FlowState.ACCESS_DENIED);
-    if (!isDenial) this.#step(FlowState.FAILED);
+    const isDenial = kind === "access_denied" && this.#isWaiting;
+    this.#step(isDenial ? FlowState.ACCESS_DENIED : FlowState.FAILED);
     this.#settle.reject(error);
     if (isDenial) return { status: 403, page: "denied" };
     const facts = { reason: messageOf(error, secrets), hint };
@@ -1290,20 +1262,16 @@ class LoopbackFlow implements AuthFlow {
     return this.state === FlowState.WAITING_FOR_REDIRECT;
   }
 
-  /** Takes a step that {@linkcode NEXT_STATES} allows, else none. */
-  #step(state: FlowState): boolean {
-    if (!NEXT_STATES[this.state].includes(state)) return false;
+  /** Takes a step; none leads out of a state that ends the login. */
+  #step(state: FlowState): void {
+    if (this.state >= FlowState.SUCCESS) return;
     this.state = state;
     void notify(this.onState, state, this.#options.onWarning);
-    if (NEXT_STATES[state].length === 0) void this.#release();
-    return true;
+    if (state >= FlowState.SUCCESS) void this.#release();
   }
 }
 
-/**
- * Loads what the redirect needs, while the person is at TikTok's: the first
- * `fetch` of a process took 17 ms on Deno and 73 ms on Node, then 3 and 21.
- */
+/** Done while the person is at TikTok's: a first `fetch` takes 17 to 73 ms. */
 function warmUp(): void {
   renderPage("success", "en");
   void fetch("data:,").then((response) => response.text()).catch(() => {});
@@ -1357,29 +1325,24 @@ function assertTls(tls: { cert: string; key: string }): void {
 const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
 
 /** An answer without a page. */
-function plainAnswer(
-  status: number,
-  headers: Record<string, string> = status === 405 ? ALLOW : {},
-): Response {
+function plainAnswer(status: number, headers?: Record<string, string>) {
   const text = status === 204 ? null : `Status ${status}\n`;
-  const type = "text/plain; charset=utf-8";
-  return safeAnswer(status, text, { "Content-Type": type, ...headers });
+  const own = {
+    "Content-Type": "text/plain; charset=utf-8",
+    ...status === 405 ? ALLOW : {},
+  };
+  return safeAnswer(status, text, { ...own, ...headers });
 }
 
 function pageAnswer(status: number, page: Page, to: Reader, facts?: PageFacts) {
   const lang = pageLanguage(to);
-  return safeAnswer(status, renderPage(page, lang, facts), {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Language": lang,
-  });
+  const type = "text/html; charset=utf-8";
+  const headers = { "Content-Type": type, "Content-Language": lang };
+  return safeAnswer(status, renderPage(page, lang, facts), headers);
 }
 
 /** An answer that is not cached, and whose page can load nothing. */
-function safeAnswer(
-  status: number,
-  body: string | null,
-  headers: Record<string, string>,
-): Response {
+function safeAnswer(status: number, body: string | null, headers: object) {
   const safe = {
     "Connection": "close",
     "Cache-Control": "no-store",
@@ -4417,7 +4380,8 @@ function expandHome(path: string, env = RUNTIME.process.env): string {
 
 // === Program
 
-const EXIT_CODES: Partial<Record<ErrorKind, number>> = {
+const EXIT_CODES: Record<string, number> = {
+  usage: 2,
   access_denied: 3,
   timeout: 4,
   login_required: 5,
@@ -4434,17 +4398,17 @@ const EXIT_CODES: Partial<Record<ErrorKind, number>> = {
 export async function main(args: string[]): Promise<number> {
   if (args.length === 1 && args[0] === "--version") return tellVersion();
   // A reader that is gone, or a full disk, must not cost anybody a token.
-  const { stdout, stderr } = RUNTIME.process;
-  for (const stream of [stdout, stderr]) {
-    stream.off("error", ignore).on("error", ignore);
+  for (const name of ["stdout", "stderr"] as const) {
+    RUNTIME.process[name].off("error", ignore).on("error", ignore);
   }
   let cli: Cli | undefined;
   try {
     const isHelp = args[0] === "help";
     cli = readCommandLine(isHelp ? [...args.slice(1), "--help"] : args);
     if (cli.has("version")) cli.line(VERSION);
-    else if (cli.has("help")) cli.line(helpText(cli));
-    else await RUNS[cli.commandName]!(cli);
+    else if (cli.has("help")) {
+      cli.line(helpText(cli.isNamed && cli.commandName));
+    } else await RUNS[cli.commandName]!(cli);
     await cli.written;
     return cli.exitCode;
   } catch (error) {
@@ -4470,57 +4434,49 @@ function tellVersion(): number {
 function report(error: unknown, args: readonly string[], cli?: Cli): number {
   // Without a command line that could be read, its words must do.
   const has = (flag: string) => cli?.has(flag) ?? args.includes(`--${flag}`);
-  const { cause, stack } = (error ?? {}) as Partial<TikTokShopError>;
-  const bug = isBug(error);
+  const facts = (error ?? {}) as Partial<TikTokShopError>;
+  const kind = kindOf(error);
   const text = (of: unknown) => messageOf(of, cli?.secrets);
-  const message = (bug ? "a fault of this program: " : "") + text(error);
-  const help = [...cli ? [cli.commandName] : [], "--help"];
-  const hint = bug
-    ? `please report it at ${ISSUES}${has("verbose") ? "" : ", with --verbose"}`
-    : isMisuse(error)
-    ? `see ${commandLineOf(help)}`
-    : (error as Partial<TikTokShopError>).hint;
+  const bug = kind === "bug" ? "a fault of this program: " : "";
+  const message = bug + text(error);
+  const how = has("verbose") ? "" : ", with --verbose";
+  const hints: Record<string, string> = {
+    bug: `please report it at ${ISSUES}${how}`,
+    usage: `see ${commandLineOf([...cli ? [cli.commandName] : [], "--help"])}`,
+  };
+  const hint = hints[kind] ?? facts.hint;
   const steps = { hint, ...nextStep(error, cli) };
-  if (has("json")) raw(`${errorLine(error, { message, ...steps })}\n`);
-  else tellError(message, steps);
-  if (!has("verbose")) return exitCodeOf(error);
-  const calls = bug ? String(stack).match(/^\s+at .+/gm) ?? [] : [];
-  for (const call of calls) note(text(call));
-  for (let at = cause; at; at = (at as Error).cause) {
-    note(`cause: ${text(at)}`);
+  if (has("json")) {
+    const { requestId: request_id } = facts;
+    const code = integerOf(facts.code); // not a system's
+    const all = { kind, code, request_id, message, ...steps };
+    raw(`${stringifyJson({ error: all }, 0)}\n`);
+  } else {
+    note(message, "error");
+    for (const [name, line] of Object.entries(steps)) {
+      if (line) note(printable(line), name);
+    }
   }
-  return exitCodeOf(error);
+  if (has("verbose")) {
+    const calls = bug && String(facts.stack).match(/^\s+at .+/gm) || [];
+    for (const call of calls) note(text(call));
+    for (let at = facts.cause; at; at = (at as Error).cause) {
+      note(`cause: ${text(at)}`);
+    }
+  }
+  return EXIT_CODES[kind] ?? 1;
 }
 
-function tellError(message: string, steps: Record<string, string | undefined>) {
-  note(message, "error");
-  for (const [name, line] of Object.entries(steps)) {
-    if (line) note(printable(line), name);
-  }
-}
-
-/** An error as a line of JSON, for `--json`. */
-function errorLine(error: unknown, facts: Record<string, unknown>): string {
-  const { kind, code, requestId }: Partial<TikTokShopError> =
-    error instanceof TikTokShopError ? error : {};
-  const own = isBug(error) ? "bug" : isMisuse(error) ? "usage" : "system";
-  const all = { kind: kind ?? own, code, request_id: requestId, ...facts };
-  return stringifyJson({ error: all }, 0);
+/** An error's kind, also of one that is not ours. */
+function kindOf(error: unknown): string {
+  if (error instanceof TikTokShopError) return error.kind;
+  if (isMisuse(error)) return "usage";
+  const { name } = (error ?? {}) as { name?: unknown };
+  const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
+  return ofSystem ? "system" : "bug";
 }
 
 const ISSUES = `https://github.com/${PROGRAM}/${PROGRAM}/issues`;
-
-/** Whether an error is neither ours, nor the caller's, nor the system's. */
-function isBug(error: unknown): boolean {
-  const { name } = (error ?? {}) as { name?: unknown };
-  const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
-  return !(error instanceof TikTokShopError || isMisuse(error) || ofSystem);
-}
-
-function exitCodeOf(error: unknown): number {
-  if (isMisuse(error)) return 2;
-  return EXIT_CODES[(error as Partial<TikTokShopError>)?.kind!] ?? 1;
-}
 
 /** The commands and flags that do as a hint says, by TikTok's code or kind. */
 const NEXT_STEPS: Record<string, string> = {
@@ -4534,11 +4490,7 @@ const NEXT_STEPS: Record<string, string> = {
 };
 
 /** The command to run next, as it works here, or the flag to add. */
-function nextStep(
-  error: unknown,
-  cli?: Cli,
-  profile?: string,
-): { run?: string; flag?: string } {
+function nextStep(error: unknown, cli?: Cli, profile?: string): NextStep {
   const { kind, code, cause } = (error ?? {}) as Partial<TikTokShopError>;
   if (!kind || (kind === "store" && !cause)) return {};
   // A timeout may come from a missing state.
@@ -4552,6 +4504,8 @@ function nextStep(
   if (!step || step.startsWith("--")) return { flag: step };
   return { run: commandLineOf([step, ...wordsAgain(cli, profile)]) };
 }
+
+type NextStep = { run?: string; flag?: string };
 
 /** The flags that the next command needs too. */
 function wordsAgain(cli?: Cli, profile?: string): string[] {
@@ -4825,15 +4779,18 @@ function readCommandLine(args: string[]): Cli {
   const { tokens } = node("node:util")
     .parseArgs({ args: given, options, strict: false, tokens: true });
   for (const token of tokens) {
-    if (token.kind === "option") addFlag(cli, token);
-    else addOperand(cli, token.kind === "positional" ? token.value : "--");
+    if (token.kind === "option") {
+      const { name: flag, rawName, value, inlineValue } = token;
+      // What follows may be the next flag: "--file --json".
+      const isFlag = !inlineValue && /^-./.test(value ?? "");
+      addFlag(cli, flag, rawName, isFlag ? "" : value);
+    } else addOperand(cli, token.kind === "positional" ? token.value : "--");
   }
   const { operands } = COMMANDS[name]!;
   const missing = cli.operands.length < Math.min(operands.length, 2);
   if (!missing || cli.has("help")) return cli;
-  throw misuse(
-    `Missing arguments: write ${commandLineOf([name, ...operands])}`,
-  );
+  const line = commandLineOf([name, ...operands]);
+  throw misuse(`Missing arguments: write ${line}`);
 }
 
 /** Takes an argument, or refuses it at the first place where none may stand. */
@@ -4844,35 +4801,24 @@ function addOperand({ commandName, operands }: Cli, text: string): void {
     ? operands[0] === "--"
     : operands.length <= wanted.length;
   if (fits) return;
-  const line = commandLineOf([commandName, ...wanted]);
-  throw misuse(
-    `Unexpected argument "${text}" for ${commandName}: write ${line}`,
-  );
+  const how = `write ${commandLineOf([commandName, ...wanted])}`;
+  throw misuse(`Unexpected argument "${text}" for ${commandName}: ${how}`);
 }
 
-function addFlag(
-  { commandName, flags }: Cli,
-  token: {
-    name: string;
-    rawName: string;
-    value?: string;
-    inlineValue?: boolean;
-  },
-): void {
-  const { name, rawName, value } = token;
-  const isKnown = flagNames(commandName).includes(name);
-  if (!isKnown) throw unknownFlag(commandName, rawName);
+function addFlag(cli: Cli, name: string, raw: string, value?: string): void {
+  const isKnown = flagNames(cli.commandName).includes(name);
+  if (!isKnown) throw unknownFlag(cli.commandName, raw);
   const { value: wanted, many } = FLAGS[name]!;
-  if (wanted && (!value || (!token.inlineValue && /^-./.test(value)))) {
+  if (wanted && !value) {
     throw misuse(`Missing the value of --${name}: give ${wanted}`);
   }
   if (!wanted && value !== undefined) {
     throw misuse(`--${name} takes no value`);
   }
-  if (flags.has(name) && !many) {
+  if (cli.has(name) && !many) {
     throw misuse(`--${name} is given twice: give it once`);
   }
-  flags.set(name, [...flags.get(name) ?? [], value ?? ""]);
+  cli.flags.set(name, [...cli.all(name), value ?? ""]);
 }
 
 function unknownFlag(command: string, flag: string): Error {
@@ -4885,12 +4831,9 @@ function unknownFlag(command: string, flag: string): Error {
   }
   const owner = Object.keys(COMMANDS)
     .find((name) => flagNames(name).includes(flag.slice(2)));
-  return misuse(
-    owner
-      ? `${flag} belongs to ${owner}, not to ${command}`
-      : `Unknown flag ${flag} for ${command}: ` +
-        meant(flag, flagNames(command).map((name) => `--${name}`)),
-  );
+  if (owner) return misuse(`${flag} belongs to ${owner}, not to ${command}`);
+  const near = meant(flag, flagNames(command).map((name) => `--${name}`));
+  return misuse(`Unknown flag ${flag} for ${command}: ${near}`);
 }
 
 /** What a mistyped name may stand for: the nearest, else all of them. */
@@ -4925,12 +4868,9 @@ function byteCount(text: string | undefined): number | undefined {
   throw outOfRange(`Cannot read the size "${text}": use bytes, 512K or 64M`);
 }
 
-function helpText({ isNamed, commandName }: Cli): string {
-  return isNamed ? commandHelp(commandName) : programHelp();
-}
-
-/** The help of the program as a whole: on one screen. */
-function programHelp(): string {
+/** The help of a command; of the program as a whole, on one screen. */
+function helpText(command: string | false): string {
+  if (command) return commandHelp(command);
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help!)).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
@@ -5256,20 +5196,19 @@ function keepFor(cli: Cli, terminal: Terminal): CallOptions {
 // --- output
 
 /** Writes a line to stdout; that its reader has left is no failure. */
-function arrived(line: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const settle = (error?: unknown) => {
-      const code = codeOf(error);
-      const isGone = code === "EPIPE" || code === "ERR_STREAM_DESTROYED";
-      if (!error || isGone) return resolve();
-      const message = `Cannot write to stdout: ${messageOf(error)}`;
-      reject(Object.assign(new Error(message), { code }));
-    };
-    try {
-      RUNTIME.process.stdout.write(`${line}\n`, settle);
-    } catch (error) {
-      settle(error); // Deno throws what Node hands over
-    }
+async function arrived(line: string): Promise<void> {
+  const { promise, resolve, reject } = deferred<void>();
+  const settle = (error?: unknown) => error ? reject(error) : resolve();
+  try {
+    RUNTIME.process.stdout.write(`${line}\n`, settle);
+  } catch (error) {
+    settle(error); // Deno throws what Node hands over
+  }
+  await promise.catch((error) => {
+    const code = codeOf(error);
+    if (code === "EPIPE" || code === "ERR_STREAM_DESTROYED") return;
+    const message = `Cannot write to stdout: ${messageOf(error)}`;
+    throw Object.assign(new Error(message), { code });
   });
 }
 
@@ -5287,10 +5226,10 @@ function note(text: string, label?: string): void {
   const { isTTY, columns } = RUNTIME.process.stderr;
   const start = label ? `${paint(LABELS[label] ?? "36", `${label}:`)} ` : "";
   const line = start + text;
-  const fits = !isTTY || !columns || line.length <= columns;
   // A command stays one line, to be copied.
-  const whole = fits || label === "run";
-  raw(`${whole ? line : wrapped(line, columns).join("\n")}\n`);
+  const isWhole = !isTTY || !columns || line.length <= columns ||
+    label === "run";
+  raw(`${isWhole ? line : wrapped(line, columns).join("\n")}\n`);
 }
 
 /** Where the warnings of a command go. */
@@ -5326,18 +5265,14 @@ function paint(style: string, text: string): string {
 function table(head: string[], rows: string[][]): string {
   const lines = [head, ...rows].map((row) => row.map(printable));
   const widths = head.map((_, i) =>
-    Math.max(...lines.map((row) => width(row[i] ?? "")))
+    Math.max(...lines.map((row) => width(row[i]!)))
   );
-  return lines.map((row) =>
-    row.map((text, i) => text + " ".repeat(widths[i]! - width(text)))
-      .join("  ").trimEnd()
-  ).join("\n");
+  const cell = (text: string, i: number) =>
+    text + " ".repeat(widths[i]! - width(text));
+  return lines.map((row) => row.map(cell).join("  ").trimEnd()).join("\n");
 }
 
-/**
- * Characters of two columns: East Asian wide ones and emoji, but not signs
- * such as ® that are emoji only when a variation selector follows.
- */
+/** Two columns wide: East Asian characters, and emoji shown as such. */
 const WIDE = "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
   "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
   "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))";
@@ -5397,10 +5332,7 @@ function realFile(path: string): string {
   }
 }
 
-/**
- * A text as one word of a shell: of a POSIX one, or of both cmd and
- * PowerShell, which share double quotes. Pure.
- */
+/** A text as one word of a shell: a POSIX one, or both of Windows'. Pure. */
 function shellWord(text: string, platform: string): string {
   if (platform === "win32") {
     if (/^[\w.:/\\+-]+$/.test(text)) return text;
@@ -5476,9 +5408,8 @@ function isHangupIgnored(): boolean {
 }
 
 /**
- * A person who may be asked, and who may press Ctrl-C: that aborts the signal,
- * and a second one kills as usual. While tokens are being saved the first one
- * only tells, as they are nowhere else.
+ * A person who may be asked, and whose Ctrl-C aborts the signal; a second one
+ * kills as usual. While tokens are being saved, the first one only tells.
  */
 class Terminal {
   /** Whether tokens are being saved. */
@@ -5625,10 +5556,7 @@ class TerminalInput {
   }
 }
 
-/**
- * What a terminal sends that nobody typed: the marks of a bracketed paste,
- * arrow and function keys, reports.
- */
+/** What nobody typed: marks of a paste, arrow and function keys, reports. */
 const ESCAPES = new RegExp(
   "\\x1b(?:[\\]PX^_][^\\x07\\x1b]*(?:\\x07|\\x1b\\\\)|" +
     "\\[\\[?[0-?]*[ -/]*[@-~]|O?[^\\x1b]?)",
@@ -5776,6 +5704,7 @@ class Dialog {
   /** What the login calls. */
   get options(): Partial<LoginOptions> {
     const told = (text: string) => this.#tell(text);
+    const flags = "$&: --tls-cert FILE --tls-key FILE";
     return {
       onStart: (flow) => this.#start(flow),
       open: (url) => this.#open(url),
@@ -5783,10 +5712,7 @@ class Dialog {
         ? () => this.#confirm()
         : undefined,
       onState: (state) => this.#show(state),
-      onWarning: (text) =>
-        told(
-          isOfHttps(text) ? `${text}: --tls-cert FILE --tls-key FILE` : text,
-        ),
+      onWarning: (text) => told(text.replace(/serve https$/, flags)),
       onTrace: this.#cli.has("verbose") ? told : undefined,
     };
   }
@@ -5881,12 +5807,6 @@ class Dialog {
   }
 }
 
-/** Whether a warning is of a browser that spoke https, whatever the URL. */
-function isOfHttps(warning: string): boolean {
-  const [start = ""] = UNUSED["by https"].split("URL");
-  return warning.startsWith(start);
-}
-
 async function askAboutCode(input: TerminalInput): Promise<string> {
   if (!input.isTerminal) return "";
   const clear = isLively() ? CLEAR_LINE : ""; // the countdown
@@ -5912,13 +5832,8 @@ function isPasted(answer: string): boolean {
 
 // --- login in two steps
 
-/** What `--start` leaves for `--complete`; it works once. */
-interface PendingLogin {
-  state: string;
-  /** Unix seconds; no code lives longer. */
-  expires_at: number;
-  app_key?: string;
-}
+/** What `--start` leaves for `--complete`, in Unix seconds; it works once. */
+type PendingLogin = { state: string; expires_at: number; app_key?: string };
 
 const CODE_LIFE = 1800; // seconds
 
@@ -5930,8 +5845,7 @@ const LINK_FLAGS = [...CALLBACK_FLAGS.split(" "), "param"];
 const STEP_FLAGS = [
   ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
   ...["user-type", "token-endpoint", "switch", "require-scope"],
-  "allow-missing-state",
-  ...REQUEST_FLAGS.split(" "),
+  ...`allow-missing-state ${REQUEST_FLAGS}`.split(" "),
 ];
 
 /** Refuses what a step would ignore. */
@@ -6130,7 +6044,7 @@ async function refreshLine(
     const next = { hint, ...nextStep(error, cli, profile) };
     const told = { kind, code, message, ...next, reply };
     cli.json({ profile, ok: false, ...told });
-    return exitCodeOf(error);
+    return EXIT_CODES[kindOf(error)] ?? 1;
   }
 }
 
@@ -6696,41 +6610,35 @@ paste it into the terminal where the login waits.</p></noscript>
 // deno-lint-ignore require-await -- a command is asynchronous
 async function completionCommand(cli: Cli): Promise<void> {
   const [shell = ""] = cli.operands;
-  const make = Object.hasOwn(COMPLETIONS, shell) && COMPLETIONS[shell];
-  if (!make) {
-    const names = Object.keys(COMPLETIONS);
-    throw misuse(`Unknown shell "${shell}": ${meant(shell, names)}`);
-  }
-  cli.line(make());
+  const names = Object.keys(COMPLETIONS);
+  if (names.includes(shell)) return cli.line(COMPLETIONS[shell]!());
+  throw misuse(`Unknown shell "${shell}": ${meant(shell, names)}`);
 }
 
 const COMPLETIONS: Record<string, () => string> = {
   bash: bashCompletion,
   // It runs bash's completions as they are.
   zsh: () =>
-    `autoload -U +X compinit && compinit\n` +
-    `autoload -U +X bashcompinit && bashcompinit\n${bashCompletion()}`,
+    ["compinit", "bashcompinit"]
+      .map((name) => `autoload -U +X ${name} && ${name}\n`).join("") +
+    bashCompletion(),
   fish: fishCompletion,
   powershell: powershellCompletion,
 };
 
-/** Each command with its flags, as words. */
-function commandWords(): [name: string, flags: string][] {
-  return Object.keys(COMMANDS).map((name) => [
-    name,
-    flagNames(name).map((flag) => `--${flag}`).join(" "),
-  ]);
+/** A line for each command, with its flags as words. */
+function flagLines(lineOf: (name: string, flags: string) => string): string {
+  return Object.keys(COMMANDS).map((name) =>
+    lineOf(name, flagNames(name).map((flag) => `--${flag}`).join(" "))
+  ).join("\n");
 }
 
 function bashCompletion(): string {
-  const cases = commandWords().map(([name, flags]) =>
-    `    ${name}) words="${flags}" ;;`
-  );
   return `_tiktok_shop_oauth2() {
   local words="${Object.keys(COMMANDS).join(" ")} help"
   if [ "$COMP_CWORD" -gt 1 ]; then
     case "\${COMP_WORDS[1]}" in
-${cases.join("\n")}
+${flagLines((name, flags) => `    ${name}) words="${flags}" ;;`)}
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
@@ -6745,8 +6653,7 @@ function fishCompletion(): string {
     return `complete -c ${PROGRAM} -n '__fish_${when}' ${what} -d '${shown}'`;
   };
   return Object.entries(COMMANDS).flatMap(([name, { help }]) => [
-    entry("", `-f -a ${name}`, help!),
-    entry("help", `-f -a ${name}`, help!),
+    ...["", "help"].map((within) => entry(within, `-f -a ${name}`, help!)),
     ...flagNames(name).map((flag) => {
       const { value, help } = FLAGS[flag]!;
       return entry(name, `-l ${flag}${value && " -r"}`, help!);
@@ -6755,14 +6662,11 @@ function fishCompletion(): string {
 }
 
 function powershellCompletion(): string {
-  const rows = commandWords().map(([name, flags]) =>
-    `    ${name} = '${flags}'`
-  );
   const register = "Register-ArgumentCompleter -Native -CommandName";
   return `${register} ${PROGRAM} -ScriptBlock {
   param($word, $ast)
   $flags = @{
-${rows.join("\n")}
+${flagLines((name, flags) => `    ${name} = '${flags}'`)}
   }
   $command = "$($ast.CommandElements[1])"
   $known = $flags.ContainsKey($command) -and $command -ne $word
@@ -6909,8 +6813,7 @@ function escapeHtml(text: string, limit = 400): string {
  * then of each page its title, what is the case, and what to do next.
  */
 const TEXTS = {
-  en: `
-    Shop | Region
+  en: `Shop | Region
     Access granted
       The app can now work with this TikTok Shop account.
       You can close this tab and go back to the terminal.
@@ -6932,8 +6835,7 @@ const TEXTS = {
     This tab belongs to another attempt
       Its answer is for another login, or has been used already.
       Close this tab. If needed, use the link that the terminal showed last.`,
-  id: `
-    Toko | Wilayah
+  id: `Toko | Wilayah
     Akses diberikan
       Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
       Anda dapat menutup tab ini dan kembali ke terminal.
@@ -6955,8 +6857,7 @@ const TEXTS = {
     Tab ini berasal dari percobaan lain
       Jawabannya untuk login lain atau sudah pernah digunakan.
       Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
-  vi: `
-    Cửa hàng | Khu vực
+  vi: `Cửa hàng | Khu vực
     Đã cấp quyền truy cập
       Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
       Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
@@ -6978,8 +6879,7 @@ const TEXTS = {
     Thẻ này thuộc về một lần thử khác
       Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
       Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
-  th: `
-    ร้านค้า | ภูมิภาค
+  th: `ร้านค้า | ภูมิภาค
     อนุญาตให้เข้าถึงแล้ว
       ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
       คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
@@ -7001,8 +6901,7 @@ const TEXTS = {
     แท็บนี้มาจากการลองครั้งอื่น
       การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
       โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
-  ms: `
-    Kedai | Wilayah
+  ms: `Kedai | Wilayah
     Akses dibenarkan
       Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
       Anda boleh menutup tab ini dan kembali ke terminal.
@@ -7024,8 +6923,7 @@ const TEXTS = {
     Tab ini datang daripada percubaan lain
       Jawapannya untuk log masuk lain atau telah pun digunakan.
       Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
-  "zh-Hans": `
-    店铺 | 地区
+  "zh-Hans": `店铺 | 地区
     授权成功
       应用现在可以使用此 TikTok Shop 账号了。
       您可以关闭此标签页，返回终端。
@@ -7047,8 +6945,7 @@ const TEXTS = {
     此标签页属于另一次尝试
       其中的响应属于另一次登录，或已被使用。
       请关闭此标签页。如有需要，请使用终端中最新的链接。`,
-  "zh-Hant": `
-    商店 | 地區
+  "zh-Hant": `商店 | 地區
     授權成功
       應用程式現在可以使用此 TikTok Shop 帳號了。
       您可以關閉此分頁，返回終端機。
@@ -7070,8 +6967,7 @@ const TEXTS = {
     此分頁屬於另一次嘗試
       其中的回應屬於另一次登入，或已被使用。
       請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
-  ja: `
-    ショップ | 地域
+  ja: `ショップ | 地域
     アクセスを許可しました
       アプリがこの TikTok Shop アカウントを利用できるようになりました。
       このタブは閉じてかまいません。ターミナルにお戻りください。
@@ -7093,8 +6989,7 @@ const TEXTS = {
     これは別のログインのタブです
       応答が別のログインのものか、すでに使用されています。
       このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
-  es: `
-    Tienda | Región
+  es: `Tienda | Región
     Acceso concedido
       La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
       Puedes cerrar esta pestaña y volver a la terminal.
@@ -7116,8 +7011,7 @@ const TEXTS = {
     Esta pestaña es de otro intento
       Su respuesta es de otro inicio de sesión o ya se ha utilizado.
       Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
-  pt: `
-    Loja | Região
+  pt: `Loja | Região
     Acesso concedido
       O aplicativo já pode trabalhar com esta conta do TikTok Shop.
       Você pode fechar esta aba e voltar ao terminal.
@@ -7139,8 +7033,7 @@ const TEXTS = {
     Esta aba é de outra tentativa
       A resposta dela é de outro login ou já foi usada.
       Feche esta aba. Se precisar, use o link mais recente do terminal.`,
-  de: `
-    Shop | Region
+  de: `Shop | Region
     Zugriff gewährt
       Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
       Sie können diesen Tab schließen und zum Terminal zurückkehren.
@@ -7162,8 +7055,7 @@ const TEXTS = {
     Dieser Tab gehört zu einem anderen Versuch
       Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
       Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
-  fr: `
-    Boutique | Région
+  fr: `Boutique | Région
     Accès accordé
       L’application peut maintenant utiliser ce compte TikTok Shop.
       Vous pouvez fermer cet onglet et revenir au terminal.
@@ -7185,8 +7077,7 @@ const TEXTS = {
     Cet onglet vient d’une autre tentative
       Sa réponse concerne une autre connexion ou a déjà été utilisée.
       Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
-  it: `
-    Negozio | Regione
+  it: `Negozio | Regione
     Accesso consentito
       L’app ora può lavorare con questo account TikTok Shop.
       Puoi chiudere questa scheda e tornare al terminale.
