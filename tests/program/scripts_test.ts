@@ -5,6 +5,7 @@ import * as fs from "node:fs/promises";
 import { createServer } from "node:http";
 import * as path from "node:path";
 import process from "node:process";
+import { screenOf } from "../../scripts/picture.ts";
 import { test } from "node:test";
 import {
   type Figure,
@@ -412,6 +413,17 @@ test("chooseSteps() takes quick for four steps", () => {
     ...["fmt", "lint", "check", "package", "quick"],
   ]);
   assert.ok(STEPS.every((step) => step.name !== "quick"));
+});
+
+test("screenOf() shows what a terminal shows in the end", () => {
+  const link = "\x1b]8;;http://a\x1b\\http://a\x1b]8;;\x1b\\";
+  const bytes = `one\r\n${link}\r\n4:59 left\r\x1b[2K\x1b[32mdone\x1b[0m\r\n`;
+  assert.deepEqual(screenOf(bytes), [
+    "one",
+    "http://a",
+    "\x1b[32mdone\x1b[0m",
+    "",
+  ]);
 });
 
 test("chooseSteps() answers an unknown name with the known ones", () => {
