@@ -442,13 +442,7 @@ export async function login(options: LoginOptions): Promise<TokenReply> {
   const { open = (url) => tryBrowsers(url, {}, false), profile = "default" } =
     options;
   const full = { ...options, profile, onStart, onWarning };
-  const flow = await startAuth({
-    ...full,
-    onReply: async (reply, meta) => {
-      await saveReply(reply, meta, full);
-      await options.onReply?.(reply, meta);
-    },
-  });
+  const flow = await startFlow(full, (...got) => saveReply(...got, full));
   try {
     const ended = new AbortController();
     flow.reply.catch(() => ended.abort());
@@ -478,16 +472,17 @@ function printLink({ url }: AuthFlow): void {
   console.error(`Open this link to authorize the app:\n\n${url}\n`);
 }
 
-/** Saves the tokens of a login, then checks their scopes. */
+/** Saves the tokens of a login, checks their scopes; returns the profile. */
 async function saveReply(
   reply: TokenReply,
   meta: TokenMeta,
   options: ExchangeOptions,
-): Promise<void> {
+): Promise<string | undefined> {
   const { store = defaultStore(), profile, onWarning } = options;
+  let saved: string | undefined;
   if (store) {
     void notify(options.onSaving, undefined, onWarning);
-    const saved = await saveLogin(store, { ...reply, meta }, options);
+    saved = await saveLogin(store, { ...reply, meta }, options);
     const other = `"${profile}" holds another seller's tokens and was left ` +
       `alone: the new ones are under "${saved}"`;
     if (saved !== (profile ?? saved)) void notify(onWarning, other);
@@ -496,7 +491,7 @@ async function saveReply(
   const { granted_scopes: scopes } = reply.data;
   const missing = (options.requireScopes ?? [])
     .filter((scope) => !Array.isArray(scopes) || !scopes.includes(scope));
-  if (missing.length === 0) return;
+  if (missing.length === 0) return saved;
   const message = `The seller did not grant "${missing.join('", "')}"`;
   const hint = `enable it in Partner Center, then ${LOGIN_AGAIN}`;
   throw new TikTokShopError("missing_scope", message, { hint, reply });
@@ -577,7 +572,17 @@ export interface AuthFlow extends AsyncDisposable {
  * @throws {TikTokShopError} of kind `port_in_use`.
  * @throws {TypeError | RangeError} if an option is wrong.
  */
-export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
+export function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
+  return startFlow(options);
+}
+
+/** Saves the tokens of a login; returns the profile, which the page shows. */
+type Save = (reply: TokenReply, meta: TokenMeta) => Promise<string | undefined>;
+
+async function startFlow(
+  options: StartAuthOptions,
+  save?: Save,
+): Promise<AuthFlow> {
   assertWait(options);
   assertAppKey(options.appKey);
   // A function is called when the code is here: a vault may ask a person.
@@ -591,7 +596,7 @@ export async function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
     tls,
     needsBoth: host !== "127.0.0.1",
     handlerOn: (port) => {
-      flow = new LoopbackFlow(options, port);
+      flow = new LoopbackFlow(options, port, save);
       return (request) => flow!.answer(request);
     },
     onUnread: (why) => flow!.note(why),
@@ -921,7 +926,7 @@ interface PageAnswer {
 }
 
 function turnedAway(status: number, unused?: Unused): PageAnswer {
-  return { status, page: "other", unused };
+  return { status, page: status === 404 ? "missing" : "other", unused };
 }
 
 /** The gate that every request passes, in this order. Pure. */
@@ -1089,6 +1094,7 @@ class LoopbackFlow implements AuthFlow {
   onState: ((state: FlowState) => unknown) | undefined;
   redirectParams: Readonly<Record<string, string>> = Object.freeze({});
   readonly #options: StartAuthOptions;
+  readonly #save: Save | undefined;
   readonly #expected: Expected;
   readonly #settle = deferred<TokenReply>();
   readonly reply: Promise<TokenReply> = this.#settle.promise;
@@ -1099,8 +1105,9 @@ class LoopbackFlow implements AuthFlow {
   #taken: Outcome & { answer: Promise<PageAnswer> } | undefined;
   #release: Close = () => Promise.resolve();
 
-  constructor(options: StartAuthOptions, port: number) {
+  constructor(options: StartAuthOptions, port: number, save?: Save) {
     this.#options = options;
+    this.#save = save;
     this.onState = options.onState;
     this.port = port;
     this.redirectUrl = callbackUrl(options, port);
@@ -1167,16 +1174,17 @@ class LoopbackFlow implements AuthFlow {
     const reason = unused && this.note(unused);
     if (!page) return plainAnswer(status, headers);
     const reader = { locale: query.get("locale"), headers: request.headers };
-    return pageAnswer(status, page, reader, { reason, ...facts });
+    return pageAnswer(status, page, reader, facts ?? reason);
   }
 
-  /** Counts what is not used, and tells each kind once; the text of it. */
-  note(why: Unused): string {
+  /** Counts what is not used, and tells each kind once; says why. */
+  note(why: Unused): PageFacts | undefined {
     const times = this.#unused.get(why) ?? 0;
     this.#unused.set(why, times + 1);
     const text = UNUSED[why].replace("URL", this.redirectUrl);
     if (text && times === 0) void notify(this.#options.onWarning, text);
-    return text;
+    const [message, hint] = text.split(": ");
+    return text ? errorFacts({ message, hint }) : undefined;
   }
 
   /** Acts on a redirect that passed the gate, or holds it. */
@@ -1233,11 +1241,12 @@ class LoopbackFlow implements AuthFlow {
       const { reply, meta } = await obtainFor(options, code);
       // From here on nothing cancels the login: the code is spent.
       secrets = tokensOf(reply);
+      const profile = await this.#save?.(reply, meta);
       await this.#options.onReply?.(reply, meta);
       this.#step(FlowState.SUCCESS);
       this.#settle.resolve(reply);
-      const { seller_name: seller, seller_base_region: region } = reply.data;
-      return { status: 200, page: "success", facts: { seller, region } };
+      const facts = grantFacts(reply, profile);
+      return { status: 200, page: "success", facts };
     } catch (error) {
       return this.#fail(error, secrets);
     }
@@ -1249,12 +1258,12 @@ class LoopbackFlow implements AuthFlow {
   }
 
   #fail(error: unknown, secrets: string[] = []): PageAnswer {
-    const { kind, hint } = (error ?? {}) as Partial<TikTokShopError>;
+    const { kind } = (error ?? {}) as Partial<TikTokShopError>;
     const isDenial = kind === "access_denied" && this.#isWaiting;
     this.#step(isDenial ? FlowState.ACCESS_DENIED : FlowState.FAILED);
     this.#settle.reject(error);
     if (isDenial) return { status: 403, page: "denied" };
-    const facts = { reason: messageOf(error, secrets), hint };
+    const facts = errorFacts(error, secrets);
     return { status: 502, page: "failed", facts };
   }
 
@@ -3105,7 +3114,7 @@ interface LoopbackOptions {
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Promise<Response>;
   /** Called when a request cannot be read; returns the text for its page. */
-  onUnread: (why: "with too large headers" | "by https") => string;
+  onUnread: (why: Unused) => PageFacts | undefined;
 }
 
 /** Listens on the first port that is free on both loopback addresses. */
@@ -3250,8 +3259,8 @@ function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
   const code = codeOf(error);
   if (code === "HPE_HEADER_OVERFLOW") {
     const reader = { locale: null, headers: new Headers() };
-    const reason = onUnread("with too large headers");
-    return pageAnswer(431, "other", reader, { reason });
+    const facts = onUnread("with too large headers");
+    return pageAnswer(431, "other", reader, facts);
   }
   const { rawPacket } = error as { rawPacket?: Uint8Array };
   // A TLS handshake stands where a request line should be.
@@ -6389,7 +6398,7 @@ async function diagnosePort(cli: Cli, port: number): Promise<Told> {
     tls: undefined,
     needsBoth: cli.get("host") !== "127.0.0.1",
     handlerOn: () => () => Promise.resolve(plainAnswer(404)),
-    onUnread: () => "",
+    onUnread: () => undefined,
   });
   await server.close();
   return "is free";
@@ -6533,7 +6542,10 @@ function diagnoseCertificates(): Told {
  */
 const RELAY_SCRIPT = `
 const byId = (id) => document.getElementById(id);
-const show = (id) => { byId(id).hidden = false };
+const show = (id) => {
+  for (const part of ["on", "paste", "other"]) byId(part).hidden = part !== id;
+};
+show("on");
 const query = new URLSearchParams(location.search);
 const named = /^[\\w-]{40,}\\.([1-9]\\d{3,4})$/.exec(query.get("state"));
 const ours = named && named[1] >= 1024 && named[1] <= 65535;
@@ -6561,7 +6573,7 @@ if (ours) {
 } else show(query.has("code") || query.has("error") ? "paste" : "other");
 `;
 
-const RELAY_SCRIPT_HASH = "sha256-DT1j8FIrcR0jsDpXMe+CMp2TyPhH1t1AQWd1NLa+6W4=";
+const RELAY_SCRIPT_HASH = "sha256-wH4D52Lk0/GH65UTDumqy7b4MwFpKF1APFurCwJtJsc=";
 
 /** Prints the relay's static page: self-contained, for any web host. */
 // deno-lint-ignore require-await -- a command is asynchronous
@@ -6584,10 +6596,11 @@ async function relayCommand(cli: Cli): Promise<void> {
 <main class="relay">
 <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M5 7l5 5-5 5m8 0h6"/></svg>
 <h1>Back to the terminal</h1>
-<p>TikTok Shop's answer goes on to the program that waits for it.</p>
+<p id="on" hidden>TikTok Shop's answer goes on to the program that waits for
+it.</p>
 <div id="paste" hidden>
-<p class="next">It could not be handed over. Copy this address, and paste it
-into the terminal where the login waits:</p>
+<p class="next">TikTok Shop's answer could not be handed over. Copy this
+address, and paste it into the terminal where the login waits:</p>
 <p><textarea id="url" rows="6" readonly aria-label="Address"></textarea></p>
 <button id="copy">Copy the address</button>
 <p id="here" class="next">If the login waits on this computer, you can also
@@ -6713,16 +6726,17 @@ const ICONS = {
   held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
   // A redirect of another login, or used before.
   other: "M9 9h11v11H9zM4 15V4h11",
+  // No page of ours: its title is its status.
+  missing: "M4 10.5a6.5 6.5 0 1113 0 6.5 6.5 0 01-13 0m11.2 4.7 5 5",
 };
 
 type Page = keyof typeof ICONS;
 
-/** What a page tells beyond its text; all of it is escaped. */
+/** What a page tells beyond its text: cells of HTML, and their labels. */
 interface PageFacts {
-  seller?: string | null;
-  region?: string;
-  reason?: string;
-  hint?: string;
+  cells: string[];
+  /** In English; left out, those of the page's language. */
+  labels?: readonly string[];
 }
 
 /** Who a page is for: what TikTok says of the person, and what the browser. */
@@ -6760,19 +6774,12 @@ function languageOf(tag: string): Language | undefined {
 }
 
 /** A page: self-contained, escaped, readable without script. Pure. */
-function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
-  const { title, text, next, ...labels } = textsOf(page, lang);
-  const [seller, code] = [facts.seller, facts.region]
-    .map((fact) => escapeHtml(textOf(fact), 120));
-  // A code is named in the page's language by its script.
-  const region = /^[A-Z]{2}$/.test(code!)
-    ? `<data value="${code}">${code}</data>`
-    : code;
-  const rows = [[labels.shop, seller], [labels.region, region]]
-    .filter(([, markup]) => markup)
-    .map(([label, markup]) => `<dt>${label}</dt><dd><bdi>${markup}</bdi></dd>`);
-  const reason = [facts.reason, facts.hint].filter(Boolean)
-    .map((line) => `<p>${escapeHtml(line!)}</p>`);
+function renderPage(page: Page, lang: Language, facts?: PageFacts): string {
+  const { title, text, next, ...own } = textsOf(page, lang);
+  const { cells = [], labels = own.labels } = facts ?? {};
+  const rows = cells.map((cell, i) =>
+    cell && `<div><dt>${labels[i]}</dt><dd>${cell}</dd></div>`
+  ).join("");
   return `<!doctype html>
 <html lang="${lang}">
 <head>
@@ -6785,9 +6792,8 @@ function renderPage(page: Page, lang: Language, facts: PageFacts = {}): string {
 <main class="${page}">
 <svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[page]}"/></svg>
 <h1>${title}</h1>
-<p>${text.replace("TikTok Shop", "TikTok&nbsp;Shop")}</p>
-${rows.length ? `<dl>${rows.join("")}</dl>` : ""}
-${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
+${text && `<p>${text.replace("TikTok Shop", "TikTok&nbsp;Shop")}</p>`}
+${rows && `<dl${facts?.labels ? ' lang="en"' : ""}>${rows}</dl>`}
 <p class="next">${next}</p>
 <footer translate="no">${PROGRAM}</footer>
 </main>
@@ -6795,6 +6801,48 @@ ${reason.length ? `<div class="reason" lang="en">${reason.join("")}</div>` : ""}
 </body>
 </html>
 `;
+}
+
+/** What was granted, in the order of the labels. */
+function grantFacts({ data }: TokenReply, profile?: string): PageFacts {
+  const { granted_scopes: scopes, refresh_token_expire_in: end } = data;
+  const code = escapeHtml(textOf(data.seller_base_region), 120);
+  const day = new Date((integerOf(end) ?? NaN) * 1000);
+  const iso = Number.isNaN(day.getTime()) ? "" : day.toISOString();
+  return {
+    cells: [
+      tagged("bdi", data.seller_name, 120),
+      // The script names the region and the day in the page's language.
+      /^[A-Z]{2}$/.test(code) ? `<data value="${code}">${code}</data>` : code,
+      (Array.isArray(scopes) ? scopes : []).slice(0, 50)
+        .map((scope) => tagged("code", scope, 80)).join(" "),
+      tagged("bdi", profile, 120),
+      iso && `<time datetime="${iso}">${iso.slice(0, 10)}</time>`,
+    ],
+  };
+}
+
+/** What an error tells: its message is an action, a colon and a detail. */
+function errorFacts(error: unknown, secrets?: Secrets): PageFacts {
+  const { code, requestId, hint } = (error ?? {}) as Partial<TikTokShopError>;
+  const [what, detail = ""] = messageOf(error, secrets).split(/: ([^]*)/);
+  // They have cells of their own.
+  const own = /^TikTok answered with code -?\d+, | \(request id [^)]*\)/g;
+  const said = code === undefined ? detail : detail.replace(own, "");
+  return {
+    labels: ["Error", "Code", "Message", "Request ID", "Next step"],
+    cells: [
+      ...[what, code, said].map((text) => tagged("bdi", text)),
+      tagged("code", requestId),
+      tagged("kbd", hint),
+    ],
+  };
+}
+
+/** Foreign text in an element; nothing for nothing. */
+function tagged(tag: string, text: unknown, limit?: number): string {
+  const inert = escapeHtml(textOf(text), limit);
+  return inert && `<${tag}>${inert}</${tag}>`;
 }
 
 /** Foreign text made inert, and cut before it would fill the page. */
@@ -6813,7 +6861,7 @@ function escapeHtml(text: string, limit = 400): string {
  * then of each page its title, what is the case, and what to do next.
  */
 const TEXTS = {
-  en: `Shop | Region
+  en: `Shop | Region | Scopes | Profile | Valid until
     Access granted
       The app can now work with this TikTok Shop account.
       You can close this tab and go back to the terminal.
@@ -6835,7 +6883,7 @@ const TEXTS = {
     This tab belongs to another attempt
       Its answer is for another login, or has been used already.
       Close this tab. If needed, use the link that the terminal showed last.`,
-  id: `Toko | Wilayah
+  id: `Toko | Wilayah | Izin | Profil | Hingga
     Akses diberikan
       Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
       Anda dapat menutup tab ini dan kembali ke terminal.
@@ -6857,7 +6905,7 @@ const TEXTS = {
     Tab ini berasal dari percobaan lain
       Jawabannya untuk login lain atau sudah pernah digunakan.
       Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
-  vi: `Cửa hàng | Khu vực
+  vi: `Cửa hàng | Khu vực | Quyền | Hồ sơ | Hiệu lực đến
     Đã cấp quyền truy cập
       Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
       Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
@@ -6879,7 +6927,7 @@ const TEXTS = {
     Thẻ này thuộc về một lần thử khác
       Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
       Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
-  th: `ร้านค้า | ภูมิภาค
+  th: `ร้านค้า | ภูมิภาค | สิทธิ์ | โปรไฟล์ | ใช้ได้ถึง
     อนุญาตให้เข้าถึงแล้ว
       ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
       คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
@@ -6901,7 +6949,7 @@ const TEXTS = {
     แท็บนี้มาจากการลองครั้งอื่น
       การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
       โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
-  ms: `Kedai | Wilayah
+  ms: `Kedai | Wilayah | Kebenaran | Profil | Sah hingga
     Akses dibenarkan
       Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
       Anda boleh menutup tab ini dan kembali ke terminal.
@@ -6923,7 +6971,7 @@ const TEXTS = {
     Tab ini datang daripada percubaan lain
       Jawapannya untuk log masuk lain atau telah pun digunakan.
       Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
-  "zh-Hans": `店铺 | 地区
+  "zh-Hans": `店铺 | 地区 | 权限 | 配置文件 | 有效期至
     授权成功
       应用现在可以使用此 TikTok Shop 账号了。
       您可以关闭此标签页，返回终端。
@@ -6945,7 +6993,7 @@ const TEXTS = {
     此标签页属于另一次尝试
       其中的响应属于另一次登录，或已被使用。
       请关闭此标签页。如有需要，请使用终端中最新的链接。`,
-  "zh-Hant": `商店 | 地區
+  "zh-Hant": `商店 | 地區 | 權限 | 設定檔 | 有效期至
     授權成功
       應用程式現在可以使用此 TikTok Shop 帳號了。
       您可以關閉此分頁，返回終端機。
@@ -6967,7 +7015,7 @@ const TEXTS = {
     此分頁屬於另一次嘗試
       其中的回應屬於另一次登入，或已被使用。
       請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
-  ja: `ショップ | 地域
+  ja: `ショップ | 地域 | 権限 | プロファイル | 有効期限
     アクセスを許可しました
       アプリがこの TikTok Shop アカウントを利用できるようになりました。
       このタブは閉じてかまいません。ターミナルにお戻りください。
@@ -6989,7 +7037,7 @@ const TEXTS = {
     これは別のログインのタブです
       応答が別のログインのものか、すでに使用されています。
       このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
-  es: `Tienda | Región
+  es: `Tienda | Región | Permisos | Perfil | Válido hasta
     Acceso concedido
       La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
       Puedes cerrar esta pestaña y volver a la terminal.
@@ -7011,7 +7059,7 @@ const TEXTS = {
     Esta pestaña es de otro intento
       Su respuesta es de otro inicio de sesión o ya se ha utilizado.
       Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
-  pt: `Loja | Região
+  pt: `Loja | Região | Permissões | Perfil | Válido até
     Acesso concedido
       O aplicativo já pode trabalhar com esta conta do TikTok Shop.
       Você pode fechar esta aba e voltar ao terminal.
@@ -7033,7 +7081,7 @@ const TEXTS = {
     Esta aba é de outra tentativa
       A resposta dela é de outro login ou já foi usada.
       Feche esta aba. Se precisar, use o link mais recente do terminal.`,
-  de: `Shop | Region
+  de: `Shop | Region | Rechte | Profil | Gültig bis
     Zugriff gewährt
       Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
       Sie können diesen Tab schließen und zum Terminal zurückkehren.
@@ -7055,7 +7103,7 @@ const TEXTS = {
     Dieser Tab gehört zu einem anderen Versuch
       Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
       Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
-  fr: `Boutique | Région
+  fr: `Boutique | Région | Droits | Profil | Expire le
     Accès accordé
       L’application peut maintenant utiliser ce compte TikTok Shop.
       Vous pouvez fermer cet onglet et revenir au terminal.
@@ -7077,7 +7125,7 @@ const TEXTS = {
     Cet onglet vient d’une autre tentative
       Sa réponse concerne une autre connexion ou a déjà été utilisée.
       Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
-  it: `Negozio | Regione
+  it: `Negozio | Regione | Permessi | Profilo | Scade il
     Accesso consentito
       L’app ora può lavorare con questo account TikTok Shop.
       Puoi chiudere questa scheda e tornare al terminale.
@@ -7106,10 +7154,11 @@ type Language = keyof typeof TEXTS;
 /** The labels of the facts, and the three texts of a page. */
 function textsOf(page: Page, lang: Language) {
   const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
-  const [shop, region] = labels.split(" | ");
-  const first = Object.keys(ICONS).indexOf(page) * 3;
+  const name = page === "missing" ? "waiting" : page;
+  const first = Object.keys(ICONS).indexOf(name) * 3;
   const [title = "", text = "", next = ""] = texts.slice(first);
-  return { shop, region, title, text, next };
+  const shown = page === name ? { title, text } : { title: "404", text: "" };
+  return { labels: labels.split(" | "), ...shown, next };
 }
 
 /** The stylesheet of all pages, those of the sandbox too. */
@@ -7138,7 +7187,7 @@ body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
   padding:1.5rem;background:var(--paper);color:var(--ink);
   font:1.0625rem/var(--leading) system-ui,-apple-system,"Segoe UI",Roboto,
   var(--local),sans-serif;overflow-wrap:anywhere}
-main{--tone:var(--calm);width:100%;max-width:31rem;padding:2.75rem;
+main{--tone:var(--calm);width:100%;max-width:35rem;padding:2.75rem;
   background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
   box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
 .success{--tone:var(--good)}
@@ -7152,20 +7201,25 @@ svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
   stroke-linejoin:round}
 h1{margin-bottom:.6rem;font-size:1.65rem;line-height:1.3;font-weight:650;
   letter-spacing:var(--track);text-wrap:balance}
-p{color:var(--dim);text-wrap:balance}
+p{color:var(--dim);text-wrap:pretty}
 p+p{margin-top:.75rem}
 main>div,.next{margin-top:1.25rem}
-.next,.reason p:first-child{color:var(--ink)}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.4rem 1.5rem;
-  margin-top:1.5rem;padding:1.1rem 0;border:solid var(--line);
-  border-width:1px 0}
+.next{color:var(--ink)}
+dl{position:relative;margin-top:1.75rem;padding:.5rem 0;
+  border:dashed var(--line);border-width:1px 0;font-size:.9375rem}
+dl::before,dl::after{content:"";position:absolute;top:-.6875rem;
+  width:1.375rem;height:1.375rem;border:1px solid var(--line);
+  border-radius:50%;background:var(--paper)}
+dl::before{left:-3.4375rem;clip-path:inset(0 0 0 calc(50% - 1px))}
+dl::after{right:-3.4375rem;clip-path:inset(0 calc(50% - 1px) 0 0)}
+dl div{display:grid;grid-template-columns:6rem 1fr;gap:0 1rem;
+  align-items:baseline;padding:.6rem 0}
+dl div+div{border-top:1px solid var(--line)}
 dt{color:var(--dim)}
-dd{font-weight:600}
-.reason{padding:1rem min(1.2rem,5vw);border:1px solid var(--line);
-  border-radius:.75rem;background:var(--paper);font-size:.9375rem;
-  line-height:1.6}
-.reason p{text-wrap:wrap}
-.reason p::first-letter{text-transform:uppercase}
+dl:not([lang]) dd{font-weight:600}
+code,kbd{font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+dl code{padding:.1rem .4rem;border-radius:.3rem;background:var(--paper)}
+dl[lang] code{user-select:all}
 a{color:var(--calm)}
 :focus-visible{outline:3px solid;outline-offset:3px}
 textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
@@ -7175,37 +7229,57 @@ textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
 button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
   background:var(--calm);color:var(--card);font:inherit;font-weight:600;
   cursor:pointer}
+dl button{margin:0;padding:0 .6rem;border:1px solid var(--dim);background:none;
+  color:inherit;font-size:.8125rem}
 footer{margin-top:2.25rem;color:var(--dim);font-size:.8125rem}
+footer[translate]::before{content:"❯ " / "";color:var(--tone)}
 @media(max-width:30rem){
 body{padding:0;background:var(--card)}
 main{padding:1.75rem min(1.5rem,8vw);border:0;box-shadow:none}
+dl div{grid-template-columns:1fr}
+dl::before,dl::after{display:none}
 }
 @media print{
 body{place-items:start;min-height:0;padding:0;background:none}
 main{border:0;padding:0;box-shadow:none}
+dl::before,dl::after,button{display:none}
 }
 @media(forced-colors:active){
 svg{color:CanvasText;background:none;border-color:CanvasText}
 }
 `;
 
-const PAGE_STYLE_HASH = "sha256-J55HUoBlLrfAgDHjGWtrSMKxeFYLVIfB+S77iJRbNYY=";
+const PAGE_STYLE_HASH = "sha256-Kd5LzFrrgNcrcndmnxuHMcqFCFQjsa8Nix1NhOCl5uo=";
 
 /**
- * Takes the code out of the address bar and the history, and names the region:
- * here that would cost every login 15 ms, and the browser knows it as well.
+ * Takes the code out of the address bar and the history, and names region and
+ * day: here that would cost every login 15 ms, and the browser knows as well.
+ * Without script a click selects the request id; with it there is a button.
  */
 const PAGE_SCRIPT = `
 history.replaceState(null,'',location.origin+location.pathname);
+const lang=document.documentElement.lang;
 for(const region of document.querySelectorAll('data')){
-  const names=new Intl.DisplayNames(document.documentElement.lang,
-    {type:'region',fallback:'none'});
+  const names=new Intl.DisplayNames(lang,{type:'region',fallback:'none'});
   const name=names.of(region.value);
   if(name)region.textContent=name+' ('+region.value+')'
 }
+for(const day of document.querySelectorAll('time')){
+  const format=new Intl.DateTimeFormat(lang,{dateStyle:'long'});
+  day.textContent=format.format(new Date(day.dateTime))
+}
+for(const id of document.querySelectorAll('dl[lang] code')){
+  const copy=document.createElement('button');
+  copy.textContent='Copy';
+  copy.onclick=()=>{
+    getSelection().selectAllChildren(id);
+    if(document.execCommand('copy'))copy.textContent='Copied'
+  };
+  id.after(' ',copy)
+}
 `;
 
-const PAGE_SCRIPT_HASH = "sha256-uJkN5u5AMzUI2D7LzekWAQ7OHii7ExvLiCJyKzrZ7Dk=";
+const PAGE_SCRIPT_HASH = "sha256-GKc/WonBnqSEIkZEM7BagUg7/ox1v5p72sprkUr1Lzs=";
 
 const PAGE_POLICY = `default-src 'none'; style-src '${PAGE_STYLE_HASH}'; ` +
   `script-src '${PAGE_SCRIPT_HASH}'; ` +

@@ -128,7 +128,7 @@ function appSection({ origin, settings }: World): string {
     ["Refresh", origin + REFRESH_PATH],
     ["API", origin],
   ].map(([name, value]) =>
-    `<dt>${name}</dt><dd><code>${escapeHtml(value!)}</code></dd>`
+    `<div><dt>${name}</dt><dd><code>${escapeHtml(value!)}</code></dd></div>`
   );
   return `<section>
 <h2>The app</h2>

@@ -190,7 +190,7 @@ body{grid-template-rows:auto 1fr;padding:0}
 .note{position:sticky;top:0;z-index:1;width:100%;padding:.65rem 1rem;
   border-bottom:1px solid transparent;text-align:center;
   background:var(--care);color:var(--card)}
-main{width:min(31rem,100% - 3rem);margin:1.5rem 0}
+main{width:min(35rem,100% - 3rem);margin:1.5rem 0}
 main.wide{width:min(64rem,100% - 3rem);max-width:none}
 p,dd,td,li{text-wrap:wrap}
 h2,legend{margin-bottom:.25rem;padding:0;color:var(--ink);font-size:1.0625rem;font-weight:650}
@@ -201,8 +201,11 @@ li:first-child{border-top:0}
 li span,small{display:block;color:var(--dim);font-size:.875rem}
 li.row{display:flex;flex-wrap:wrap;align-items:center;gap:.25rem 1.5rem}
 li.row>div:first-child{flex:1 1 16rem;min-width:0}
-dd{font-weight:400}
-code{font:.875em ui-monospace,Menlo,Consolas,monospace}
+code{overflow-wrap:anywhere}
+dd code{padding:0;background:none}
+.wide dl{border:0;padding:0;margin-top:.5rem}
+.wide dl div{grid-template-columns:8rem 1fr}
+.wide dl::before,.wide dl::after{display:none}
 label.choice{display:flex;gap:.75rem;margin-top:.6rem;padding:.75rem 1rem;
   border:1px solid var(--line);border-radius:.6rem;cursor:pointer}
 label.choice:has(:checked){border-color:var(--calm)}
@@ -231,12 +234,17 @@ caption{padding-top:1rem;color:var(--dim);font-size:.875rem;text-align:start}
 .bad{color:var(--bad)}
 @media(max-width:30rem){
 main,main.wide{width:100%;margin:0}
-.wide dl{grid-template-columns:1fr;gap:0}
-.wide dd{margin-bottom:.5rem}
+.wide dl div{grid-template-columns:1fr}
 }
 @media(forced-colors:active){
 .note,button{border-color:CanvasText;color:CanvasText}
 }
+`;
+
+/** The sign of a shop, as the program's other pages have theirs. */
+const SHOP = `<svg viewBox="0 0 24 24" aria-hidden="true">
+<path d="M4.5 11v9h15v-9M3 9.5 5 4h14l2 5.5a3 3 0 01-6 0 3 3 0 01-6 0 3 3 0 01-6 0"/>
+</svg>
 `;
 
 export const PRIVATE_HEADERS = {
@@ -280,7 +288,7 @@ export function page(
 <header class="note"><strong>Sandbox, not TikTok.</strong>
 Nothing you do here reaches TikTok.</header>
 <main${wide ? ' class="wide"' : ""}>
-<h1>${escapeHtml(title)}</h1>
+${wide ? "" : SHOP}<h1>${escapeHtml(title)}</h1>
 ${body}
 </main>
 </body>

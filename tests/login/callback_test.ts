@@ -401,7 +401,7 @@ loginTest(
       redirect.pathname = path;
       const { status, headers, page } = await show(redirect);
       assert.equal(status, 404);
-      assert.match(page, /<main class="other">/);
+      assert.match(page, /<main class="missing">/);
       assertSafe(headers, path);
     }
     assert.equal(login.warnings.length, 1);
@@ -418,7 +418,7 @@ for (const query of ["", "?error=x", "?code=", "?code=C&state=foreign"]) {
     async (login) => {
       const shown = await show(`${login.flow.redirectUrl}other${query}`);
       assert.equal(shown.status, 404);
-      assert.match(shown.page, /<main class="other">/);
+      assert.match(shown.page, /<main class="missing">/);
       assert.deepEqual(login.warnings, []);
       await assertWaits(login);
     },
@@ -1284,6 +1284,12 @@ const PAGES: [string, number, LoginSetup, (login: Login) => Promise<URL>][] = [
   ["waiting", 200, {}, (login) => login.changed({ code: null })],
   ["held", 202, {}, (login) => login.changed({ state: null })],
   ["other", 400, {}, (login) => login.changed({ state: "foreign" })],
+  [
+    "missing",
+    404,
+    {},
+    ({ flow: { redirectUrl } }) => Promise.resolve(new URL("/no", redirectUrl)),
+  ],
 ];
 
 for (const [page, status, setup, redirectOf] of PAGES) {
@@ -1328,7 +1334,7 @@ loginTest(
     const replaceState = (_: unknown, __: unknown, url: string) => {
       shown = new URL(url, redirect).href;
     };
-    const document = { querySelectorAll: () => [] };
+    const document = { documentElement: {}, querySelectorAll: () => [] };
     const world = { history: { replaceState }, location: redirect, document };
     runInNewContext(script!, world);
     assert.equal(shown, login.flow.redirectUrl);

@@ -230,6 +230,8 @@ describe("relay's page in Chromium", { skip: NO_CHROMIUM }, () => {
       assert.equal(shown, `${local}/${redirect.search}`);
       assert.equal(await page.locator("#link").getAttribute("href"), shown);
       assert.equal(page.url(), redirect.href);
+      // It says one thing: that it goes on, or that it could not.
+      assert.equal(await page.locator("#on").isVisible(), false);
       child.stdin!.write(`${shown}\n`);
       await assertDone(login);
       assert.deepEqual(login.complaints, []);
@@ -266,7 +268,8 @@ describe("relay's page in Chromium", { skip: NO_CHROMIUM }, () => {
       async (login) => {
         const { page, redirect, child } = login;
         await page.goto(redirect.href);
-        const text = await page.locator("noscript").innerText();
+        const text = await page.locator("main").innerText();
+        assert.doesNotMatch(text, /goes on/);
         assert.match(text, /Copy the whole address out of the address bar/);
         for (const part of ["#paste", "#other"]) {
           assert.equal(await page.locator(part).isVisible(), false);
@@ -365,7 +368,9 @@ describe("relay's page in Chromium", { skip: NO_CHROMIUM }, () => {
       const { page, requests, complaints } = tab;
       await page.goto(`${plain.origin}/`);
       await page.locator("#other").waitFor();
-      assert.equal(await page.locator("#paste").isVisible(), false);
+      for (const part of ["#on", "#paste"]) {
+        assert.equal(await page.locator(part).isVisible(), false);
+      }
       assertOnly([plain.origin], requests);
       await lookAround(tab, "relay-other");
       assert.deepEqual(complaints, []);

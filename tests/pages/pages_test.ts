@@ -5,8 +5,10 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { SandboxSeller } from "../../scripts/sandbox.ts";
+import { login, memoryStore } from "../../mod.ts";
+import { type SandboxSeller, startSandbox } from "../../scripts/sandbox.ts";
 import {
+  appOf,
   assertWaits,
   exchangeRaw,
   type Login,
@@ -26,6 +28,7 @@ import {
   takeScreenshot,
   withTab,
 } from "../support/chromium.ts";
+import { freePort } from "../support/helpers.ts";
 
 const LANGUAGES = [
   ...["en", "id", "vi", "th", "ms", "zh-Hans", "zh-Hant", "ja"],
@@ -62,6 +65,11 @@ const PAGES = {
   other: {
     status: 400,
     urlOf: (login: Login) => login.changed({ state: "of another login" }),
+  },
+  missing: {
+    status: 404,
+    urlOf: (login: Login) =>
+      Promise.resolve(new URL("/favicon", login.flow.redirectUrl)),
   },
 };
 type PageName = keyof typeof PAGES;
@@ -176,12 +184,64 @@ function textsIn(html: string): Texts {
       text!.replaceAll("&nbsp;", " ")
     );
   const [title] = all(/<h1>([^<]*)<\/h1>/g);
-  const [text] = all(/<\/h1>\n<p>([^<]*)<\/p>/g);
+  // A page that is not there says no more than its number.
+  const [text] = title === "404" ? ["-"] : all(/<\/h1>\n<p>([^<]*)<\/p>/g);
   const [next] = all(/<p class="next">([^<]*)<\/p>/g);
   assert.deepEqual(all(/<title>([^<]*)<\/title>/g), [title]);
   assert.ok(title && text && next, html);
   return { labels: all(/<dt>([^<]*)<\/dt>/g), title, text, next };
 }
+
+/** The page that a login() brings which saves its tokens under a profile. */
+async function savedPage(locale: string, profile = "my-shop"): Promise<string> {
+  const port = await freePort();
+  const redirectUrl = `http://localhost:${port}/`;
+  const sandbox = await startSandbox({ redirectUrl });
+  let html = "";
+  try {
+    await login({
+      ...appOf(sandbox),
+      port,
+      profile,
+      store: memoryStore(),
+      onStart: () => {},
+      open: async (link) => {
+        const url = new URL(await sandbox.approve(link));
+        url.searchParams.set("locale", locale);
+        const page = await fetch(url);
+        html = await page.text();
+      },
+      onReply: () => {},
+    });
+    return await waitFor(() => html);
+  } finally {
+    await sandbox.stop();
+  }
+}
+
+/** The page arrives a moment after the login has ended. */
+async function waitFor(read: () => string): Promise<string> {
+  while (!read()) await new Promise((resolve) => setTimeout(resolve, 10));
+  return read();
+}
+
+test("login() shows scopes, profile and the last day of the grant", async () => {
+  const html = await savedPage("en", 'a"<b>');
+  const rows = [...html.matchAll(/<dt>(.*?)<\/dt><dd>(.*?)<\/dd>/g)];
+  const facts = new Map(rows.map(([, label, cell]) => [label!, cell!]));
+  const labels = ["Shop", "Region", "Scopes", "Profile", "Valid until"];
+  assert.deepEqual([...facts.keys()], labels);
+  assert.equal(facts.get("Shop"), "<bdi>Harbour &#38; Finch</bdi>");
+  assert.match(
+    facts.get("Scopes")!,
+    /^<code>seller\.authorization\.info<\/code> <code>seller\.order\.info</,
+  );
+  assert.equal(facts.get("Profile"), "<bdi>a&#34;&#60;b&#62;</bdi>");
+  assert.match(
+    facts.get("Valid until")!,
+    /^<time datetime="(2\d{3}-\d\d-\d\d)T[\d:.]+Z">\1<\/time>$/,
+  );
+});
 
 /** One page in one language, by a login of its own. */
 async function pageIn(name: PageName, language: Language): Promise<Texts> {
@@ -297,6 +357,66 @@ async function checkRegions(tab: Tab): Promise<void> {
   assert.deepEqual(tab.complaints, []);
 }
 
+/** A failure is told in rows, and its request id can be taken along. */
+async function checkFailure(tab: Tab): Promise<void> {
+  const { page, context } = tab;
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await withPage(tab, "failed", {}, async ({ flow }) => {
+    const error = await flow.reply.catch((error) => error);
+    const all = (selector: string) =>
+      page.evaluate<string[]>(
+        `[...document.querySelectorAll("${selector}")].map((e) => e.innerText)`,
+      );
+    const labels = ["Error", "Code", "Message", "Request ID", "Next step"];
+    assert.deepEqual(await all("dl[lang=en] dt"), labels);
+    const cells = await all("dd");
+    assert.match(cells[0]!, /^Cannot get tokens from http:\S+$/);
+    assert.deepEqual(cells.slice(1, 3), ["36004004", '"invalid auth code"']);
+    assert.equal(cells[3], `${error.requestId} Copy`);
+    assert.equal(cells[4]!.toLowerCase(), error.hint.toLowerCase());
+    await page.getByRole("button", { name: "Copy" }).click();
+    await page.getByRole("button", { name: "Copied" }).waitFor();
+    const copied = await page.evaluate("navigator.clipboard.readText()");
+    assert.equal(copied, error.requestId);
+    await page.setViewportSize({ width: 320, height: 640 });
+    assert.deepEqual(await page.evaluate(BROKEN_WORDS), []);
+    const font = 'getComputedStyle(document.querySelector("kbd")).fontFamily';
+    assert.match(await page.evaluate(font), /monospace/);
+    const wrap = await page.evaluate<string[]>(
+      `[...document.querySelectorAll("p")].map((p) =>
+        getComputedStyle(p).textWrapStyle)`,
+    );
+    assert.ok(!wrap.includes("balance"), "body text is not balanced");
+  });
+  assert.deepEqual(tab.complaints, []);
+}
+
+/** The words of the next step that stand on two lines. */
+const BROKEN_WORDS = `(() => {
+  const { firstChild: text } = document.querySelector("kbd");
+  return [...text.data.matchAll(/\\S+/g)].flatMap(({ 0: word, index }) => {
+    const range = document.createRange();
+    range.setStart(text, index);
+    range.setEnd(text, index + word.length);
+    const tops = [...range.getClientRects()].map(({ top }) => Math.round(top));
+    return new Set(tops).size > 1 ? [word] : [];
+  });
+})()`;
+
+/** The last day in words of the page's language, by the browser. */
+async function checkDays(tab: Tab): Promise<void> {
+  const days: [Language, RegExp][] = [
+    ["en", /^\w+ \d{1,2}, \d{4}$/],
+    ["de", /^\d{1,2}\. \p{L}+ \d{4}$/u],
+    ["ja", /^\d{4}年\d{1,2}月\d{1,2}日$/],
+  ];
+  for (const [locale, day] of days) {
+    await withPage(tab, "success", { locale }, async () => {
+      assert.match(await tab.page.locator("time").innerText(), day);
+    });
+  }
+}
+
 /** Every page once more without script: nothing is missing. */
 async function checkWithoutScript(tab: Tab): Promise<void> {
   for (const name of PAGE_NAMES) {
@@ -305,6 +425,12 @@ async function checkWithoutScript(tab: Tab): Promise<void> {
       for (const part of ["h1", "h1 + p", ".next", "svg"]) {
         const shown = await tab.page.locator(part).isVisible();
         assert.ok(shown, `${name} ${part}`);
+      }
+      if (name === "failed") {
+        // Nothing offers what needs a script, and a click selects it whole.
+        assert.equal(await tab.page.locator("button").count(), 0);
+        const css = 'getComputedStyle(document.querySelector("dd code"))';
+        assert.equal(await tab.page.evaluate(`${css}.userSelect`), "all");
       }
       if (name !== "success") return;
       assert.equal(await tab.page.locator("dd >> nth=1").innerText(), "GB");
@@ -389,7 +515,7 @@ async function checkRedirectsText(tab: Tab): Promise<void> {
     const url = await login.changed({ error: INJECTED, locale: INJECTED });
     url.pathname = path;
     await tab.page.goto(url.href);
-    assert.equal(await tab.page.locator(".reason img").count(), 0);
+    assert.equal(await tab.page.locator("dd img").count(), 0);
     await look(tab, "failed-injected");
     await assertClean(tab, [originOf(login)]);
   } finally {
@@ -450,6 +576,8 @@ test("The pages in Chromium", { skip: NO_CHROMIUM }, async (t) => {
     await inTab("without script", checkWithoutScript, script);
     await inTab("in every language", checkLanguages);
     await inTab("naming the region", checkRegions);
+    await inTab("naming the last day", checkDays);
+    await inTab("telling a failure in rows", checkFailure);
     await inTab("large, printed, in forced colours", checkCircumstances);
     await inTab("with any seller's name", checkSellers);
     await inTab("with an injected redirect", checkRedirectsText);
@@ -465,13 +593,16 @@ test("The pages in Chromium", { skip: NO_CHROMIUM }, async (t) => {
 for (const language of LANGUAGES) {
   test(`The pages are complete and short in ${language}`, async () => {
     const english = await pageIn("success", "en");
+    const { labels } = textsIn(await savedPage(language));
+    assert.equal(new Set(labels).size, 5);
     const seen = new Set<string>();
     for (const name of PAGE_NAMES) {
       const texts = name === "received"
         ? (await receivedPages())[LANGUAGES.indexOf(language)]!
         : await pageIn(name, language);
-      assertReadable(texts);
-      assert.equal(texts.labels.length, name === "success" ? 2 : 0);
+      assertReadable(name === "success" ? { ...texts, labels } : texts);
+      const count = { success: 4, failed: 5 }[name as string] ?? 0;
+      assert.equal(texts.labels.length, count, name);
       if (language !== "en" && name === "success") {
         assert.notDeepEqual(texts, english);
       }
