@@ -215,11 +215,7 @@ function messageOf(error: unknown, secrets?: Secrets): string {
 }
 
 /** A redacted copy of an error, to be the `cause` of another. */
-function evidence(
-  error: unknown,
-  secrets?: Secrets,
-  depth = 0,
-): unknown {
+function evidence(error: unknown, secrets?: Secrets, depth = 0): unknown {
   if (error instanceof TikTokShopError) return error;
   const { name, code, cause } = (error ?? {}) as Record<string, unknown>;
   const copy = new Error(messageOf(error, secrets));
@@ -1460,10 +1456,7 @@ async function obtainFor(options: App & ExchangeOptions, code: string) {
   return { reply, meta: { ...meta, app_key, service_id, region, user_type } };
 }
 
-/**
- * Makes a token request, a GET with the secret in its query: the reply, and
- * what the host's clock says.
- */
+/** Makes a token request: the reply, and what the host's clock says. */
 async function obtainTokens(
   url: URL,
   app: App,
@@ -1472,6 +1465,7 @@ async function obtainTokens(
 ) {
   const { signal, now = Date.now } = options;
   const { appKey: app_key, appSecret: app_secret } = await credentialsFrom(app);
+  // TikTok wants a GET, with the secret in its query.
   withParameters(url, { app_key, app_secret, ...grant });
   const tried = `Cannot get tokens from ${url.origin}${url.pathname}`;
   const secrets = [...url.searchParams]
@@ -1975,7 +1969,7 @@ async function callWith(request: ApiRequest, options: CallOptions) {
 const METHODS = "GET, POST, PUT, PATCH, DELETE";
 
 /** A call under way, and what its cures change. */
-interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
+type LiveCall = Awaited<ReturnType<typeof prepareCall>> & {
   app: AppCredentials;
   tokens: StoredTokens;
   /** The cipher that we added unasked. */
@@ -1984,7 +1978,7 @@ interface LiveCall extends Awaited<ReturnType<typeof prepareCall>> {
   time: () => number;
   /** What was sent, and must not be shown. */
   secrets: string[];
-}
+};
 
 /** Refuses what cannot be sent, before any request is made. */
 async function prepareCall(request: ApiRequest, options: CallOptions) {
@@ -1996,13 +1990,9 @@ async function prepareCall(request: ApiRequest, options: CallOptions) {
   const { url, path } = apiUrl(options, request.path);
   const twice = repeatedName(url.searchParams);
   // The signature could cover only one of them.
-  if (twice !== undefined) {
-    throw misuse(`Cannot send "${twice}" twice in the query`);
-  }
-  const query: Query = {
-    ...Object.fromEntries(url.searchParams),
-    ...queryText(request.query),
-  };
+  if (twice) throw misuse(`Cannot send "${twice}" twice in the query`);
+  const own = Object.fromEntries(url.searchParams);
+  const query: Query = { ...own, ...queryText(request.query) };
   url.search = "";
   if (request.shop !== undefined && "shop_cipher" in query) {
     throw misuse("Cannot send both a shop and a shop_cipher: give one of them");
@@ -2052,9 +2042,9 @@ function curesOf(live: LiveCall, options: CallOptions) {
     },
     "with-cipher": async () => {
       if (live.isExplicit || live.added) return false;
-      let shops = knownShops(live.tokens);
-      if (!shops.length) shops = await shopsWith(options).catch(() => []);
-      live.added = onlyCipher(shops);
+      const known = knownShops(live.tokens);
+      const ask = () => shopsWith(options).catch(() => []);
+      live.added = onlyCipher(known.length ? known : await ask());
       return live.added !== undefined;
     },
     // A clock may have been set since the tokens came.
@@ -2160,10 +2150,7 @@ function apiUrl(options: CallOptions, path: string) {
 }
 
 /** The exact body, and its content type; fetch itself sets multipart's. */
-async function requestBody(
-  method: string,
-  body: unknown,
-): Promise<{ body?: string | Uint8Array | FormData; contentType?: string }> {
+async function requestBody(method: string, body: unknown) {
   const contentType = "application/json";
   if (body === undefined || body === "") return { contentType };
   if (method === "GET") {
@@ -3659,10 +3646,9 @@ type Received = Pick<Response, "status" | "headers"> & {
 /** Whether `fetch` may use a proxy, by the environment or its dispatcher. */
 function mayBeProxied(): boolean {
   try {
-    const names = Object.keys(
-      RUNTIME.Deno?.env.toObject() ?? RUNTIME.process.env,
-    );
-    if (names.some((name) => /^(https?|all)_proxy$/i.test(name))) return true;
+    const env = RUNTIME.Deno?.env.toObject() ?? RUNTIME.process.env;
+    const names = Object.keys(env).join("\n");
+    if (/^(https?|all)_proxy$/im.test(names)) return true;
   } catch {
     return true; // Deno may be without permission to tell
   }
@@ -7165,28 +7151,21 @@ function textsOf(page: Page, lang: Language) {
 export const PAGE_STYLE: string = `
 :root{color-scheme:light;--ink:#1b1b22;--dim:#5a5966;--paper:#f4f4f7;
   --card:#fff;--line:#e2e2e9;--good:#08734c;--bad:#b3261e;--care:#875200;
-  --calm:#4549ad;--track:-.018em;--leading:1.6;--local:"Noto Sans"}
+  --calm:#4549ad;--track:-.018em;--leading:1.6}
 @media screen and (prefers-color-scheme:dark){
 :root{color-scheme:dark;--ink:#f0f0f5;--dim:#aeadbb;--paper:#131317;
   --card:#1c1c22;--line:#33333d;--good:#57d3a2;--bad:#ff8f85;--care:#f3bd63;
   --calm:#aeb2ff}
 }
 :root:lang(th),:root:lang(zh),:root:lang(ja){--track:0;--leading:1.75}
-:root:lang(th){font-size:106%;
-  --local:"Leelawadee UI",Thonburi,"Noto Sans Thai"}
+:root:lang(th){font-size:106%}
 :root:lang(zh){word-break:keep-all}
-:root:lang(zh-Hans){
-  --local:"PingFang SC","Microsoft YaHei UI","Noto Sans CJK SC"}
-:root:lang(zh-Hant){
-  --local:"PingFang TC","Microsoft JhengHei UI","Noto Sans CJK TC"}
-:root:lang(ja){line-break:strict;word-break:auto-phrase;
-  --local:"Hiragino Sans","Yu Gothic UI","Noto Sans CJK JP"}
+:root:lang(ja){line-break:strict;word-break:auto-phrase}
 *{box-sizing:border-box;margin:0}
 [hidden]{display:none}
 body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
   padding:1.5rem;background:var(--paper);color:var(--ink);
-  font:1.0625rem/var(--leading) system-ui,-apple-system,"Segoe UI",Roboto,
-  var(--local),sans-serif;overflow-wrap:anywhere}
+  font:1.0625rem/var(--leading) system-ui,sans-serif;overflow-wrap:anywhere}
 main{--tone:var(--calm);width:100%;max-width:35rem;padding:2.75rem;
   background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
   box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
@@ -7249,7 +7228,7 @@ svg{color:CanvasText;background:none;border-color:CanvasText}
 }
 `;
 
-const PAGE_STYLE_HASH = "sha256-Kd5LzFrrgNcrcndmnxuHMcqFCFQjsa8Nix1NhOCl5uo=";
+const PAGE_STYLE_HASH = "sha256-IoPsVnZ6cCsdCo0AMTTQlLs1Siu3d4+SVrOkhazuDbQ=";
 
 /**
  * Takes the code out of the address bar and the history, and names region and
