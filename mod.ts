@@ -1910,14 +1910,14 @@ export interface ApiOptions extends AccessTokenOptions {
   apiEndpoint?: string;
 }
 
-/** TikTok's reply to an API call, verbatim. */
-export interface ApiReply {
+/** TikTok's reply to an API call, verbatim; `data` is taken to be a `T`. */
+export interface ApiReply<T = unknown> {
   /** 0: success. */
   code: number;
   /** `Success`. */
   message: string;
   /** What was asked for. */
-  data?: unknown;
+  data?: T;
   /** TikTok's id of the request. */
   request_id?: string;
   /** Whatever else TikTok sends. */
@@ -1936,11 +1936,11 @@ export interface ApiReply {
  * @throws {TypeError} if the call cannot be made so: a wrong method, path,
  * body or shop, or tokens of another app.
  */
-export async function callApi(
+export async function callApi<T = unknown>(
   request: ApiRequest,
   options: ApiOptions,
-): Promise<ApiReply> {
-  return await callWith(request, callOptions(options));
+): Promise<ApiReply<T>> {
+  return await callWith(request, callOptions(options)) as ApiReply<T>;
 }
 
 async function callWith(request: ApiRequest, options: CallOptions) {

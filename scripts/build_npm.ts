@@ -80,6 +80,9 @@ export function packageJson(version: string): Record<string, unknown> {
     sideEffects: false,
     engines: { node: ">=20.16" },
     bin: packageBin(),
+    // For resolvers that do not read `exports`.
+    main: "./esm/mod.js",
+    types: "./esm/mod.d.ts",
     exports: packageExports(),
     files: ["esm", "CHANGELOG.md"],
     publishConfig: { access: "public", provenance: true },

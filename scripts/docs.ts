@@ -4,23 +4,66 @@
  * JSR. Where JSR does not answer in time, the pages are built all the same;
  * open them from the folder.
  *
+ * The front page lists the sections of `mod.ts` in their order, which is that
+ * of use. Each export becomes a `@category` of its section.
+ *
  * @module
  */
 import { spawn } from "node:child_process";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { cacheModule, messageOf, PUBLISHED, ROOT, runScript } from "./tools.ts";
 
 const FOLDER = `${ROOT}.cache/docs`;
 
-/** Builds the pages with `deno doc`; resolves to its exit code. */
+/** Sections that one looks up, and does not begin with. */
+const LAST: readonly string[] = ["Errors", "Types", "Texts", ""];
+
+/**
+ * A module with a `@category` on each export: the section that it stands in.
+ * Categories are sorted by name, so each begins with its number. Pure.
+ */
+export function withCategories(text: string): string {
+  const exported = /\s*\*\/(\n(?:\/\/ deno-lint.*\n)*export )/g;
+  const sections = text.split(/^(?=\/\/ === )/m).map((section) => ({
+    section,
+    name: /^\/\/ === (.*)/.exec(section)?.[1] ?? "",
+  }));
+  const names = sections.filter(({ section }) => section.search(exported) >= 0)
+    .map(({ name }) => name);
+  const order = [...names.filter((name) => !LAST.includes(name)), ...LAST];
+  return sections.map(({ section, name }) => {
+    const number = String(order.indexOf(name) + 1).padStart(2, "0");
+    const category = `${number} ${name || "Version"}`;
+    return section.replace(exported, `\n * @category ${category}\n */$1`);
+  }).join("");
+}
+
+/** Builds the pages of each module; resolves to an exit code. */
 async function build(): Promise<number> {
-  await mkdir(FOLDER, { recursive: true });
-  const args = ["doc", "--html", "--name=tiktok-shop-oauth2"];
+  // `deno doc` heeds categories in a lone file of declarations only.
+  const source = `${ROOT}.cache/docs-source`;
+  await mkdir(source, { recursive: true });
+  const text = await readFile(`${ROOT}mod.ts`, "utf8");
+  await writeFile(`${source}/mod.d.ts`, withCategories(text));
+  const [, ...others] = PUBLISHED;
+  const codes = [await buildPages(`${source}/mod.d.ts`, "")];
+  for (const file of others) {
+    const name = file.replace(/.*\/(.*)\.ts/, "/$1");
+    codes.push(await buildPages(file, name));
+  }
+  return codes.find(Boolean) ?? 0;
+}
+
+/** Builds the pages of one module with `deno doc`. */
+async function buildPages(file: string, name: string): Promise<number> {
   const child = spawn(
     process.execPath,
-    [...args, `--output=${FOLDER}`, ...PUBLISHED],
+    [
+      ...["doc", "--html", `--name=tiktok-shop-oauth2${name}`],
+      ...[`--output=${FOLDER}${name}`, file],
+    ],
     { cwd: ROOT, stdio: "inherit" },
   );
   return await new Promise((resolve, reject) => {
@@ -87,4 +130,6 @@ async function work(settings: Settings): Promise<number> {
   }
 }
 
-process.exitCode = await runScript(process.argv.slice(2), readSettings, work);
+if (import.meta.main) {
+  process.exitCode = await runScript(process.argv.slice(2), readSettings, work);
+}

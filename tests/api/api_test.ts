@@ -364,6 +364,17 @@ test("callApi() sends the token in a header, and never in the query", () =>
     assert.deepEqual(Object.keys(query).sort(), names);
   }));
 
+test("callApi() takes the type of the reply's data, else it is unknown", () =>
+  withCli(async ({ options }) => {
+    const path = "/authorization/202309/shops";
+    const { data } = await callApi<{ shops: Shop[] }>({ path }, options);
+    const shops: Shop[] | undefined = data?.shops;
+    assert.equal(shops?.[0]?.region, "GB");
+    const reply = await callApi({ path }, options);
+    // @ts-expect-error: nobody said what it is
+    assert.equal(reply.data.shops.length, shops?.length);
+  }));
+
 test("callApi() resolves to TikTok's reply, its large integers exact", () =>
   withServer(() => ({
     body: '{"code":0,"data":{"id":7495540735365777507,"n":[1,null]},"more":{}}',

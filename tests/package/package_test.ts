@@ -203,6 +203,24 @@ describe("the npm package", () => {
     assert.ok(checked.ok, checked.output);
   });
 
+  it("has declarations that an old resolver finds", async () => {
+    await fs.writeFile(
+      path.join(folder, "old.ts"),
+      `import { VERSION } from "${PACKAGE_NAME}";
+       export const version: string = VERSION;
+       // @ts-expect-error: a text is no number, so it is not any
+       export const number: number = VERSION;`,
+    );
+    const checked = await run("node", [
+      await developmentTool("typescript", "tsc"),
+      ...["--noEmit", "--strict", "--target", "es2023", "--module", "esnext"],
+      ...["--moduleResolution", "node10", "--lib", "es2023,esnext.disposable"],
+      ...["--typeRoots", path.join(PACKAGES, "@types"), "--types", "node"],
+      "old.ts",
+    ], { cwd: folder });
+    assert.ok(checked.ok, checked.output);
+  });
+
   it("satisfies publint", async () => {
     const publint = await developmentTool("publint", "publint");
     const found = await run("node", [publint, tarball, "--strict"]);

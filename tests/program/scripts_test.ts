@@ -22,6 +22,7 @@ import {
   packageJson,
 } from "../../scripts/build_npm.ts";
 import { ranges, readLcov } from "../../scripts/coverage.ts";
+import { withCategories } from "../../scripts/docs.ts";
 import { readSettings, SOAKS, table as noteTable } from "../../scripts/soak.ts";
 import {
   chooseSteps,
@@ -193,6 +194,11 @@ test("packageJson() points at the built files, declarations first", () => {
   assert.deepEqual(built.bin, {
     "tiktok-shop-oauth2": "esm/scripts/npm_bin.js",
   });
+  // What resolvers read that know no exports, as --moduleResolution node10.
+  assert.deepEqual(
+    [built.main, built.types],
+    ["./esm/mod.js", "./esm/mod.d.ts"],
+  );
   assert.equal(
     JSON.stringify(built.exports),
     JSON.stringify({
@@ -369,6 +375,32 @@ test("docs.ts refuses what it does not know, before it builds", {
     assert.equal(code, 2, stderr);
     assert.match(stderr, says);
   }
+});
+
+test("docs.ts puts every export of mod.ts into a category", async () => {
+  const text = await fs.readFile(path.join(ROOT, "mod.ts"), "utf8");
+  const found = withCategories(text).matchAll(
+    /\n \* @category \d\d (.*)\n \*\/\n(?:\/\/.*\n)*export (?:async )?\w+ (\w+)/g,
+  );
+  const exports = [...text.matchAll(/^export (?:async )?\w+ (\w+)/gm)];
+  const names = exports.map(([, name]) => name!);
+  const categories = new Map([...found].map(([, of, name]) => [name!, of!]));
+  assert.deepEqual([...categories.keys()], [...new Set(names)]);
+  assert.equal(categories.get("callApi"), "Signed API calls");
+});
+
+test("docs.ts builds pages that begin with the login, in the order of use", {
+  skip: ONLY_DENO,
+}, async () => {
+  const line = [...script("docs.ts"), "--no-serve"];
+  const { code, stderr } = await start(line, { cwd: ROOT }).ended;
+  assert.equal(code, 0, stderr);
+  const page = path.join(ROOT, ".cache", "docs", "index.html");
+  const html = await fs.readFile(page, "utf8");
+  const at = ["01 Login", "04 Tokens", "06 Signed API calls", "14 Errors"]
+    .map((name) => html.indexOf(name));
+  assert.deepEqual(at, at.toSorted((a, b) => a - b));
+  assert.ok(at[0]! > 0);
 });
 
 test("docs.ts gives up on a JSR that accepts and stays silent", {
