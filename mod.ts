@@ -6843,308 +6843,237 @@ function escapeHtml(text: string, limit = 400): string {
 // === Texts
 
 /**
- * The languages of TikTok Shop's markets. The labels of the facts come first,
- * then of each page its title, what is the case, and what to do next.
+ * The languages of TikTok Shop's markets: the labels of the facts, then a row
+ * for each page with its title, what is the case, and what to do next.
  */
 const TEXTS = {
   en: `Shop | Region | Scopes | Profile | Valid until
-    Access granted
-      The app can now work with this TikTok Shop account.
-      You can close this tab and go back to the terminal.
-    Access denied
-      The app was not given access. Nothing in the account has changed.
-      If that was a mistake, start the login again in the terminal.
-    The login failed
-      TikTok Shop answered, but the login could not be completed.
-      The terminal says what to do next.
-    Almost done
-      Your approval has arrived. The last step is taking a little longer.
-      Look at the terminal to see how it ends.
-    Waiting for TikTok Shop
-      This is the right page, but TikTok Shop has not answered yet.
-      Open the link that the terminal shows and approve the app there.
-    One question first
-      The answer came without the proof that it belongs to this login.
-      Nothing more happens until you decide in the terminal.
-    This tab belongs to another attempt
-      Its answer is for another login, or has been used already.
-      Close this tab. If needed, use the link that the terminal showed last.`,
+Access granted | The app can now work with this TikTok Shop account. |
+  You can close this tab and go back to the terminal.
+Access denied | The app was not given access. Nothing in the account has
+  changed. | If that was a mistake, start the login again in the terminal.
+The login failed | TikTok Shop answered, but the login could not be completed. |
+  The terminal says what to do next.
+Almost done | Your approval has arrived. The last step is taking a little
+  longer. | Look at the terminal to see how it ends.
+Waiting for TikTok Shop |
+  This is the right page, but TikTok Shop has not answered yet. |
+  Open the link that the terminal shows and approve the app there.
+One question first | The answer came without the proof that it belongs to this
+  login. | Nothing more happens until you decide in the terminal.
+This tab belongs to another attempt |
+  Its answer is for another login, or has been used already. |
+  Close this tab. If needed, use the link that the terminal showed last.`,
   id: `Toko | Wilayah | Izin | Profil | Hingga
-    Akses diberikan
-      Aplikasi kini dapat digunakan dengan akun TikTok Shop ini.
-      Anda dapat menutup tab ini dan kembali ke terminal.
-    Akses ditolak
-      Aplikasi tidak diberi akses. Tidak ada yang berubah pada akun.
-      Jika ini tidak disengaja, mulai lagi proses login di terminal.
-    Login gagal
-      TikTok Shop telah menjawab, tetapi login tidak dapat diselesaikan.
-      Langkah selanjutnya ditampilkan di terminal.
-    Hampir selesai
-      Persetujuan Anda telah diterima. Langkah terakhir perlu sedikit waktu.
-      Lihat hasilnya di terminal.
-    Menunggu TikTok Shop
-      Ini halaman yang tepat, tetapi TikTok Shop belum menjawab.
-      Buka tautan yang ditampilkan di terminal, lalu setujui aplikasi di sana.
-    Satu pertanyaan dulu
-      Jawaban datang tanpa bukti bahwa jawaban itu untuk login ini.
-      Proses baru dilanjutkan setelah Anda memutuskannya di terminal.
-    Tab ini berasal dari percobaan lain
-      Jawabannya untuk login lain atau sudah pernah digunakan.
-      Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
+Akses diberikan | Aplikasi kini dapat digunakan dengan akun TikTok Shop ini. |
+  Anda dapat menutup tab ini dan kembali ke terminal.
+Akses ditolak | Aplikasi tidak diberi akses. Tidak ada yang berubah pada akun. |
+  Jika ini tidak disengaja, mulai lagi proses login di terminal.
+Login gagal | TikTok Shop telah menjawab, tetapi login tidak dapat
+  diselesaikan. | Langkah selanjutnya ditampilkan di terminal.
+Hampir selesai | Persetujuan Anda telah diterima. Langkah terakhir perlu sedikit
+  waktu. | Lihat hasilnya di terminal.
+Menunggu TikTok Shop |
+  Ini halaman yang tepat, tetapi TikTok Shop belum menjawab. |
+  Buka tautan yang ditampilkan di terminal, lalu setujui aplikasi di sana.
+Satu pertanyaan dulu | Jawaban datang tanpa bukti bahwa jawaban itu untuk login
+  ini. | Proses baru dilanjutkan setelah Anda memutuskannya di terminal.
+Tab ini berasal dari percobaan lain |
+  Jawabannya untuk login lain atau sudah pernah digunakan. |
+  Tutup tab ini. Jika perlu, gunakan tautan terakhir di terminal.`,
   vi: `Cửa hàng | Khu vực | Quyền | Hồ sơ | Hiệu lực đến
-    Đã cấp quyền truy cập
-      Ứng dụng giờ đã có thể làm việc với tài khoản TikTok Shop này.
-      Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
-    Đã từ chối quyền truy cập
-      Ứng dụng không được cấp quyền. Tài khoản không có gì thay đổi.
-      Nếu đây là nhầm lẫn, hãy đăng nhập lại từ cửa sổ dòng lệnh.
-    Đăng nhập không thành công
-      TikTok Shop đã phản hồi, nhưng không thể hoàn tất đăng nhập.
-      Cửa sổ dòng lệnh cho biết bước tiếp theo.
-    Sắp xong rồi
-      Đã nhận được phê duyệt của bạn. Bước cuối cần thêm chút thời gian.
-      Hãy xem kết quả trong cửa sổ dòng lệnh.
-    Đang chờ TikTok Shop
-      Đây đúng là trang cần mở, nhưng TikTok Shop chưa phản hồi.
-      Hãy mở liên kết trong cửa sổ dòng lệnh và phê duyệt ứng dụng tại đó.
-    Còn một câu hỏi
-      Phản hồi không kèm bằng chứng rằng nó thuộc về lần đăng nhập này.
-      Quá trình chỉ tiếp tục khi bạn quyết định trong cửa sổ dòng lệnh.
-    Thẻ này thuộc về một lần thử khác
-      Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng.
-      Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
+Đã cấp quyền truy cập | Ứng dụng giờ đã có thể làm việc với tài khoản TikTok
+  Shop này. | Bạn có thể đóng thẻ này và quay lại cửa sổ dòng lệnh.
+Đã từ chối quyền truy cập | Ứng dụng không được cấp quyền. Tài khoản không có gì
+  thay đổi. | Nếu đây là nhầm lẫn, hãy đăng nhập lại từ cửa sổ dòng lệnh.
+Đăng nhập không thành công | TikTok Shop đã phản hồi, nhưng không thể hoàn tất
+  đăng nhập. | Cửa sổ dòng lệnh cho biết bước tiếp theo.
+Sắp xong rồi | Đã nhận được phê duyệt của bạn. Bước cuối cần thêm chút thời
+  gian. | Hãy xem kết quả trong cửa sổ dòng lệnh.
+Đang chờ TikTok Shop | Đây đúng là trang cần mở, nhưng TikTok Shop chưa phản
+  hồi. | Hãy mở liên kết trong cửa sổ dòng lệnh và phê duyệt ứng dụng tại đó.
+Còn một câu hỏi | Phản hồi không kèm bằng chứng rằng nó thuộc về lần đăng nhập
+  này. | Quá trình chỉ tiếp tục khi bạn quyết định trong cửa sổ dòng lệnh.
+Thẻ này thuộc về một lần thử khác |
+  Phản hồi này dành cho lần đăng nhập khác hoặc đã được sử dụng. |
+  Hãy đóng thẻ này. Nếu cần, dùng liên kết cuối trong cửa sổ dòng lệnh.`,
   th: `ร้านค้า | ภูมิภาค | สิทธิ์ | โปรไฟล์ | ใช้ได้ถึง
-    อนุญาตให้เข้าถึงแล้ว
-      ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว
-      คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
-    ปฏิเสธการเข้าถึงแล้ว
-      แอปไม่ได้รับสิทธิ์เข้าถึง และบัญชีไม่มีการเปลี่ยนแปลงใดๆ
-      หากเป็นความผิดพลาด โปรดเริ่มเข้าสู่ระบบใหม่จาก Terminal
-    เข้าสู่ระบบไม่สำเร็จ
-      TikTok Shop ตอบกลับแล้ว แต่เข้าสู่ระบบได้ไม่เสร็จสมบูรณ์
-      โปรดดูขั้นตอนถัดไปใน Terminal
-    ใกล้เสร็จแล้ว
-      ได้รับการอนุมัติของคุณแล้ว ขั้นตอนสุดท้ายต้องใช้เวลาอีกสักครู่
-      โปรดดูผลลัพธ์ใน Terminal
-    กำลังรอ TikTok Shop
-      หน้านี้ถูกต้องแล้ว แต่ TikTok Shop ยังไม่ได้ตอบกลับ
-      โปรดเปิดลิงก์ที่แสดงใน Terminal แล้วอนุมัติแอปที่นั่น
-    มีคำถามหนึ่งข้อก่อน
-      การตอบกลับไม่มีหลักฐานว่าเป็นของการเข้าสู่ระบบครั้งนี้
-      ระบบจะดำเนินการต่อเมื่อคุณตัดสินใจใน Terminal แล้ว
-    แท็บนี้มาจากการลองครั้งอื่น
-      การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น หรือถูกใช้ไปแล้ว
-      โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
+อนุญาตให้เข้าถึงแล้ว | ตอนนี้แอปใช้งานกับบัญชี TikTok Shop นี้ได้แล้ว |
+  คุณปิดแท็บนี้แล้วกลับไปที่ Terminal ได้เลย
+ปฏิเสธการเข้าถึงแล้ว |
+  แอปไม่ได้รับสิทธิ์เข้าถึง และบัญชีไม่มีการเปลี่ยนแปลงใดๆ |
+  หากเป็นความผิดพลาด โปรดเริ่มเข้าสู่ระบบใหม่จาก Terminal
+เข้าสู่ระบบไม่สำเร็จ | TikTok Shop ตอบกลับแล้ว
+  แต่เข้าสู่ระบบได้ไม่เสร็จสมบูรณ์ | โปรดดูขั้นตอนถัดไปใน Terminal
+ใกล้เสร็จแล้ว | ได้รับการอนุมัติของคุณแล้ว ขั้นตอนสุดท้ายต้องใช้เวลาอีกสักครู่ |
+  โปรดดูผลลัพธ์ใน Terminal
+กำลังรอ TikTok Shop | หน้านี้ถูกต้องแล้ว แต่ TikTok Shop ยังไม่ได้ตอบกลับ |
+  โปรดเปิดลิงก์ที่แสดงใน Terminal แล้วอนุมัติแอปที่นั่น
+มีคำถามหนึ่งข้อก่อน | การตอบกลับไม่มีหลักฐานว่าเป็นของการเข้าสู่ระบบครั้งนี้ |
+  ระบบจะดำเนินการต่อเมื่อคุณตัดสินใจใน Terminal แล้ว
+แท็บนี้มาจากการลองครั้งอื่น | การตอบกลับนี้เป็นของการเข้าสู่ระบบครั้งอื่น
+  หรือถูกใช้ไปแล้ว | โปรดปิดแท็บนี้ หากจำเป็น ให้ใช้ลิงก์ล่าสุดใน Terminal`,
   ms: `Kedai | Wilayah | Kebenaran | Profil | Sah hingga
-    Akses dibenarkan
-      Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini.
-      Anda boleh menutup tab ini dan kembali ke terminal.
-    Akses ditolak
-      Aplikasi tidak diberi akses. Tiada apa-apa yang berubah pada akaun.
-      Jika ini tidak disengajakan, mulakan semula log masuk di terminal.
-    Log masuk gagal
-      TikTok Shop telah menjawab, tetapi log masuk tidak dapat diselesaikan.
-      Langkah seterusnya dipaparkan di terminal.
-    Hampir selesai
-      Kelulusan anda telah diterima. Langkah terakhir perlu sedikit masa lagi.
-      Lihat hasilnya di terminal.
-    Menunggu TikTok Shop
-      Ini halaman yang betul, tetapi TikTok Shop belum menjawab.
-      Buka pautan yang dipaparkan di terminal dan luluskan aplikasi di sana.
-    Satu soalan dahulu
-      Jawapan tiba tanpa bukti bahawa jawapan itu untuk log masuk ini.
-      Proses hanya diteruskan setelah anda membuat keputusan di terminal.
-    Tab ini datang daripada percubaan lain
-      Jawapannya untuk log masuk lain atau telah pun digunakan.
-      Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
+Akses dibenarkan | Aplikasi kini boleh digunakan dengan akaun TikTok Shop ini. |
+  Anda boleh menutup tab ini dan kembali ke terminal.
+Akses ditolak | Aplikasi tidak diberi akses. Tiada apa-apa yang berubah pada
+  akaun. | Jika ini tidak disengajakan, mulakan semula log masuk di terminal.
+Log masuk gagal | TikTok Shop telah menjawab, tetapi log masuk tidak dapat
+  diselesaikan. | Langkah seterusnya dipaparkan di terminal.
+Hampir selesai | Kelulusan anda telah diterima. Langkah terakhir perlu sedikit
+  masa lagi. | Lihat hasilnya di terminal.
+Menunggu TikTok Shop |
+  Ini halaman yang betul, tetapi TikTok Shop belum menjawab. |
+  Buka pautan yang dipaparkan di terminal dan luluskan aplikasi di sana.
+Satu soalan dahulu | Jawapan tiba tanpa bukti bahawa jawapan itu untuk log masuk
+  ini. | Proses hanya diteruskan setelah anda membuat keputusan di terminal.
+Tab ini datang daripada percubaan lain |
+  Jawapannya untuk log masuk lain atau telah pun digunakan. |
+  Tutup tab ini. Jika perlu, gunakan pautan terakhir di terminal.`,
   "zh-Hans": `店铺 | 地区 | 权限 | 配置文件 | 有效期至
-    授权成功
-      应用现在可以使用此 TikTok Shop 账号了。
-      您可以关闭此标签页，返回终端。
-    授权已拒绝
-      应用未获得访问权限，账号没有任何变化。
-      如果这是误操作，请在终端中重新登录。
-    登录失败
-      TikTok Shop 已响应，但登录未能完成。
-      请在终端中查看下一步操作。
-    即将完成
-      已收到您的授权，最后一步还需要一点时间。
-      请在终端中查看结果。
-    正在等待 TikTok Shop
-      这是正确的页面，但 TikTok Shop 尚未响应。
-      请打开终端中显示的链接，并在打开的页面上批准授权。
-    还有一个问题
-      收到的响应缺少证明，无法确认它属于本次登录。
-      请在终端中作出决定，在此之前不会继续。
-    此标签页属于另一次尝试
-      其中的响应属于另一次登录，或已被使用。
-      请关闭此标签页。如有需要，请使用终端中最新的链接。`,
+授权成功 | 应用现在可以使用此 TikTok Shop 账号了。 |
+  您可以关闭此标签页，返回终端。
+授权已拒绝 | 应用未获得访问权限，账号没有任何变化。 |
+  如果这是误操作，请在终端中重新登录。
+登录失败 | TikTok Shop 已响应，但登录未能完成。 | 请在终端中查看下一步操作。
+即将完成 | 已收到您的授权，最后一步还需要一点时间。 | 请在终端中查看结果。
+正在等待 TikTok Shop | 这是正确的页面，但 TikTok Shop 尚未响应。 |
+  请打开终端中显示的链接，并在打开的页面上批准授权。
+还有一个问题 | 收到的响应缺少证明，无法确认它属于本次登录。 |
+  请在终端中作出决定，在此之前不会继续。
+此标签页属于另一次尝试 | 其中的响应属于另一次登录，或已被使用。 |
+  请关闭此标签页。如有需要，请使用终端中最新的链接。`,
   "zh-Hant": `商店 | 地區 | 權限 | 設定檔 | 有效期至
-    授權成功
-      應用程式現在可以使用此 TikTok Shop 帳號了。
-      您可以關閉此分頁，返回終端機。
-    授權已拒絕
-      應用程式未取得存取權限，帳號沒有任何變更。
-      如果這是誤操作，請在終端機重新登入。
-    登入失敗
-      TikTok Shop 已回應，但登入未能完成。
-      請在終端機查看下一步。
-    即將完成
-      已收到您的授權，最後一步還需要一點時間。
-      請在終端機查看結果。
-    正在等待 TikTok Shop
-      這是正確的頁面，但 TikTok Shop 尚未回應。
-      請開啟終端機顯示的連結，並在開啟的頁面核准授權。
-    還有一個問題
-      收到的回應缺少證明，無法確認它屬於這次登入。
-      請在終端機做出決定，在此之前不會繼續。
-    此分頁屬於另一次嘗試
-      其中的回應屬於另一次登入，或已被使用。
-      請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
+授權成功 | 應用程式現在可以使用此 TikTok Shop 帳號了。 |
+  您可以關閉此分頁，返回終端機。
+授權已拒絕 | 應用程式未取得存取權限，帳號沒有任何變更。 |
+  如果這是誤操作，請在終端機重新登入。
+登入失敗 | TikTok Shop 已回應，但登入未能完成。 | 請在終端機查看下一步。
+即將完成 | 已收到您的授權，最後一步還需要一點時間。 | 請在終端機查看結果。
+正在等待 TikTok Shop | 這是正確的頁面，但 TikTok Shop 尚未回應。 |
+  請開啟終端機顯示的連結，並在開啟的頁面核准授權。
+還有一個問題 | 收到的回應缺少證明，無法確認它屬於這次登入。 |
+  請在終端機做出決定，在此之前不會繼續。
+此分頁屬於另一次嘗試 | 其中的回應屬於另一次登入，或已被使用。 |
+  請關閉此分頁。如有需要，請使用終端機最新顯示的連結。`,
   ja: `ショップ | 地域 | 権限 | プロファイル | 有効期限
-    アクセスを許可しました
-      アプリがこの TikTok Shop アカウントを利用できるようになりました。
-      このタブは閉じてかまいません。ターミナルにお戻りください。
-    アクセスは拒否されました
-      アプリにアクセス権はなく、アカウントに変更はありません。
-      誤って拒否した場合は、ターミナルからログインをやり直してください。
-    ログインに失敗しました
-      TikTok Shop から応答がありましたが、ログインを完了できませんでした。
-      次の手順はターミナルで確認してください。
-    まもなく完了します
-      承認を受け取りました。最後の処理にもう少し時間がかかります。
-      結果はターミナルで確認してください。
-    TikTok Shop の応答を待っています
-      このページで間違いありませんが、TikTok Shop からまだ応答がありません。
-      ターミナルに表示されたリンクを開き、アプリを承認してください。
-    確認したいことがあります
-      応答に、このログインのものであることを示す情報がありません。
-      ターミナルで選択するまで、処理は先に進みません。
-    これは別のログインのタブです
-      応答が別のログインのものか、すでに使用されています。
-      このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
+アクセスを許可しました |
+  アプリがこの TikTok Shop アカウントを利用できるようになりました。 |
+  このタブは閉じてかまいません。ターミナルにお戻りください。
+アクセスは拒否されました |
+  アプリにアクセス権はなく、アカウントに変更はありません。 |
+  誤って拒否した場合は、ターミナルからログインをやり直してください。
+ログインに失敗しました |
+  TikTok Shop から応答がありましたが、ログインを完了できませんでした。 |
+  次の手順はターミナルで確認してください。
+まもなく完了します |
+  承認を受け取りました。最後の処理にもう少し時間がかかります。 |
+  結果はターミナルで確認してください。
+TikTok Shop の応答を待っています |
+  このページで間違いありませんが、TikTok Shop からまだ応答がありません。 |
+  ターミナルに表示されたリンクを開き、アプリを承認してください。
+確認したいことがあります |
+  応答に、このログインのものであることを示す情報がありません。 |
+  ターミナルで選択するまで、処理は先に進みません。
+これは別のログインのタブです |
+  応答が別のログインのものか、すでに使用されています。 |
+  このタブを閉じ、必要ならターミナルの最新のリンクを使ってください。`,
   es: `Tienda | Región | Permisos | Perfil | Válido hasta
-    Acceso concedido
-      La aplicación ya puede trabajar con esta cuenta de TikTok Shop.
-      Puedes cerrar esta pestaña y volver a la terminal.
-    Acceso rechazado
-      La aplicación no recibió acceso. Nada ha cambiado en la cuenta.
-      Si fue un error, vuelve a iniciar sesión desde la terminal.
-    No se pudo iniciar sesión
-      TikTok Shop respondió, pero no se pudo completar el inicio de sesión.
-      La terminal indica cuál es el siguiente paso.
-    Ya casi está
-      Tu aprobación ha llegado. El último paso está tardando un poco más.
-      Consulta el resultado en la terminal.
-    Esperando a TikTok Shop
-      Esta es la página correcta, pero TikTok Shop aún no ha respondido.
-      Abre el enlace que muestra la terminal y aprueba allí la aplicación.
-    Una pregunta antes de seguir
-      La respuesta llegó sin la prueba de que es de este inicio de sesión.
-      No ocurrirá nada más hasta que decidas en la terminal.
-    Esta pestaña es de otro intento
-      Su respuesta es de otro inicio de sesión o ya se ha utilizado.
-      Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
+Acceso concedido | La aplicación ya puede trabajar con esta cuenta de TikTok
+  Shop. | Puedes cerrar esta pestaña y volver a la terminal.
+Acceso rechazado | La aplicación no recibió acceso. Nada ha cambiado en la
+  cuenta. | Si fue un error, vuelve a iniciar sesión desde la terminal.
+No se pudo iniciar sesión | TikTok Shop respondió, pero no se pudo completar el
+  inicio de sesión. | La terminal indica cuál es el siguiente paso.
+Ya casi está | Tu aprobación ha llegado. El último paso está tardando un poco
+  más. | Consulta el resultado en la terminal.
+Esperando a TikTok Shop |
+  Esta es la página correcta, pero TikTok Shop aún no ha respondido. |
+  Abre el enlace que muestra la terminal y aprueba allí la aplicación.
+Una pregunta antes de seguir |
+  La respuesta llegó sin la prueba de que es de este inicio de sesión. |
+  No ocurrirá nada más hasta que decidas en la terminal.
+Esta pestaña es de otro intento |
+  Su respuesta es de otro inicio de sesión o ya se ha utilizado. |
+  Cierra esta pestaña. Si hace falta, usa el último enlace de la terminal.`,
   pt: `Loja | Região | Permissões | Perfil | Válido até
-    Acesso concedido
-      O aplicativo já pode trabalhar com esta conta do TikTok Shop.
-      Você pode fechar esta aba e voltar ao terminal.
-    Acesso negado
-      O aplicativo não recebeu acesso. Nada mudou na conta.
-      Se foi um engano, inicie o login novamente no terminal.
-    O login falhou
-      O TikTok Shop respondeu, mas não foi possível concluir o login.
-      O terminal mostra o que fazer em seguida.
-    Quase pronto
-      Sua aprovação chegou. A última etapa está demorando um pouco mais.
-      Veja o resultado no terminal.
-    Aguardando o TikTok Shop
-      Esta é a página certa, mas o TikTok Shop ainda não respondeu.
-      Abra o link exibido no terminal e aprove o aplicativo por lá.
-    Uma pergunta antes de continuar
-      A resposta chegou sem a prova de que pertence a este login.
-      Nada mais acontece até você decidir no terminal.
-    Esta aba é de outra tentativa
-      A resposta dela é de outro login ou já foi usada.
-      Feche esta aba. Se precisar, use o link mais recente do terminal.`,
+Acesso concedido | O aplicativo já pode trabalhar com esta conta do TikTok
+  Shop. | Você pode fechar esta aba e voltar ao terminal.
+Acesso negado | O aplicativo não recebeu acesso. Nada mudou na conta. |
+  Se foi um engano, inicie o login novamente no terminal.
+O login falhou | O TikTok Shop respondeu, mas não foi possível concluir o
+  login. | O terminal mostra o que fazer em seguida.
+Quase pronto | Sua aprovação chegou. A última etapa está demorando um pouco
+  mais. | Veja o resultado no terminal.
+Aguardando o TikTok Shop | Esta é a página certa, mas o TikTok Shop ainda não
+  respondeu. | Abra o link exibido no terminal e aprove o aplicativo por lá.
+Uma pergunta antes de continuar | A resposta chegou sem a prova de que pertence
+  a este login. | Nada mais acontece até você decidir no terminal.
+Esta aba é de outra tentativa | A resposta dela é de outro login ou já foi
+  usada. | Feche esta aba. Se precisar, use o link mais recente do terminal.`,
   de: `Shop | Region | Rechte | Profil | Gültig bis
-    Zugriff gewährt
-      Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten.
-      Sie können diesen Tab schließen und zum Terminal zurückkehren.
-    Zugriff abgelehnt
-      Die App hat keinen Zugriff erhalten. Am Konto wurde nichts geändert.
-      Falls das ein Versehen war, starten Sie die Anmeldung im Terminal neu.
-    Anmeldung fehlgeschlagen
-      TikTok Shop hat geantwortet, doch die Anmeldung kam nicht zustande.
-      Das Terminal zeigt, wie es weitergeht.
-    Fast geschafft
-      Ihre Zustimmung ist angekommen. Der letzte Schritt dauert etwas länger.
-      Das Ergebnis sehen Sie im Terminal.
-    Warten auf TikTok Shop
-      Hier sind Sie richtig, doch TikTok Shop hat noch nicht geantwortet.
-      Öffnen Sie den Link aus dem Terminal und stimmen Sie dort der App zu.
-    Zuerst eine Frage
-      Der Antwort fehlt der Nachweis, dass sie zu dieser Anmeldung gehört.
-      Es geht erst weiter, wenn Sie im Terminal entschieden haben.
-    Dieser Tab gehört zu einem anderen Versuch
-      Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet.
-      Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
+Zugriff gewährt | Die App kann jetzt mit diesem TikTok-Shop-Konto arbeiten. |
+  Sie können diesen Tab schließen und zum Terminal zurückkehren.
+Zugriff abgelehnt |
+  Die App hat keinen Zugriff erhalten. Am Konto wurde nichts geändert. |
+  Falls das ein Versehen war, starten Sie die Anmeldung im Terminal neu.
+Anmeldung fehlgeschlagen | TikTok Shop hat geantwortet, doch die Anmeldung kam
+  nicht zustande. | Das Terminal zeigt, wie es weitergeht.
+Fast geschafft | Ihre Zustimmung ist angekommen. Der letzte Schritt dauert etwas
+  länger. | Das Ergebnis sehen Sie im Terminal.
+Warten auf TikTok Shop |
+  Hier sind Sie richtig, doch TikTok Shop hat noch nicht geantwortet. |
+  Öffnen Sie den Link aus dem Terminal und stimmen Sie dort der App zu.
+Zuerst eine Frage | Der Antwort fehlt der Nachweis, dass sie zu dieser Anmeldung
+  gehört. | Es geht erst weiter, wenn Sie im Terminal entschieden haben.
+Dieser Tab gehört zu einem anderen Versuch |
+  Seine Antwort gilt einer anderen Anmeldung oder wurde schon verwendet. |
+  Schließen Sie ihn. Falls nötig, nutzen Sie den letzten Link im Terminal.`,
   fr: `Boutique | Région | Droits | Profil | Expire le
-    Accès accordé
-      L’application peut maintenant utiliser ce compte TikTok Shop.
-      Vous pouvez fermer cet onglet et revenir au terminal.
-    Accès refusé
-      L’application n’a pas obtenu l’accès. Rien n’a changé sur le compte.
-      Si c’était une erreur, relancez la connexion dans le terminal.
-    La connexion a échoué
-      TikTok Shop a répondu, mais la connexion n’a pas pu aboutir.
-      Le terminal indique la marche à suivre.
-    C’est presque terminé
-      Votre accord est arrivé. La dernière étape prend un peu plus de temps.
-      Consultez le résultat dans le terminal.
-    En attente de TikTok Shop
-      Vous êtes au bon endroit, mais TikTok Shop n’a pas encore répondu.
-      Ouvrez le lien affiché dans le terminal et approuvez-y l’application.
-    Une question d’abord
-      La réponse est arrivée sans la preuve qu’elle vient de cette connexion.
-      Rien ne se passera avant votre décision dans le terminal.
-    Cet onglet vient d’une autre tentative
-      Sa réponse concerne une autre connexion ou a déjà été utilisée.
-      Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
+Accès accordé | L’application peut maintenant utiliser ce compte TikTok Shop. |
+  Vous pouvez fermer cet onglet et revenir au terminal.
+Accès refusé | L’application n’a pas obtenu l’accès. Rien n’a changé sur le
+  compte. | Si c’était une erreur, relancez la connexion dans le terminal.
+La connexion a échoué | TikTok Shop a répondu, mais la connexion n’a pas pu
+  aboutir. | Le terminal indique la marche à suivre.
+C’est presque terminé | Votre accord est arrivé. La dernière étape prend un peu
+  plus de temps. | Consultez le résultat dans le terminal.
+En attente de TikTok Shop |
+  Vous êtes au bon endroit, mais TikTok Shop n’a pas encore répondu. |
+  Ouvrez le lien affiché dans le terminal et approuvez-y l’application.
+Une question d’abord | La réponse est arrivée sans la preuve qu’elle vient de
+  cette connexion. | Rien ne se passera avant votre décision dans le terminal.
+Cet onglet vient d’une autre tentative |
+  Sa réponse concerne une autre connexion ou a déjà été utilisée. |
+  Fermez cet onglet. Au besoin, utilisez le dernier lien du terminal.`,
   it: `Negozio | Regione | Permessi | Profilo | Scade il
-    Accesso consentito
-      L’app ora può lavorare con questo account TikTok Shop.
-      Puoi chiudere questa scheda e tornare al terminale.
-    Accesso negato
-      L’app non ha ottenuto l’accesso. Nell’account non è cambiato nulla.
-      Se è stato un errore, ricomincia il login dal terminale.
-    Login non riuscito
-      TikTok Shop ha risposto, ma non è stato possibile completare il login.
-      Il terminale indica come proseguire.
-    Ci siamo quasi
-      La tua approvazione è arrivata. L’ultimo passaggio richiede ancora un po’.
-      Controlla il risultato nel terminale.
-    In attesa di TikTok Shop
-      Questa è la pagina giusta, ma TikTok Shop non ha ancora risposto.
-      Apri il link mostrato nel terminale e approva l’app da lì.
-    Prima una domanda
-      La risposta è arrivata senza la prova che appartenga a questo login.
-      Tutto resta fermo finché non decidi nel terminale.
-    Questa scheda è di un altro tentativo
-      La sua risposta riguarda un altro login o è già stata usata.
-      Chiudi questa scheda. Se serve, usa l’ultimo link del terminale.`,
+Accesso consentito | L’app ora può lavorare con questo account TikTok Shop. |
+  Puoi chiudere questa scheda e tornare al terminale.
+Accesso negato | L’app non ha ottenuto l’accesso. Nell’account non è cambiato
+  nulla. | Se è stato un errore, ricomincia il login dal terminale.
+Login non riuscito | TikTok Shop ha risposto, ma non è stato possibile
+  completare il login. | Il terminale indica come proseguire.
+Ci siamo quasi | La tua approvazione è arrivata. L’ultimo passaggio richiede
+  ancora un po’. | Controlla il risultato nel terminale.
+In attesa di TikTok Shop | Questa è la pagina giusta, ma TikTok Shop non ha
+  ancora risposto. | Apri il link mostrato nel terminale e approva l’app da lì.
+Prima una domanda | La risposta è arrivata senza la prova che appartenga a
+  questo login. | Tutto resta fermo finché non decidi nel terminale.
+Questa scheda è di un altro tentativo |
+  La sua risposta riguarda un altro login o è già stata usata. |
+  Chiudi questa scheda. Se serve, usa l’ultimo link del terminale.`,
 };
 
 type Language = keyof typeof TEXTS;
 
 /** The labels of the facts, and the three texts of a page. */
 function textsOf(page: Page, lang: Language) {
-  const [labels = "", ...texts] = TEXTS[lang].trim().split(/\n\s*/);
-  const name = page === "missing" ? "waiting" : page;
-  const first = Object.keys(ICONS).indexOf(name) * 3;
-  const [title = "", text = "", next = ""] = texts.slice(first);
-  const shown = page === name ? { title, text } : { title: "404", text: "" };
-  return { labels: labels.split(" | "), ...shown, next };
+  const [labels = [], ...rows] = textRows(TEXTS[lang]);
+  const isMissing = page === "missing";
+  const name = isMissing ? "waiting" : page;
+  const [title, text, next] = rows[Object.keys(ICONS).indexOf(name)]!;
+  const shown = isMissing ? { title: "404", text: "" } : { title, text };
+  return { labels, ...shown, next };
 }
 
 /** The stylesheet of all pages, those of the sandbox too. */
