@@ -79,12 +79,11 @@ interface DenoRuntime {
   };
   serve(
     options: object,
-    handler: (
-      request: Request,
-      info: { readonly completed: Promise<void> },
-    ) => Promise<Response>,
+    answer: (request: Request, info: DenoServed) => Promise<Response>,
   ): { readonly finished: Promise<void> };
 }
+
+type DenoServed = { readonly completed: Promise<void> };
 
 const RUNTIME = globalThis as unknown as {
   readonly Deno?: DenoRuntime;
@@ -2645,15 +2644,11 @@ function singleFile(file: string): { store: FileStore; profile: string } {
 const WRITING_MS = 1000; // until a file that is written in place is whole
 const SPARE_BYTES = 4096; // that new tokens may need more than the old
 
-/**
- * Replaces a file atomically; false if it had to be written in place, as a
- * bind mount must be. Without content this proves that there is room for one.
- * A holder writes the new file into its lock: without the lock, `ENOENT`.
- */
+/** Replaces a file atomically; false if in place, as a mount must be. */
 async function replaceFile(
   path: string,
-  content: string | Uint8Array | undefined,
-  holder?: string,
+  content: string | Uint8Array | undefined, // none: proves that there is room
+  holder?: string, // writes into its lock first: without the lock, ENOENT
   spare = 0,
 ): Promise<boolean> {
   const target = await realPath(path);
@@ -4103,6 +4098,12 @@ function pattern(source: string, flags = "u"): RegExp {
   return new RegExp(source, flags);
 }
 
+/** The rows of a table: cells between bars; a row goes on where indented. */
+function textRows(text: string): string[][] {
+  const rows = text.trim().replace(/\n +/g, " ").split("\n");
+  return rows.map((row) => row.split(/ \|(?= )/).map((cell) => cell.trim()));
+}
+
 /** Whether a value is an object of nothing but members, of any realm. */
 function isPlain(value: unknown): value is Record<string, unknown> {
   if (!isRecord(value)) return false;
@@ -4571,12 +4572,6 @@ const FLAGS = flagTable(`
 --request-timeout TIME | | 30s, for calls 2m | time a request may take
 --reply-limit BYTES | | 1M, for calls 32M | size of a reply, as in 64M
 `);
-
-/** The rows of a table: cells between bars; a row goes on where indented. */
-function textRows(text: string): string[][] {
-  const rows = text.trim().replace(/\n +/g, " ").split("\n");
-  return rows.map((row) => row.split(/ \|(?= )/).map((cell) => cell.trim()));
-}
 
 function flagTable(text: string) {
   const flags = textRows(text).map(([usage, env, initial, help]) => {
@@ -5386,15 +5381,13 @@ function hangupKept(command: string[]): string[] {
 /** Known before our first listener, which changes it. */
 let hangupIgnored: boolean | undefined;
 
-/**
- * Whether SIGHUP was ignored when this process began, where Linux tells. Node
- * resets it when it starts: then the parent ignores it, or nohup has replaced
- * stdin by /dev/null, open for writing only.
- */
+/** Whether SIGHUP was ignored when this process began, where Linux tells. */
 function isHangupIgnored(): boolean {
   const says = (file: string, line: RegExp) =>
     line.test(textIfAny(`/proc/${file}`));
   const ignores = /^SigIgn:.*[13579bdf]$/m; // SIGHUP is the lowest bit
+  // Node resets it when it starts: then the parent ignores it, or nohup has
+  // replaced stdin by /dev/null, open for writing only.
   return hangupIgnored ??= mayRead() &&
     (says("self/status", ignores) ||
       says(`${RUNTIME.process.ppid}/status`, ignores) ||
@@ -5435,11 +5428,7 @@ class Terminal {
   };
 }
 
-/**
- * Lines that a person types or pastes. Stdin is touched only when it is
- * listened to: from then on it does not block, and to read it whole would
- * fail (EAGAIN) while nothing has been written yet.
- */
+/** Lines that a person types or pastes. */
 class TerminalInput {
   readonly #signal: AbortSignal;
   #text = "";
@@ -5503,6 +5492,7 @@ class TerminalInput {
   }
 
   #listen(hidden: boolean): void {
+    // Late: from then on stdin does not block, and reading it whole may fail.
     const { stdin } = RUNTIME.process;
     this.#setHidden(hidden);
     if (this.#listening) return;
@@ -6676,17 +6666,12 @@ ${flagLines((name, flags) => `    ${name} = '${flags}'`)}
 
 // --- sandbox and demo
 
-/**
- * Runs a script that stands beside this file. Its specifier is computed: a
- * literal one would be downloaded by everybody who imports this module by URL.
- */
+/** Runs a script that stands beside this file. */
 async function scriptCommand(cli: Cli): Promise<void> {
   const name = `scripts/${cli.commandName}`;
+  // Computed: who imports this module by URL would download a literal one.
   const url = import.meta.url.replace(/[^/]*(\.\w+)(\?.*)?$/, `${name}$1`);
-  const loading: Promise<{ main(args: string[]): Promise<number> }> = import(
-    url
-  );
-  const { main } = await loading.catch((error) => {
+  const { main } = await (import(url) as Promise<Script>).catch((error) => {
     const message = `Cannot load "${url}", which the repository and the npm ` +
       `package have: ${messageOf(error)}`;
     throw Object.assign(new Error(message), { code: "ENOENT" });
@@ -6694,24 +6679,20 @@ async function scriptCommand(cli: Cli): Promise<void> {
   cli.exitCode = await main(cli.operands);
 }
 
+type Script = { main(args: string[]): Promise<number> };
+
 // === Pages
 
-/**
- * The pages a browser may be shown, in the order of their texts, each with a
- * sign of 24 by 24, so that none is told by its colour alone.
- */
+/** The pages, in the order of their texts, each with a sign of 24 by 24. */
 const ICONS = {
   success: "M4.5 12.5l5 5 10-11",
   denied: "M4 12a8 8 0 0116 0 8 8 0 01-16 0m2.4-5.6 11.2 11.2",
   failed: "M12 3.5v10.5m0 6v.01",
   // The exchange still runs.
   received: "M6.5 3h11m0 18h-11M8 3v4l4 5 4-5V3M8 21v-4l4-5 4 5v4",
-  // A visit without an answer of TikTok's.
-  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2",
-  // A redirect without state, which a person must judge.
-  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01",
-  // A redirect of another login, or used before.
-  other: "M9 9h11v11H9zM4 15V4h11",
+  waiting: "M3 12a9 9 0 0118 0 9 9 0 01-18 0m9-5v5l3.5 2", // without an answer
+  held: "M7.5 8a4.5 4.5 0 114.5 5v1.5m0 5.5v.01", // without state
+  other: "M9 9h11v11H9zM4 15V4h11", // of another login, or used before
   // No page of ours: its title is its status.
   missing: "M4 10.5a6.5 6.5 0 1113 0 6.5 6.5 0 01-13 0m11.2 4.7 5 5",
 };
