@@ -20,18 +20,18 @@ import { loadavg } from "node:os";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import {
-  BARE,
   type Bench,
+  CACHED,
   callers,
   type Contenders,
   EMPTY,
   imports,
-  LIBRARY,
-  logins,
   PROGRAM,
   refreshes,
+  SOURCE,
   starts,
 } from "./bench/contenders.ts";
+import { BARE, LIBRARY, logins } from "./bench/logins.ts";
 import { installPeers, type Runtime, RUNTIMES } from "./bench/runtimes.ts";
 import { STORES, tokens } from "./bench/scale.ts";
 import {
@@ -54,20 +54,39 @@ export interface Row {
   readonly unit?: "µs" | "MiB";
   /** How many pairs are measured. */
   readonly rounds: number;
-  /** Whether it needs the packages of others. */
-  readonly hasPeers?: boolean;
   /** Why it cannot be measured here. */
   readonly missing?: string | false;
   readonly contenders: (bench: Bench) => Promise<Contenders>;
   readonly pairs: readonly Pair[];
 }
 
-/** Two contenders, by name, and the ratio that is aimed at. */
+/** Contenders, by name, and the ratio that is aimed at. */
 interface Pair {
   readonly ours: string;
-  readonly against: string;
-  /** The highest ratio that is good. */
-  readonly aim?: { readonly [kind in Runtime["kind"]]?: number };
+  /** Of several the best counts: the one with the lowest median. */
+  readonly against: string | readonly string[];
+  /** Where it is measured. @default {everywhere} */
+  readonly on?: Runtime["kind"];
+  /** The highest ratio that is good, as `Node`, or `Node 22` alone. */
+  readonly aim?: Readonly<Record<string, number>>;
+}
+
+/** Packages of others, which npm must bring. */
+const PEERS: readonly string[] = [
+  "oauth-callback",
+  "openid-client",
+  "msal-node",
+];
+
+const isPeer = (name: string) => PEERS.includes(name);
+
+/** `node mod.ts` beside the package, whose types are stripped. */
+function sources(arg = ""): Pair[] {
+  return [SOURCE, CACHED].map((name) => ({
+    ours: `${name}${arg}`,
+    against: `${PROGRAM}${arg}`,
+    on: "Node",
+  }));
 }
 
 /** A row for each store: tokens from 1, 4 and 8 processes, and of many. */
@@ -98,9 +117,10 @@ export const ROWS: readonly Row[] = [
     rounds: 41,
     contenders: starts,
     pairs: [
-      { ours: "--version", against: EMPTY, aim: { Deno: 1.3 } },
-      { ours: "--help", against: EMPTY, aim: { Deno: 1.8 } },
-      { ours: "status", against: EMPTY, aim: { Deno: 2.2 } },
+      { ours: `${PROGRAM} --version`, against: EMPTY, aim: { Deno: 1.3 } },
+      { ours: `${PROGRAM} --help`, against: EMPTY, aim: { Deno: 1.8 } },
+      { ours: `${PROGRAM} status`, against: EMPTY, aim: { Deno: 2.2 } },
+      ...sources(" status"),
     ],
   },
   {
@@ -115,19 +135,32 @@ export const ROWS: readonly Row[] = [
     what: "start to listening",
     rounds: 15,
     contenders: (bench) => logins(bench, "listening"),
-    pairs: [{ ours: PROGRAM, against: BARE, aim: { Deno: 2 } }],
+    pairs: [
+      { ours: PROGRAM, against: BARE, aim: { Deno: 2 } },
+      {
+        ours: PROGRAM,
+        against: PEERS,
+        aim: { "Node 22": 0.9, "Node 24": 0.85 },
+      },
+      ...sources(),
+    ],
   },
   {
     name: "redirect",
     what: "redirect to token",
     rounds: 15,
-    hasPeers: true,
     contenders: (bench) => logins(bench, "token"),
     pairs: [
-      { ours: LIBRARY, against: BARE, aim: { Deno: 1.3, Node: 1.1 } },
-      { ours: LIBRARY, against: "oauth-callback" },
+      { ours: LIBRARY, against: BARE, aim: { Deno: 1.3, "Node 24": 1.1 } },
+      { ours: LIBRARY, against: PEERS },
       // Ours is saved before it is printed, and theirs is not saved.
       { ours: PROGRAM, against: BARE, aim: { Deno: 3 } },
+      ...PEERS.map((peer): Pair => ({
+        ours: PROGRAM,
+        against: peer,
+        aim: peer === "openid-client" ? { "Node 22": 1, "Node 24": 1.1 } : {},
+      })),
+      ...sources(),
     ],
   },
   {
@@ -237,26 +270,38 @@ async function race(
   return measured;
 }
 
-/** Measures a row here and now. */
-async function measure(row: Row, bench: Bench): Promise<Figure[]> {
-  const names = new Set(row.pairs.flatMap((pair) => [pair.ours, pair.against]));
+/** Measures some pairs of a row here and now. */
+async function measure(
+  row: Row,
+  pairs: readonly Pair[],
+  bench: Bench,
+): Promise<Figure[]> {
+  const names = new Set(pairs.flatMap(namesOf));
   const contenders = await row.contenders(bench);
   const measured = await race(bench.rounds, [...names], contenders);
-  return row.pairs.map(({ ours, against, aim }) => {
-    const [our, their] = [measured.get(ours)!, measured.get(against)!];
+  const middle = (name: string) => median(measured.get(name)!);
+  const [major = ""] = bench.runtime.version.split(".");
+  return pairs.map(({ ours, against, aim }) => {
+    const rivals = [against].flat().sort((a, b) => middle(a) - middle(b));
+    const best = rivals[0]!;
+    const their = measured.get(best)!;
     return {
       row: row.name,
       runtime: bench.runtime.version,
       what: `${row.what}: ${ours}`,
-      ours: median(our),
-      against,
-      theirs: median(their),
+      ours: middle(ours),
+      against: rivals.length > 1 ? `${best}, best of ${rivals.length}` : best,
+      theirs: middle(best),
       unit: row.unit ?? "ms",
-      ratio: median(our.map((value, i) => value / their[i]!)),
+      ratio: median(measured.get(ours)!.map((value, i) => value / their[i]!)),
       rounds: bench.rounds,
-      aim: bench.quick ? undefined : aim?.[bench.runtime.kind],
+      aim: bench.quick ? undefined : aim?.[major] ?? aim?.[bench.runtime.kind],
     };
   });
+}
+
+function namesOf({ ours, against }: Pair): string[] {
+  return [ours, ...[against].flat()];
 }
 
 // === The driver
@@ -303,16 +348,18 @@ export function readSettings(args: string[]): Settings {
 
 const QUICK_ROUNDS = 3;
 
-/** Measures a row on one runtime. */
+/** Measures some pairs of a row on one runtime. */
 async function measureOn(
   runtime: Runtime,
   row: Row,
+  pairs: readonly Pair[],
   { quick, rounds = quick ? QUICK_ROUNDS : row.rounds }: Settings,
 ): Promise<Figure[]> {
   return await withTemporaryFolder("bench", async (folder) => {
     const cleanups: Bench["cleanups"] = [];
     try {
-      return await measure(row, { runtime, rounds, quick, folder, cleanups });
+      const bench = { runtime, rounds, quick, folder, cleanups };
+      return await measure(row, pairs, bench);
     } finally {
       for (const cleanUp of cleanups.reverse()) await cleanUp();
     }
@@ -333,18 +380,21 @@ async function measureAll(settings: Settings): Promise<Report> {
   for (const { name, missing } of settings.rows) {
     if (missing) skip(name)(new Error(missing));
   }
-  let rows = settings.rows.filter(({ missing }) => !missing);
-  if (rows.some((row) => row.hasPeers)) {
-    await installPeers().catch((error) => {
-      rows = rows.filter((row) => !row.hasPeers);
-      skip("rows with packages of others")(error);
-    });
-  }
+  const rows = settings.rows.filter(({ missing }) => !missing);
+  const isForeign = (pair: Pair) => namesOf(pair).some(isPeer);
+  const isWanted = rows.some(({ pairs }) => pairs.some(isForeign));
+  const found = !isWanted || await installPeers().then(() => true)
+    .catch(skip("packages of others"));
   for (const name of settings.runtimes) {
     const runtime = await RUNTIMES[name]!().catch(skip(name));
     for (const row of runtime ? rows : []) {
-      console.error(`${runtime!.version}: ${row.name}`);
-      report.figures.push(...await measureOn(runtime!, row, settings));
+      const { kind, version } = runtime!;
+      console.error(`${version}: ${row.name}`);
+      const pairs = row.pairs.filter((pair) =>
+        (pair.on ?? kind) === kind && (found || !isForeign(pair))
+      );
+      const figures = await measureOn(runtime!, row, pairs, settings);
+      report.figures.push(...figures);
     }
   }
   return report;

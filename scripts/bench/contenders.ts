@@ -6,14 +6,12 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import * as fs from "node:fs/promises";
-import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
-import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { childEnvironment, freePort, run } from "../tools.ts";
-import { INSTALLED, type Runtime } from "./runtimes.ts";
+import { childEnvironment, ROOT, run } from "../tools.ts";
+import type { Runtime } from "./runtimes.ts";
 
 /** One measurement: how long it took, or how much it was. */
 export type Sample = () => number | Promise<number>;
@@ -23,8 +21,9 @@ export type Contenders = Readonly<Record<string, Sample>>;
 
 // Names of contenders that several rows have.
 export const PROGRAM = "the program";
-export const LIBRARY = "startAuth()";
-export const BARE = "a bare server";
+/** The program as it stands, on Node, and with the types stripped before. */
+export const SOURCE = "node mod.ts";
+export const CACHED = "node mod.ts, compile cache";
 export const EMPTY = "an empty module";
 
 // === What the rows share
@@ -49,7 +48,10 @@ export interface Bench {
 
 /** A script of a few lines, with its arguments in `args`, as a command. */
 export async function script(
-  { runtime, folder }: Bench,
+  { runtime, folder }: {
+    readonly runtime: Pick<Runtime, "command">;
+    readonly folder: string;
+  },
   name: string,
   text: string,
 ): Promise<string[]> {
@@ -105,7 +107,10 @@ async function fillStore(
 }
 
 /** The environment of the program. */
-function programEnv(store: string, endpoint: string): Record<string, string> {
+export function programEnv(
+  store: string,
+  endpoint: string,
+): Record<string, string> {
   return {
     HOME: path.dirname(store),
     TIKTOK_SHOP_HOME: store,
@@ -117,12 +122,23 @@ function programEnv(store: string, endpoint: string): Record<string, string> {
   };
 }
 
+/** The ways to run our program, and what each finds in its environment. */
+export function programs({ runtime, folder }: Bench): Record<string, Command> {
+  const source = [...runtime.command, path.join(ROOT, "mod.ts")];
+  const env = { NODE_COMPILE_CACHE: path.join(folder, "compile cache") };
+  return {
+    [PROGRAM]: { words: runtime.program },
+    [SOURCE]: { words: source },
+    [CACHED]: { words: source, env },
+  };
+}
+
 // === Processes
 
-const STEP_LIMIT = 60_000; // ms until something is taken for stuck
+export const STEP_LIMIT = 60_000; // ms until something is taken for stuck
 
 /** A command, and what it finds in its environment. */
-interface Command {
+export interface Command {
   readonly words: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Whether it is told something while it runs. */
@@ -185,7 +201,7 @@ async function lifetime(command: Command): Promise<number> {
 }
 
 /** Memory of a process in MiB: all that it holds in RAM. */
-async function memoryOf({ pid }: ChildProcess): Promise<number> {
+export async function memoryOf({ pid }: ChildProcess): Promise<number> {
   const status = await fs.readFile(`/proc/${pid}/status`, "utf8")
     .catch(() => "");
   const listed = /VmRSS:\s+(\d+) kB/.exec(status)?.[1] ??
@@ -198,13 +214,19 @@ async function memoryOf({ pid }: ChildProcess): Promise<number> {
 /** Our program's short commands. */
 export async function starts(bench: Bench): Promise<Contenders> {
   const empty = await script(bench, "empty", "");
-  const env = programEnv(await fillStore(bench, 1), "http://127.0.0.1:9/");
-  const ours = (arg: string) => () =>
-    lifetime({ words: [...bench.runtime.program, arg], env });
+  const store = await fillStore(bench, 1);
+  const samples = Object.entries(programs(bench)).flatMap(([name, program]) =>
+    ["--version", "--help", "status"].map((arg): [string, Sample] => {
+      const env = {
+        ...programEnv(store, "http://127.0.0.1:9/"),
+        ...program.env,
+      };
+      const command = { words: [...program.words, arg], env };
+      return [`${name} ${arg}`, () => lifetime(command)];
+    })
+  );
   return {
-    "--version": ours("--version"),
-    "--help": ours("--help"),
-    "status": ours("status"),
+    ...Object.fromEntries(samples),
     [EMPTY]: () => lifetime({ words: empty }),
   };
 }
@@ -223,105 +245,16 @@ export async function imports(bench: Bench): Promise<Contenders> {
   };
 }
 
-// === Logins as whole processes
-
-/** What one login took: times in ms, memory in MiB. */
-interface Login {
-  readonly listening: number;
-  readonly memory: number;
-  readonly token: number;
-  readonly end: number;
-}
-
-/** Logins of everybody, of which one thing is measured. */
-export async function logins(
-  bench: Bench,
-  wanted: keyof Login,
-): Promise<Contenders> {
-  const endpoint = await tokenHost(bench, 0);
-  const rest = wanted === "memory" && !bench.quick ? 1000 : 50;
-  const contenders = Object.entries(await loginCommands(bench, endpoint))
-    .map(([name, command]): [string, Sample] => [name, async () => {
-      const port = await freePort();
-      return (await login(command(String(port)), port, rest))[wanted];
-    }]);
-  return Object.fromEntries(contenders);
-}
-
-/** The command of each contender, by the port of the redirect. */
-async function loginCommands(
-  bench: Bench,
-  endpoint: string,
-): Promise<Record<string, (port: string) => Command>> {
-  const { kind, module, program } = bench.runtime;
-  const ours = await script(bench, "ours", OURS);
-  const bare = await script(bench, "bare", BARE_ON[kind]);
-  const peer = await script(bench, "peer", OAUTH_CALLBACK);
-  const file = path.join(INSTALLED, "oauth-callback", "dist", "index.js");
-  const more = [module, JSON.stringify(APP)];
-  const env = programEnv(path.join(bench.folder, "store"), endpoint);
-  const args = ["login", "--no-browser", "--host", "127.0.0.1", "--port"];
-  return {
-    [PROGRAM]: (port) => ({ words: [...program, ...args, port], env }),
-    [LIBRARY]: (port) => ({ words: [...ours, port, endpoint, ...more] }),
-    [BARE]: (port) => ({ words: [...bare, port, endpoint] }),
-    "oauth-callback": (port) => ({
-      words: [...peer, port, endpoint, pathToFileURL(file).href],
-    }),
-  };
-}
-
-/** One login, from the start of its process to the end of it. */
-async function login(
-  command: Command,
-  port: number,
-  rest: number,
-): Promise<Login> {
-  const child = new Child(command);
-  try {
-    const { time, match } = await child.until(/listening|http\S+[?&]state=\S+/);
-    const state = /state=([^&\s]+)/.exec(match)?.[1] ?? "";
-    await untilOpen(port);
-    await delay(rest); // a person takes longer
-    const memory = await memoryOf(child.process);
-    const began = performance.now();
-    const page = fetch(`http://127.0.0.1:${port}/?code=ROW_a&state=${state}`)
-      // It may be cut off when a contender stops before its page is out.
-      .then((answer) => answer.text()).catch(() => {});
-    const token = await child.until(/"access_token"/);
-    const [end] = await Promise.all([child.ended, page]);
-    return {
-      listening: time - child.began,
-      memory,
-      token: token.time - began,
-      end: end - began,
-    };
-  } finally {
-    child.process.kill("SIGKILL");
-  }
-}
-
-/** Waits until a port takes connections: one contender does not tell. */
-async function untilOpen(port: number): Promise<void> {
-  for (const limit = Date.now() + STEP_LIMIT; Date.now() < limit;) {
-    const socket = connect({ port, host: "127.0.0.1" });
-    const isOpen = await new Promise((resolve) => {
-      socket.once("connect", () => resolve(true));
-      socket.once("error", () => resolve(false));
-    });
-    socket.destroy();
-    if (isOpen) return;
-    await delay(5);
-  }
-  throw new Error(`Nothing listens on port ${port}`);
-}
+// === Tokens
 
 /** A token host in a process of its own, so that it takes nobody's turn. */
 export async function tokenHost(
   bench: Bench,
   latency: number,
 ): Promise<string> {
-  const reply = JSON.stringify(tokenReply("host"));
+  // What OAuth2 wants stands beside TikTok's envelope, for the others.
+  const standard = { access_token: "GCP_access_host", token_type: "bearer" };
+  const reply = JSON.stringify({ ...tokenReply("host"), ...standard });
   const host = await script(bench, "host", TOKEN_HOST);
   const child = new Child({ words: [...host, String(latency), reply] });
   bench.cleanups.push(() => child.process.kill("SIGKILL"));
@@ -342,60 +275,6 @@ const server = createServer((request, response) => {
 });
 server.listen(0, "127.0.0.1", () => console.log(server.address().port));
 `;
-
-/** Our library in the fewest lines. */
-const OURS = `
-const [port, tokenEndpoint, module, app] = args;
-const { startAuth } = await import(module);
-const where = { port, host: "127.0.0.1", tokenEndpoint };
-const flow = await startAuth({ ...JSON.parse(app), ...where });
-console.error(flow.url);
-console.log(JSON.stringify(await flow.reply));
-`;
-
-/** The least program that gets a token from a redirect. */
-const BARE_ON: Readonly<Record<Runtime["kind"], string>> = {
-  Deno: `
-const [port, endpoint] = args;
-const stop = new AbortController();
-const onListen = () => console.error("listening");
-const address = { hostname: "127.0.0.1", port: Number(port), onListen };
-Deno.serve({ ...address, signal: stop.signal }, async (request) => {
-  const code = new URL(request.url).searchParams.get("code");
-  const answer = await fetch(endpoint + "?auth_code=" + code);
-  console.log(JSON.stringify(await answer.json()));
-  setTimeout(() => stop.abort());
-  return new Response("done", { headers: { connection: "close" } });
-});
-`,
-  Node: `
-import { createServer } from "node:http";
-const [port, endpoint] = args;
-const server = createServer(async (request, response) => {
-  const code = new URL(request.url, "http://a").searchParams.get("code");
-  const answer = await fetch(endpoint + "?auth_code=" + code);
-  console.log(JSON.stringify(await answer.json()));
-  response.setHeader("connection", "close");
-  response.end("done");
-  server.close();
-});
-server.listen(Number(port), "127.0.0.1", () => console.error("listening"));
-`,
-};
-
-/** The package of that name; it does not tell when it listens. */
-const OAUTH_CALLBACK = `
-const [port, endpoint, module] = args;
-const { getAuthCode } = await import(module);
-const where = { hostname: "127.0.0.1", callbackPath: "/" };
-const waiting = getAuthCode({ port: Number(port), ...where });
-console.error("listening");
-const { code } = await waiting;
-const answer = await fetch(endpoint + "?auth_code=" + code);
-console.log(JSON.stringify(await answer.json()));
-`;
-
-// === Tokens
 
 /** Callers who ask at once when the token has expired, and one alone. */
 export async function callers(bench: Bench): Promise<Contenders> {

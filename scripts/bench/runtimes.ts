@@ -25,6 +25,8 @@ export interface Runtime {
   readonly version: string;
   /** Runs a file that comes after it. */
   readonly command: readonly string[];
+  /** The same for a file that imports packages of npm. */
+  readonly peerCommand: readonly string[];
   /** The URL of our module, as npm installs it for Node. */
   readonly module: string;
   /** Runs our program, as npm installs it for Node. */
@@ -45,6 +47,7 @@ function onDeno(): Runtime {
     kind: "Deno",
     version: `Deno ${process.versions.deno}`,
     command,
+    peerCommand: [...command, "--node-modules-dir=manual"],
     module: pathToFileURL(file).href,
     program: [...command, file],
   };
@@ -59,6 +62,7 @@ async function onNode(major: number): Promise<Runtime> {
     kind: "Node",
     version: `Node ${stdout.trim().slice(1)}`,
     command: [node],
+    peerCommand: [node],
     module: pathToFileURL(file).href,
     program: [node, path.join(INSTALLED, ".bin", PACKAGE_NAME)],
   };
@@ -71,6 +75,8 @@ export const INSTALLED: string = path.join(CACHE, "node_modules");
 /** Other people's packages, at the versions that were read before use. */
 const PEERS: Readonly<Record<string, string>> = {
   "oauth-callback": "2.2.1",
+  "openid-client": "6.9.0",
+  "@azure/msal-node": "7.2.3",
 };
 
 /** Brings the peers from npm. */
@@ -79,7 +85,10 @@ export async function installPeers(): Promise<void> {
   const wanted = Object.entries(PEERS).map(([name, at]) => `${name}@${at}`);
   await unlessStamped(path.join(CACHE, ".peers"), wanted.join(), async () => {
     const manifest = JSON.stringify({ name: "bench", private: true });
-    await fs.writeFile(path.join(CACHE, "package.json"), manifest);
+    // One that is there lists our own package, which npm would remove.
+    await fs.writeFile(path.join(CACHE, "package.json"), manifest, {
+      flag: "wx",
+    }).catch(() => {});
     await install(wanted);
   });
 }

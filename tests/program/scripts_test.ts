@@ -729,7 +729,7 @@ test("The bench measures a row and prints it as JSON", {
   skip: !ON_DENO && "the bench runs on Deno",
 }, async () => {
   const bench = runtimeCommand(path.join(ROOT, "scripts", "bench.ts"));
-  const args = ["--on", "deno", "--quick", "--json", "listen", "callers"];
+  const args = ["--on", "deno", "--quick", "--json", "end", "callers"];
   const { code, stdout, stderr } = await start([...bench, ...args]).ended;
   assert.equal(code, 0, stderr);
   const { figures, skipped } = JSON.parse(stdout);
