@@ -1770,13 +1770,15 @@ async function endProgram(
 function endLibrary(
   ending: ProcessEnding,
   more: Partial<StartAuthOptions> = {},
+  signal = "undefined",
 ): ReturnType<typeof endProgram> {
   const command = async (options: StartAuthOptions, folder: string) => {
     const file = join(folder, "library.mjs");
     await writeFile(
       file,
       `import { startAuth } from ${JSON.stringify(MODULE)};
-const flow = await startAuth(${JSON.stringify(options)});
+const signal = ${signal};
+const flow = await startAuth({ ...${JSON.stringify(options)}, signal });
 console.log(flow.url);
 process.once("SIGINT", () => flow.cancel());
 flow.reply.catch((error) => console.error(error.message));
@@ -1810,6 +1812,52 @@ for (const [what, ending] of Object.entries(PROCESS_ENDINGS)) {
 
 test("startAuth() lets its process end within 1 s over https too", async () => {
   await endLibrary(PROCESS_ENDINGS.timeout!, { tls: makeCertificate() });
+});
+
+// With a listener, such a signal holds a Deno process until it fires.
+for (
+  const signal of [
+    "AbortSignal.timeout(60_000)",
+    "AbortSignal.any([AbortSignal.timeout(60_000)])",
+  ]
+) {
+  test(`startAuth() lets its process end within 1 s, its signal ${signal}`, async () => {
+    for (const ending of ["success", "denial", "timeout"]) {
+      await endLibrary(PROCESS_ENDINGS[ending]!, {}, signal);
+    }
+  });
+}
+
+test("startAuth() on Deno needs no process and no node: module", {
+  skip: !ON_DENO && "Node has no other",
+}, async () => {
+  const port = await freePort();
+  const redirectUrl = `http://localhost:${port}/`;
+  const sandbox = await startSandbox({ redirectUrl });
+  const folder = await temporaryFolder();
+  try {
+    const file = join(folder.path, "library.mjs");
+    const options = JSON.stringify({ ...appOf(sandbox), port });
+    await writeFile(
+      file,
+      `const get = () => { throw new Error("process was touched"); };
+Object.defineProperty(globalThis, "process", { get });
+const { startAuth } = await import(${JSON.stringify(MODULE)});
+const flow = await startAuth(${options});
+console.log(flow.url);
+console.log((await flow.reply).message);
+`,
+    );
+    const running = start(runtimeCommand(file));
+    const [link] = await running.until(/^http\S+authorize\S+$/m);
+    assert.equal((await show(await sandbox.approve(link!))).status, 200);
+    const { code, stdout, stderr } = await running.ended;
+    assert.deepEqual([code, stderr], [0, ""]);
+    assert.match(stdout, /^success$/m);
+  } finally {
+    await sandbox.stop();
+    await folder[Symbol.asyncDispose]();
+  }
 });
 
 // === Too many open files

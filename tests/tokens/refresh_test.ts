@@ -13,6 +13,7 @@ import {
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 import {
   accessToken,
@@ -30,7 +31,15 @@ import {
   type SandboxOptions,
   startSandbox,
 } from "../../scripts/sandbox.ts";
-import { freePort, loginAsPerson, startProgram } from "../support/helpers.ts";
+import {
+  freePort,
+  loginAsPerson,
+  ROOT,
+  runtimeCommand,
+  start,
+  startProgram,
+} from "../support/helpers.ts";
+import { within } from "../support/timing.ts";
 import { failure, withFolder, withSandbox } from "../support/token_host.ts";
 import {
   askAt,
@@ -53,6 +62,7 @@ import {
 const LEASE = 1000;
 const DAY = 86_400;
 const NAME = "default";
+const MODULE = JSON.stringify(pathToFileURL(join(ROOT, "mod.ts")).href);
 const LOGIN_PORT = await freePort();
 
 /** A sandbox, a store with an expired token, and how to ask for another. */
@@ -138,6 +148,83 @@ test("accessToken() without tokens says that a login is needed", async () => {
 });
 
 // === One request for all
+
+/** A store in memory whose reads are watched. */
+function watchedStore(onRead: () => unknown): TokenStore {
+  const store = memoryStore();
+  const load = store.load.bind(store);
+  store.load = async (profile) => {
+    const tokens = await load(profile);
+    await onRead();
+    return tokens;
+  };
+  return store;
+}
+
+test("accessToken() reads the store once for 10,000 callers of one turn", () => {
+  let reads = 0;
+  const store = watchedStore(() => reads++);
+  return withExpired(
+    async ({ ask }) => {
+      const token = await accessToken(ask);
+      reads = 0;
+      const callers = Array.from({ length: 10_000 }, () => accessToken(ask));
+      assert.deepEqual([...new Set(await Promise.all(callers))], [token]);
+      assert.equal(reads, 1);
+    },
+    {},
+    store,
+  );
+});
+
+test("accessToken() shares no read that began before what it must see", () => {
+  let onRead: () => unknown = () => {};
+  const store = watchedStore(() => onRead());
+  return withExpired(
+    async ({ ask }) => {
+      const old = await accessToken(ask);
+      const held = (await store.load(NAME))!;
+      let goOn = () => {};
+      const paused = new Promise<void>((resolve) => goOn = resolve);
+      let first!: Promise<string>;
+      await new Promise<void>((resolve) => {
+        onRead = () => (resolve(), paused);
+        first = accessToken(ask);
+      });
+      onRead = () => {};
+      const data = { ...held.data, access_token: "GCP_saved_meanwhile" };
+      await store.save(NAME, { ...held, data });
+      assert.equal(await accessToken(ask), "GCP_saved_meanwhile");
+      goOn();
+      assert.equal(await first, old);
+    },
+    {},
+    store,
+  );
+});
+
+test("accessToken() lets its process end though its signal has long to go", () =>
+  withExpiredFile(async ({ sandbox, ask, folder }) => {
+    const { apiEndpoint } = sandbox;
+    const options = { ...ask, store: undefined, apiEndpoint };
+    const file = join(folder, "caller.mjs");
+    await writeFile(
+      file,
+      `import { accessToken, callApi, fileStore } from ${MODULE};
+const store = fileStore(${JSON.stringify(folder)});
+// With a listener, such a signal holds a Deno process until it fires.
+const signal = AbortSignal.timeout(60_000);
+const options = { ...${JSON.stringify(options)}, store, signal };
+await accessToken(options);
+await callApi({ path: "/authorization/202309/shops" }, options);
+`,
+    );
+    const { code, stderr } = await within(
+      5000,
+      () => start(runtimeCommand(file)).ended,
+    );
+    assert.deepEqual([code, stderr], [0, ""]);
+  }));
 
 test("accessToken() costs one request for 1,000 callers at once", () =>
   withExpiredFile(async ({ sandbox, store, folder, ask }) => {
