@@ -4,7 +4,7 @@
  * Node with the same seed. A table shows what was counted and measured.
  *
  * ```sh
- * deno task soak                          # all of them, for half an hour
+ * deno task soak                          # all of them, for an hour
  * deno task soak callers kills            # some, by name
  * deno task soak hosts --seed 7 --count 500 --on deno
  * ```
@@ -43,6 +43,7 @@ export const SOAKS: readonly Soak[] = [
   { name: "disks", file: "fuzz_disks_test.ts", count: 1000 },
   { name: "kills", file: "never_lose_test.ts", count: 1000 },
   { name: "pages", file: "fuzz_pages_test.ts", count: 200 },
+  { name: "logins", file: "fuzz_logins_test.ts", count: 1000 },
 ];
 
 /** What the command line asks for. */

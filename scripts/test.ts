@@ -242,6 +242,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
     oneNode: "file_store makes the same calls",
   },
   fuzz_hosts: { notQuick: "random input" },
+  fuzz_logins: { notQuick: "it keeps the processors busy" },
   fuzz_pages: {
     notQuick: "a browser, tmux, random input",
     oneNode: "a browser and a terminal show texts",
