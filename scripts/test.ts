@@ -227,14 +227,22 @@ interface Limits {
  * that is the version that lacks most.
  */
 export const LIMITED: Readonly<Record<string, Limits>> = {
-  agency_server: { notQuick: "a browser" },
+  agency_server: { notQuick: "a browser", oneNode: "api meets fetch" },
   authorization_url: { oneNode: "it makes texts" },
+  command: { oneNode: "the package starts the sandbox on each Node" },
   commands: { notQuick: "hundreds of processes" },
-  database_store: { notQuick: "Postgres" },
+  completion: { notQuick: "tmux", oneNode: "shells complete texts" },
+  conformance: { oneNode: "it judges stores that are made for it" },
+  database_store: {
+    notQuick: "Postgres",
+    oneNode: "the locks are the database's",
+  },
+  demo: { oneNode: "the package runs the demo on each Node" },
   doctor: {
     notQuick: "it waits for hosts that never answer",
     oneNode: "callback, tls and tokens meet the same sockets",
   },
+  explain: { oneNode: "it judges texts" },
   first_run: { notQuick: "tmux", oneNode: "prompt asks at the same terminal" },
   fuzz_callers: { notQuick: "random input" },
   fuzz_disks: {
@@ -242,23 +250,29 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
     oneNode: "file_store makes the same calls",
   },
   fuzz_hosts: { notQuick: "random input" },
-  fuzz_logins: { notQuick: "it keeps the processors busy" },
+  fuzz_logins: {
+    notQuick: "it keeps the processors busy",
+    oneNode: "callback meets the same sockets",
+  },
   fuzz_pages: {
     notQuick: "a browser, tmux, random input",
     oneNode: "a browser and a terminal show texts",
   },
   help: { oneNode: "it judges texts" },
   home: { notQuick: "a browser", oneNode: "a browser shows texts" },
+  module: { oneNode: "it judges texts" },
   never_lose: {
     notQuick: "hundreds of processes",
     oneNode: "refresh and file_store make the same calls",
   },
+  operations: { oneNode: "they are calls of the sandbox" },
   pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
+  readme: { oneNode: "it judges texts" },
   redaction: { oneNode: "it judges texts" },
   redis_store: { notQuick: "Redis", oneNode: "the sockets are the client's" },
   relay: { notQuick: "a browser", oneNode: "the page runs in a browser" },
   scripts: { oneNode: "it makes texts; the scripts run on Deno" },
-  conformance: { oneNode: "it judges stores that are made for it" },
+  sandbox: { oneNode: "the package starts the sandbox on each Node" },
   sdks: { notQuick: "clients of others", oneNode: "they run on the one Node" },
   terminal: { notQuick: "tmux" },
   two_steps: {
@@ -267,6 +281,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   },
   usage: { notQuick: "hundreds of processes", oneNode: "it judges texts" },
   webhook: { oneNode: "it judges bytes" },
+  webhooks: { oneNode: "the package starts the sandbox on each Node" },
 };
 
 function limitsOf(file: string): Limits {
