@@ -1,7 +1,8 @@
 /**
  * The CLI fixture: a home folder, an app at a sandbox of its own, a callback
- * port, and the program run from there. Whatever a run prints is searched for
- * secrets, so that no test can forget to look.
+ * port, and the program run from there. Whatever a run prints, and what others
+ * see of its child processes, is searched for secrets, so that no test can
+ * forget to look.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -10,6 +11,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { watchProcesses } from "./processes.ts";
 import { startSandbox } from "../../scripts/sandbox.ts";
 import type {
   Sandbox,
@@ -118,12 +120,17 @@ export class CliFixture {
     };
     const running = start(command, { cwd: this.folder, ...options, env });
     const limit = setTimeout(() => running.child.kill("SIGKILL"), RUN_LIMIT);
+    const { pid } = running.child;
+    const watched = pid ? watchProcesses(pid, cliCommand([])) : () => "";
+    running.ended.catch(watched);
     const ended = running.ended.then(async (end) => {
       clearTimeout(limit);
+      const processes = watched();
       const { stdout, stderr } = end;
       const { shown } = options;
       await this.#checkForSecrets(
         shown ? { stdout: "", stderr: shown(stdout) } : { stdout, stderr },
+        processes,
       );
       return { ...end, stderr: stderr.replace(LOCK_NOTICE, "") };
     });
@@ -237,6 +244,7 @@ export class CliFixture {
 
   async #checkForSecrets(
     { stdout, stderr }: { stdout: string; stderr: string },
+    processes: string,
   ): Promise<void> {
     for (const { query } of this.sandbox.requests) {
       for (const name of ["auth_code", "state", "refresh_token"]) {
@@ -245,6 +253,8 @@ export class CliFixture {
     }
     const secrets = [...this.#secrets];
     assertAbsent(secrets, stdout, "stdout");
+    // The link is the browser's, and --complete may be given a code.
+    assertAbsent([this.sandbox.appSecret], processes, "a process's words");
     const tokens = tokensIn(stdout + await this.#files());
     assertAbsent([...secrets, ...tokens], stderr.replace(LINK, ""), "stderr");
   }
