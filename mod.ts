@@ -1699,14 +1699,13 @@ async function refreshOnce(seen: StoredTokens, options: CallOptions) {
   const { store, profile, signal } = options;
   const running: Map<string, SharedRefresh> = refreshes.get(store) ?? new Map();
   refreshes.set(store, running);
-  const left = new AbortController();
-  const shared = running.get(profile) ?? {
+  let shared = running.get(profile);
+  if (!shared) {
+    const left = new AbortController();
     // Without this caller's signal: the others go on waiting.
-    tokens: refreshLocked(seen, { ...options, signal: left.signal }),
-    callers: 0,
-    left,
-  };
-  running.set(profile, shared);
+    const tokens = refreshLocked(seen, { ...options, signal: left.signal });
+    running.set(profile, shared = { tokens, callers: 0, left });
+  }
   shared.callers++;
   try {
     return await abortable(shared.tokens, signal);
