@@ -55,6 +55,7 @@
  * - Redis store: for many machines, with a fencing check
  * - Loopback server: `Deno.serve`, and `node:http` behind the same handler
  * - Browser: the commands that open a link on each system
+ * - Keychain: the app secret in the keychain of each system
  * - HTTP: one bounded call, TikTok's envelope and codes, retries
  * - Values: JSON with large integers, foreign text, redaction
  * - Time: durations, waits, limits on how much runs at once
@@ -264,9 +265,8 @@ export interface App {
   /** The app key: about 12 lower-case letters and digits. */
   appKey: string;
   /**
-   * The app secret, or a function that gets it, from a vault for example. It
-   * is called only when a request needs the secret, and for each such request.
-   * The secret is never logged, and never stored with the tokens.
+   * The app secret, or a function that gets it, called by each request that
+   * needs it. It is never logged, and never stored with the tokens.
    */
   appSecret: string | (() => string | Promise<string>);
 }
@@ -1278,8 +1278,7 @@ class LoopbackFlow implements AuthFlow {
 /** Done while the person is at TikTok's: a first `fetch` takes 17 to 73 ms. */
 function warmUp(): void {
   renderPage("success", "en");
-  const options = { tried: "", secrets: [], limits: TOKEN_LIMITS };
-  void send(new URL("data:,{}"), {}, options).catch(() => {});
+  void fetch("data:,").then((response) => response.text()).catch(() => {});
 }
 
 /** Checks all options of a login but the app's. */
@@ -1647,7 +1646,11 @@ async function loadTokens(
 ): Promise<StoredTokens> {
   const tokens = await abortable(read, signal);
   if (tokens) return tokens;
-  throw loginRequired(`There are no tokens under profile "${profile}"`);
+  // Not of a database: it may have a million of them.
+  const names = store instanceof FileStore ? await store.list() : [];
+  const others = names.length ? `: there are ${names.join(", ")}` : "";
+  const message = `There are no tokens under profile "${profile}"`;
+  throw loginRequired(message + others);
 }
 
 function loginRequired(message: string, details?: ErrorDetails) {
@@ -3389,19 +3392,23 @@ function windowsCommands(url: string, system = "", shell = ""): string[][] {
   // PowerShell takes typographic quotes as quotes.
   const quoted = url.replace(/['\u2018-\u201b]/g, "$&$&");
   // Encoded, so that nothing of the URL is ever parsed.
-  const encoded = node("node:buffer").Buffer
-    .from(`Start-Process '${quoted}'`, "utf16le").toString("base64");
+  const encoded = base64(`Start-Process '${quoted}'`, "utf16le");
   return [
     [`${system}rundll32.exe`, "url.dll,FileProtocolHandler", url],
     [`${shell}powershell.exe`, "-NoProfile", "-EncodedCommand", encoded],
   ];
 }
 
-/** The words of a command line, without quotes and with the URL. */
-function commandLine(text: string, url: string): string[] {
+/** The words of a command line, without quotes; no shell is asked. */
+function splitWords(text: string): string[] {
   // A quote may begin within a word: --profile="My profile".
-  const words = (text.match(/(?:"[^"]*"|'[^']*'|\S)+/g) ?? [])
+  return (text.match(/(?:"[^"]*"|'[^']*'|\S)+/g) ?? [])
     .map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
+}
+
+/** The words of a command with the URL put in. */
+function commandLine(text: string, url: string): string[] {
+  const words = splitWords(text);
   if (!words[0]) return [];
   if (!text.includes("%s")) words.push("%s");
   return words.map((word) => word.replaceAll("%s", () => url));
@@ -3410,11 +3417,7 @@ function commandLine(text: string, url: string): string[] {
 /** Whether a command starts, and does not fail within two seconds. */
 async function launches([command = "", ...args]: string[], hold: boolean) {
   const { clearTimeout, setTimeout } = node("node:timers");
-  // The browser needs no secret, and outlives this process.
-  const env = { ...RUNTIME.process.env };
-  for (const name of Object.keys(env)) {
-    if (/^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)/i.test(name)) delete env[name];
-  }
+  const env = envWithoutSecrets();
   const launched = new Promise<boolean>((resolve) => {
     const child = node("node:child_process")
       .spawn(command, args, { stdio: "ignore", detached: true, env });
@@ -3435,6 +3438,121 @@ async function launches([command = "", ...args]: string[], hold: boolean) {
   });
   // It throws on what cannot be an argument, or is not permitted.
   return await launched.catch(() => false);
+}
+
+// === Keychain
+
+/** Each system's tool and arguments; % is the program, and @ the app key. */
+const KEYCHAINS: Record<string, Record<string, string>> = {
+  linux: {
+    // Not "lookup", which does not tell a locked item from none.
+    find: "secret-tool search service % account @",
+    unlock: "secret-tool search --unlock service % account @",
+    store: "secret-tool store --label=%:@ service % account @",
+    remove: "secret-tool clear service % account @",
+  },
+  darwin: {
+    find: "/usr/bin/security find-generic-password -s % -a @ -w",
+    unlock: "/usr/bin/security find-generic-password -s % -a @ -w",
+    store: "/usr/bin/security -i", // takes its command from its input
+    remove: "/usr/bin/security delete-generic-password -s % -a @",
+  },
+};
+
+/**
+ * The tool that keeps an app's secret in a keychain, its arguments and input:
+ * `security` on macOS, `secret-tool` on Linux; on Windows PowerShell encrypts
+ * the text to be stored, or decrypts it. No argument has the secret in it. To
+ * "unlock" is to find, and a person may be asked. Pure.
+ */
+export function keychainCommand(
+  platform: string,
+  action: "find" | "unlock" | "store" | "remove",
+  appKey: string,
+  text: string = "",
+  systemRoot: string = "C:\\Windows",
+): [file: string, args: string[], input: string] {
+  const isStore = action === "store";
+  if (platform === "win32") {
+    const folder = `${systemRoot}\\System32\\WindowsPowerShell\\v1.0\\`;
+    const script = WINDOWS_SCRIPT.replace("%", isStore ? "P" : "Unp");
+    const flags = ["-NoProfile", "-NonInteractive", "-EncodedCommand"];
+    const args = [...flags, base64(script, "utf16le")];
+    return [`${folder}powershell.exe`, args, isStore ? base64(text) : text];
+  }
+  const words = (KEYCHAINS[platform] ?? KEYCHAINS.linux!)[action]!.split(" ")
+    .map((word) => word.replace("%", PROGRAM).replace("@", () => appKey));
+  const [file = "", ...args] = words;
+  const secret = text.replace(/["\\]/g, "\\$&");
+  const line = `add-generic-password -U -s "${PROGRAM}" -a "${appKey}" ` +
+    `-w "${secret}"\n`;
+  const input = platform === "darwin" ? line : text;
+  return [file, args, isStore ? input : ""];
+}
+
+const WINDOWS_SCRIPT = `$ErrorActionPreference = 'Stop'
+[void][Reflection.Assembly]::LoadWithPartialName('System.Security')
+$in = [Convert]::FromBase64String([Console]::In.ReadToEnd())
+$out = [Security.Cryptography.ProtectedData]::%rotect($in, $null, 'CurrentUser')
+[Console]::Out.Write([Convert]::ToBase64String($out))`;
+
+/**
+ * The secret that such a tool has found, by its exit status and what it wrote;
+ * "" if there is none. Pure.
+ *
+ * @throws {TikTokShopError} of kind `store` if the keychain cannot be used.
+ */
+export function keychainAnswer(
+  platform: string,
+  status: number,
+  text: string,
+): string {
+  const onMac = platform === "darwin";
+  if (onMac && status === 44) return ""; // errSecItemNotFound
+  // 36: nobody can be asked, as over SSH; 51 and 128: it was refused.
+  const isLocked = onMac && [36, 51, 128].includes(status);
+  if (isLocked || status !== 0) throw noKeychain(isLocked ? undefined : status);
+  if (onMac) return text.replace(/\n$/, "");
+  if (platform === "win32") {
+    return node("node:buffer").Buffer.from(text, "base64").toString();
+  }
+  const [, secret = ""] = /^secret = (.*)$/m.exec(text) ?? [];
+  // A locked item is shown without its secret.
+  if (!secret && text.startsWith("[")) throw noKeychain();
+  return secret;
+}
+
+function noKeychain(status?: number): TikTokShopError {
+  const why = status === TIMED_OUT
+    ? "it does not answer"
+    : "this session has none";
+  const message = `Cannot use the keychain: ${status ? why : "it is locked"}`;
+  const hint = "unlock it, or keep the app secret elsewhere";
+  return new TikTokShopError("store", message, { hint });
+}
+
+/**
+ * Runs such a tool: what it has found, or what Windows has encrypted. How it
+ * ends says little, so what was stored is read back.
+ */
+async function useKeychain(
+  action: "find" | "unlock" | "store" | "remove",
+  appKey: string,
+  text = "",
+  signal?: AbortSignal,
+): Promise<string> {
+  const { platform, env: { SystemRoot } } = RUNTIME.process;
+  const onWindows = platform === "win32";
+  // Windows keeps nothing itself.
+  if (onWindows && (action === "remove" || !text)) return "";
+  const tool = keychainCommand(platform, action, appKey, text, SystemRoot);
+  const limit = isInteractive() ? 60_000 : onWindows ? 20_000 : 5_000;
+  const { status, text: output } = await runTool(tool, limit, signal);
+  const isSought = action === "find" || action === "unlock";
+  if (isSought) return keychainAnswer(platform, status, output);
+  const kept = onWindows ? output : "";
+  if (await useKeychain("find", appKey, kept, signal) === text) return kept;
+  throw noKeychain(onWindows ? status : undefined);
 }
 
 // === HTTP
@@ -4366,12 +4484,85 @@ async function readText(path: string): Promise<string> {
   return decodeText(await fs().readFile(path));
 }
 
+/** Whether a person can be asked. */
+function isInteractive(): boolean {
+  const { isatty } = node("node:tty");
+  return isatty(0) && isatty(2);
+}
+
+function base64(text: string, encoding: "utf8" | "utf16le" = "utf8"): string {
+  return node("node:buffer").Buffer.from(text, encoding).toString("base64");
+}
+
 /** A path with `~/` expanded: after a "=" the shell leaves it. */
 function expandHome(path: string, env = RUNTIME.process.env): string {
   if (!path.startsWith("~/")) return path;
   const { platform } = RUNTIME.process;
   const home = platform === "win32" ? env.USERPROFILE : env.HOME;
   return home ? paths().join(home, path.slice(2)) : path;
+}
+
+/** Our environment without what a tool or a browser need not know. */
+function envWithoutSecrets(): Record<string, string | undefined> {
+  const env = { ...RUNTIME.process.env };
+  const isSecret = /^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)|^PSModulePath$/i;
+  for (const name of Object.keys(env)) {
+    if (isSecret.test(name)) delete env[name];
+  }
+  return env;
+}
+
+const TIMED_OUT = 124; // as timeout(1) says it
+
+/**
+ * Runs a tool without a shell, for so many ms: its exit status, as a shell
+ * would tell it, and up to 64 KiB of its output. Without input it has ours.
+ */
+async function runTool(
+  [file, args, input]: [string, string[], string?],
+  limit: number,
+  signal?: AbortSignal,
+): Promise<{ status: number; text: string }> {
+  // What a keychain's tool complains of may have the secret in it.
+  const stdio: ("pipe" | "inherit" | "ignore")[] = input === undefined
+    ? ["inherit", "pipe", "inherit"]
+    : ["pipe", "pipe", "ignore"];
+  const env = envWithoutSecrets();
+  const { existsSync } = node("node:fs");
+  const bus = `/run/user/${RUNTIME.process.getuid?.()}/bus`;
+  // What cron starts knows no bus, and libsecret does not look there.
+  if (!existsSync(`${env.XDG_RUNTIME_DIR}/bus`) && existsSync(bus)) {
+    env.DBUS_SESSION_BUS_ADDRESS ||= `unix:path=${bus}`;
+  }
+  const options = { stdio, windowsHide: true, env };
+  const child = node("node:child_process").spawn(file, args, options);
+  const [into, out] = child.stdio;
+  let text = "";
+  out?.on("data", (chunk) => text = (text + chunk).slice(0, 65536));
+  into?.on("error", () => {}).end(input); // it may end without reading
+  try {
+    const ended = childEnd(child).catch((error) =>
+      isMissing(error) ? 127 : 126
+    );
+    const status = await within(abortable(ended, signal), limit);
+    return { status: status ?? TIMED_OUT, text };
+  } finally {
+    if (child.exitCode === null) child.kill("SIGKILL");
+    out?.destroy(); // what the tool has started may hold it, and so us
+  }
+}
+
+type ChildProcess = import("node:child_process").ChildProcess;
+
+/** The exit status of a process, as a shell would tell it. */
+function childEnd(child: ChildProcess): Promise<number> {
+  const { signals } = node("node:os").constants;
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => {
+      resolve(code ?? 128 + (signal ? signals[signal] : 0));
+    });
+  });
 }
 
 // === Program
@@ -4538,6 +4729,7 @@ function hintOf(error: unknown): string | undefined {
 const FLAGS = flagTable(`
 --app-key KEY | * | asked for | the app key from Partner Center
 --app-secret-file FILE | | asked for | file with the app secret, - for stdin
+--app-secret-command CMD | * | | prints the app secret, as pass and op do
 --service-id ID|LINK | * | asked for | the authorization link, or its number
 --region row|us | * | the link's, else row | us: the US market, row: all others
 --user-type TYPE | * | seller | seller, partner or creator
@@ -4569,11 +4761,14 @@ const FLAGS = flagTable(`
 --allow-missing-state | | | accept a redirect that carries no state
 --switch | | | replace the tokens of another seller
 --require-scope A,B | | | fail, after saving, if a scope was not granted
+--keep-secret WHERE | | asked for | keychain, file (plain text) or no
 --all | | | refresh every profile, 16 at a time
 --min-valid TIME | | | time the access token must have left, as in 5m or 2h
 --query k=v ... | | | parameter of the call
 --body JSON | | | the body: JSON, @FILE, or - for stdin
 --shop SHOP | | | shop to act for: id, name, code or cipher, or none
+--with-secret | | | set TIKTOK_SHOP_APP_KEY and _APP_SECRET too
+--app | | | forget the app's settings and secret too
 --paginate | | | follow next_page_token, one JSON line a page
 --request-timeout TIME | | 30s, for calls 2m | time a request may take
 --reply-limit BYTES | | 1M, for calls 32M | size of a reply, as in 64M
@@ -4589,9 +4784,10 @@ function flagTable(text: string) {
   return Object.fromEntries(flags);
 }
 
-const COMMON_FLAGS = "app-key app-secret-file service-id region user-type " +
-  "profile file authorization-endpoint token-endpoint refresh-endpoint " +
-  "api-endpoint env-file json quiet verbose help version";
+const COMMON_FLAGS = "app-key app-secret-file app-secret-command " +
+  "service-id region user-type profile file authorization-endpoint " +
+  "token-endpoint refresh-endpoint api-endpoint env-file json quiet verbose " +
+  "help version";
 /** Those that say where the redirect comes in. */
 const CALLBACK_FLAGS = "port host path redirect-url tls-cert tls-key";
 /** Those that bound each request. */
@@ -4601,7 +4797,7 @@ const REQUEST_FLAGS = "request-timeout reply-limit";
 const COMMANDS = commandTable(`
 login | get a token: link, browser, wait, exchange, save |
   ${CALLBACK_FLAGS} timeout param no-browser browser paste start complete
-  allow-missing-state switch require-scope ${REQUEST_FLAGS} |
+  allow-missing-state switch require-scope keep-secret ${REQUEST_FLAGS} |
   login, login --profile us --region us, login --start
 refresh | refresh the tokens now, and save them | all ${REQUEST_FLAGS} |
   refresh, refresh --all
@@ -4609,13 +4805,14 @@ token | print a valid access token, refreshed if need be |
   min-valid ${REQUEST_FLAGS} | token, token --min-valid 1h
 status | show every profile and the time it has left | min-valid |
   status, status --min-valid 2h
+use PROFILE | make a profile the one that is used if none is named | | use us
 shops | list the shops that the token may act for | ${REQUEST_FLAGS} | shops
 api METHOD PATH | make a signed call of the API |
   query body shop paginate ${REQUEST_FLAGS} |
   api GET /authorization/202309/shops, api GET /product/202309/categories
 exec -- CMD ... | run a command with TIKTOK_SHOP_ACCESS_TOKEN set |
-  min-valid shop ${REQUEST_FLAGS} | exec -- node report.js
-logout | forget the tokens of a profile | | logout, logout --profile us
+  min-valid shop with-secret ${REQUEST_FLAGS} | exec -- node report.js
+logout | forget the tokens of a profile | app | logout, logout --profile us
 doctor | check what a login needs, without spending a code |
   ${CALLBACK_FLAGS} | doctor, doctor --port 3017-3020
 relay | print a web page that moves redirects on to localhost | |
@@ -4645,6 +4842,7 @@ const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   refresh: refreshCommand,
   token: tokenCommand,
   status: statusCommand,
+  use: useCommand,
   shops: shopsCommand,
   api: apiCommand,
   exec: execCommand,
@@ -4661,6 +4859,9 @@ function flagNames(command: string): string[] {
   if (RUNS[command] === scriptCommand) return ["help"];
   return [...COMMON_FLAGS.split(" "), ...COMMANDS[command]!.flags];
 }
+
+/** A value and where it was found. */
+type Source = { text: string; from: string };
 
 /** What was given on the command line, in the environment and in its file. */
 class Cli {
@@ -4702,31 +4903,40 @@ class Cli {
     return this.#learnt.get(what) as T;
   }
 
-  /** A flag's value, else the environment's, else the file's. */
+  /** A flag's value, or another source's. */
   get(flag: string): string | undefined {
-    const text = this.text(flag);
+    const text = this.source(flag)?.text;
     if (!text) return text;
     const isFile = FLAGS[flag]!.value === "FILE";
     return isFile ? expandHome(text) : QUESTIONS[flag]?.[1](text) ?? text;
   }
 
-  /** The same, as it was written. */
-  text(flag: string): string | undefined {
-    const given = this.all(flag)[0];
-    const { env } = FLAGS[flag]!;
-    // The flag --profile beats a file that the environment names.
-    const beaten = flag === "file" && this.has("profile");
-    if (given !== undefined || !env || beaten) return given;
-    const link = flag === "region" ? this.text("service-id") ?? "" : "";
-    return this.env(env) ?? linkRegion(link) ?? this.#kept(flag);
+  /** The same as it was written, and where it comes from. */
+  source(flag: string): Source | undefined {
+    const given = this.given(flag);
+    if (given || !KEPT_FLAGS.includes(flag)) return given;
+    const link = flag === "region" && this.source("service-id")?.text;
+    const region = linkRegion(link || "");
+    if (region) return { text: region, from: "the authorization link" };
+    const appKey = flag === "app-key" ? "" : this.source("app-key")?.text;
+    const name = flag.replaceAll("-", "_");
+    for (const [from, kept] of this.once("kept", () => keptSettings(this))) {
+      const { [name]: text, app_key: owner = appKey } = kept;
+      // What is kept of another app is not meant.
+      const isMeant = !appKey || owner === appKey;
+      if (isMeant && text && typeof text === "string") return { text, from };
+    }
+    return undefined;
   }
 
-  /** What a person chose to keep at the first login. */
-  #kept(flag: string): string | undefined {
-    if (!KEPT_FLAGS.includes(flag)) return undefined;
-    const config = this.once("config", () => readConfig(this));
-    const value = config[flag.replaceAll("-", "_")];
-    return typeof value === "string" ? value : undefined;
+  /** What the command line says, else the environment, else its file. */
+  given(flag: string): Source | undefined {
+    const [text] = this.all(flag);
+    if (text !== undefined) return { text, from: "the command line" };
+    const { env } = FLAGS[flag]!;
+    // The flag --profile beats a file that the environment names.
+    const isBeaten = flag === "file" && this.has("profile");
+    return env && !isBeaten ? this.variable(env) : undefined;
   }
 
   /**
@@ -4734,9 +4944,12 @@ class Cli {
    *
    * @throws {TypeError} if ./.env was not named and says what it must not.
    */
-  env(name: string): string | undefined {
+  variable(name: string): Source | undefined {
     const file = this.once("env file", () => readEnvFile(this.get("env-file")));
-    return RUNTIME.process.env[name] || file[name] || undefined;
+    const own = RUNTIME.process.env[name];
+    if (own) return { text: own, from: "the environment" };
+    const text = file[name];
+    return text ? { text, from: "the env file" } : undefined;
   }
 
   /** JSON on stdout; for programs, and one of many, on one line. */
@@ -4989,25 +5202,50 @@ function readEnvFile(file?: string): Record<string, string | undefined> {
 /** The settings that may be kept for next time. Never the secret. */
 const KEPT_FLAGS = ["app-key", "service-id", "region", "user-type"];
 
-/** The folder of the profiles; none without a home. */
-function homeFolder(cli: Cli): string | undefined {
+/** A path in the folder of the profiles; "" without a home. */
+function homePath(cli: Cli, name = ""): string {
   const { env, platform } = RUNTIME.process;
-  const named = { TIKTOK_SHOP_HOME: cli.env("TIKTOK_SHOP_HOME") };
+  const own = { TIKTOK_SHOP_HOME: cli.variable("TIKTOK_SHOP_HOME")?.text };
   try {
-    return storeFolder({ ...env, ...named }, platform);
+    return paths().join(storeFolder({ ...env, ...own }, platform), name);
   } catch {
-    return undefined;
+    return "";
   }
 }
 
-function configPath(cli: Cli): string | undefined {
-  const folder = homeFolder(cli);
-  return folder && paths().join(folder, "config.json");
+/** The JSON object in a file; without one, an empty object. */
+function recordIn(path: string): Record<string, unknown> {
+  const found = parseJson(textIfAny(path));
+  return isRecord(found) ? found : {};
+}
+
+/** What is known of the app: by this profile, or else by the default one. */
+function keptSettings(cli: Cli): [from: string, Record<string, unknown>][] {
+  const metaOf = (path: string) => {
+    const { meta } = recordIn(path);
+    return isRecord(meta) ? meta : {};
+  };
+  const [own, other] = [profileName(cli), defaultProfile(cli)]
+    .map((profile) => homePath(cli, `${profile}.json`));
+  return [
+    ["the profile", metaOf(cli.get("file") ?? own!)],
+    ["config.json", readConfig(cli)],
+    ["the default profile", metaOf(other!)],
+  ];
+}
+
+/** What `use` chose. */
+function defaultProfile(cli: Cli): string {
+  return textOf(readConfig(cli).default_profile) || "default";
+}
+
+function profileName(cli: Cli): string {
+  return cli.get("profile") ?? defaultProfile(cli);
 }
 
 function readConfig(cli: Cli): Record<string, unknown> {
-  const path = configPath(cli);
-  const config = path ? parseJson(textIfAny(path, "{}")) : {};
+  const path = homePath(cli, "config.json");
+  const config = parseJson(textIfAny(path, "{}"));
   if (isRecord(config)) return config;
   throw misuse(
     `Cannot read ${path}, which is no JSON object: fix or delete it`,
@@ -5020,9 +5258,9 @@ type TokenPlace = { store: FileStore; profile: string };
 function tokenPlace(cli: Cli): TokenPlace {
   const file = cli.get("file");
   if (file) return singleFile(file);
-  const profile = cli.get("profile") ?? "default";
+  const profile = profileName(cli);
   assertProfile(profile);
-  const folder = homeFolder(cli);
+  const folder = homePath(cli);
   if (folder) return { store: new FileStore(folder, ".json", true), profile };
   throw misuse(
     "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
@@ -5035,18 +5273,13 @@ function isCreator(cli: Cli): boolean {
 
 /** The app's settings; on a terminal, what is missing is asked for. */
 async function readApp(cli: Cli, terminal: Terminal) {
-  const creator = isCreator(cli);
   const answers = await askMissing(cli, terminal, {
     "app-key": cli.get("app-key"),
-    "service-id": cli.get("service-id") ?? (creator ? "" : undefined),
-    "app-secret-file": readSecret(cli),
+    "service-id": cli.get("service-id") ?? (isCreator(cli) ? "" : undefined),
   });
   const [appKey = "", link = "", appSecret = ""] = answers;
   const serviceId = link ? readServiceId(link) : undefined;
   const region = oneOf(cli, "region", ["row", "us"]) ?? linkRegion(link);
-  const isKnown = cli.get("app-key") && (cli.get("service-id") || creator);
-  const kept = { app_key: appKey, service_id: serviceId, region };
-  if (!isKnown) await offerToKeep(cli, kept, terminal);
   return { appKey, appSecret, serviceId, region };
 }
 
@@ -5075,38 +5308,58 @@ const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
     readServiceId,
   ],
   "app-secret-file": [
-    "The app secret is beside the app key. It is not shown and not kept.\n" +
-    "App secret: ",
+    "The app secret of %s is beside it. It is not shown.\nApp secret: ",
     assertAppSecret,
+  ],
+  "keep-secret": [
+    "Keep the app secret for later commands, in the login keychain or in a " +
+    "file\nreadable by you alone, which cron can use before you log in: %s\n" +
+    "keychain, file or no: ",
+    assertHome,
   ],
 };
 
-/** The values of settings, in order; what is missing is asked for, once. */
+/** The values of settings, and the secret; what is missing is asked for. */
 async function askMissing(
   cli: Cli,
-  { input }: Terminal,
-  found: Record<string, string | undefined>,
+  { input, signal }: Terminal,
+  settings: Record<string, string | undefined>,
 ): Promise<string[]> {
-  const missing = Object.keys(found).filter((flag) =>
-    found[flag] === undefined
-  );
-  if (missing.length && !input.isTerminal) {
-    const names = missing.map((flag) => {
+  const found = { ...settings };
+  const ask = (flag: string, of = "") =>
+    cli.once(`${flag} ${of}`, () => askFor(flag, input, of));
+  if (isInteractive()) {
+    for (const flag in settings) found[flag] ??= await ask(flag);
+  }
+  const appKey = found["app-key"];
+  const secret = await findSecret(cli, appKey, signal).catch((error) => {
+    if (!isInteractive() || signal.aborted) throw error;
+    note(messageOf(error), "warning");
+  });
+  found["app-secret-file"] = secret?.text ??
+    (isInteractive() ? await ask("app-secret-file", appKey) : undefined);
+  const names = Object.keys(found)
+    .filter((flag) => found[flag] === undefined)
+    .map((flag) => {
       const { env, value } = FLAGS[flag]!;
-      return `${env || "TIKTOK_SHOP_APP_SECRET"} or --${flag} ${value}`;
+      return env ? `${env} or --${flag} ${value}` : SECRET_WAYS;
     });
-    throw misuse(`Missing settings: ${names.join("; ")}`);
-  }
-  for (const flag of missing) {
-    found[flag] = await cli.once(flag, () => askFor(flag, input));
-  }
-  return Object.values(found) as string[];
+  if (names.length === 0) return Object.values(found) as string[];
+  throw misuse(`Missing settings: ${names.join("; ")}`);
 }
 
+const SECRET_WAYS = "TIKTOK_SHOP_APP_SECRET, --app-secret-file FILE or " +
+  "--app-secret-command CMD (or log in with --keep-secret)";
+
 /** Asks until the answer has the right shape. */
-async function askFor(flag: string, input: TerminalInput): Promise<string> {
+async function askFor(
+  flag: string,
+  input: TerminalInput,
+  of: string,
+): Promise<string> {
   const [text, check] = QUESTIONS[flag]!;
-  for (let question = text;; question = text.replace(/^.*\n/, "")) {
+  const first = text.replace("%s", printable(of));
+  for (let question = first;; question = text.replace(/^.*\n/, "")) {
     const answer = await input.ask(question, flag === "app-secret-file");
     try {
       check(answer);
@@ -5117,38 +5370,11 @@ async function askFor(flag: string, input: TerminalInput): Promise<string> {
   }
 }
 
-async function offerToKeep(
-  cli: Cli,
-  settings: object,
-  { input }: Terminal,
-): Promise<void> {
-  const path = configPath(cli);
-  if (path === undefined) return;
-  const question = `Keep all but the secret in ${printable(path)}`;
-  const answer = await input.ask(`${question}\nfor next time? [Y/n] `);
-  if (/^n/i.test(answer)) return;
-  const text = stringifyJson({ ...settings, user_type: cli.get("user-type") });
-  try {
-    const folder = paths().dirname(path);
-    node("node:fs").mkdirSync(folder, { recursive: true, mode: 0o700 });
-    await replaceFile(path, `${text}\n`);
-  } catch (error) {
-    note(`It could not be kept: ${messageOf(error)}`);
-  }
-}
-
-function readSecret(cli: Cli): string | undefined {
-  return cli.once("app secret", () => {
-    const file = cli.get("app-secret-file");
-    // At a terminal it is asked for, so that it is not shown.
-    if (file === "-" && node("node:tty").isatty(0)) return undefined;
-    const text = file === undefined
-      ? cli.env("TIKTOK_SHOP_APP_SECRET")
-      : namedText("the app secret from", file).trim();
-    if (text === undefined) return undefined;
-    cli.secrets.push(text);
-    return assertAppSecret(text);
-  });
+async function saveJson(path: string, value: unknown): Promise<void> {
+  const folder = paths().dirname(path);
+  const made = fs().mkdir(folder, { recursive: true, mode: 0o700 });
+  const save = () => replaceFile(path, `${stringifyJson(value)}\n`);
+  await onDisk(`Cannot save ${path}`, made.then(save));
 }
 
 /** The credentials of a refresh; the app key is known from the login. */
@@ -5157,9 +5383,12 @@ async function readCredentials(
   meta: { app_key?: string },
   terminal: Terminal,
 ): Promise<AppCredentials> {
+  const given = cli.given("app-key")?.text;
+  // Of several apps, what is given is one.
+  const first = cli.has("all") ? meta.app_key : given;
+  const known = first ?? meta.app_key ?? cli.get("app-key");
   const [appKey = "", appSecret = ""] = await askMissing(cli, terminal, {
-    "app-key": cli.get("app-key") ?? meta.app_key,
-    "app-secret-file": readSecret(cli),
+    "app-key": known,
   });
   return { appKey, appSecret };
 }
@@ -5308,7 +5537,7 @@ function asFound(path: string, name?: string): string {
 
 /** The file that a shell runs by this name. */
 function onPath(name: string): string | undefined {
-  const { delimiter, resolve } = node("node:path");
+  const { delimiter, resolve } = paths();
   return (RUNTIME.process.env.PATH ?? "").split(delimiter)
     .flatMap((folder) => ["", ".exe"].map((end) => resolve(folder, name + end)))
     .find(namesFile);
@@ -5448,12 +5677,6 @@ class TerminalInput {
     this.#signal = signal;
   }
 
-  /** Whether there is a person to ask. */
-  get isTerminal(): boolean {
-    const { isatty } = node("node:tty");
-    return isatty(0) && isatty(2);
-  }
-
   /** Whether a question stands open. */
   get isAsking(): boolean {
     return this.#asked !== undefined;
@@ -5565,6 +5788,116 @@ function erased(line: string): string {
   return kept.join("").trim();
 }
 
+// --- app secret
+
+function assertHome(text: string): string {
+  if (["keychain", "file", "no"].includes(text)) return text;
+  throw misuse(`Cannot use --keep-secret "${text}": use keychain, file or no`);
+}
+
+/**
+ * Where the secret of an app is kept: a file beside the profiles has it, or
+ * says that the keychain has it, or that nobody is to be asked again. Its name
+ * begins with a dot, so that no version takes it for a profile.
+ */
+function keptSecret(cli: Cli, appKey = "") {
+  const isName = /^\w[\w-]*$/.test(appKey);
+  const path = isName ? homePath(cli, `.app-${appKey}.json`) : "";
+  const kept = recordIn(path);
+  const { home, text } = kept.app_key === appKey ? kept : {};
+  const place = home === "file" ? `${path} (plain text)` : "the keychain";
+  return { path, place, home: textOf(home), text: textOf(text) };
+}
+
+/** An app's secret; undefined if it is not known, or to be typed. */
+function findSecret(cli: Cli, appKey = "", signal?: AbortSignal) {
+  return cli.once(`secret of ${appKey}`, async () => {
+    const isTyped = cli.get("app-secret-file") === "-";
+    if (isTyped && node("node:tty").isatty(0)) return undefined;
+    // What is given belongs to the app that is given with it.
+    const isMeant = (cli.given("app-key")?.text ?? appKey) === appKey;
+    const given = () => cli.once("secret", () => givenSecret(cli, signal));
+    const found = isMeant && await given() ||
+      await secretAtHome(cli, appKey, signal);
+    if (found) cli.secrets.push(assertAppSecret(found.text));
+    return found;
+  });
+}
+
+async function secretAtHome(cli: Cli, appKey: string, signal?: AbortSignal) {
+  const { home, text: kept, place: from } = keptSecret(cli, appKey);
+  const action = isInteractive() ? "unlock" : "find";
+  const text = home === "keychain"
+    ? await useKeychain(action, appKey, kept, signal)
+    : kept;
+  return text ? { text, from } : undefined;
+}
+
+async function givenSecret(
+  cli: Cli,
+  signal?: AbortSignal,
+): Promise<Source | undefined> {
+  const file = cli.get("app-secret-file");
+  const read = (from: string) => namedText("the app secret from", from).trim();
+  if (file) return { text: read(file), from: file };
+  const command = cli.given("app-secret-command");
+  if (!command) return cli.variable("TIKTOK_SHOP_APP_SECRET");
+  const [name = "", ...args] = splitWords(command.text);
+  const { status, text } = await runTool([name, args], 30_000, signal);
+  const [line] = text.split(/\r?\n/);
+  if (status === 0 && line) return { text: line, from: `"${name}"` };
+  const why = status === TIMED_OUT
+    ? "it does not answer"
+    : status
+    ? `exit code ${status}`
+    : "it printed nothing";
+  const message = `Cannot get the app secret with "${name}": ${why}`;
+  const hint = "run that command by itself to see why";
+  throw new TikTokShopError("store", message, { hint });
+}
+
+/** Where a login is to keep its secret; a person who typed it is asked. */
+async function chooseHome(
+  cli: Cli,
+  { appKey }: AppCredentials,
+  { input, signal }: Terminal,
+): Promise<string | undefined> {
+  const { path, home: old } = keptSecret(cli, appKey);
+  const given = cli.get("keep-secret");
+  const isTyped = isInteractive() && !await findSecret(cli, appKey);
+  if (!given && (!path || old || !isTyped)) return undefined;
+  if (!path) throw misuse(`Cannot keep the secret of the app key "${appKey}"`);
+  for (;;) {
+    const home = given ?? await askFor("keep-secret", input, path);
+    try {
+      // Before the link is shown: it may be locked.
+      if (home === "keychain") await useKeychain("unlock", appKey, "", signal);
+      return home;
+    } catch (error) {
+      if (given || signal.aborted) throw error;
+      note(messageOf(error));
+    }
+  }
+}
+
+/** Keeps a secret that has proven right, in one home and in no other. */
+async function keepSecret(
+  cli: Cli,
+  { appKey: app_key, appSecret }: AppCredentials,
+  home?: string,
+): Promise<void> {
+  if (!home) return;
+  const { path, home: old } = keptSecret(cli, app_key);
+  const isStored = home === "keychain";
+  const sealed = isStored && await useKeychain("store", app_key, appSecret);
+  const text = home === "file" ? appSecret : sealed || undefined;
+  await saveJson(path, { app_key, home, text });
+  if (old === "keychain" && !isStored) await useKeychain("remove", app_key);
+  const { place } = keptSecret(cli, app_key);
+  if (home === "no" || cli.has("quiet")) return;
+  note(`The app secret is kept in ${printable(place)}`);
+}
+
 // --- login
 
 async function loginCommand(cli: Cli): Promise<void> {
@@ -5593,9 +5926,11 @@ async function wholeLogin(cli: Cli, terminal: Terminal): Promise<void> {
   };
   assertWait(wait); // before a person is asked for the rest
   const app = await readApp(cli, terminal);
+  const home = await chooseHome(cli, app, terminal);
   const { options } = new Dialog(cli, terminal);
   const onReply = (reply: TokenReply) => printReply(cli, reply);
   await login({ ...wait, ...app, ...options, onReply });
+  await keepSecret(cli, app, home);
 }
 
 /** The options of a login, in one step or two. */
@@ -5699,9 +6034,7 @@ class Dialog {
     return {
       onStart: (flow) => this.#start(flow),
       open: (url) => this.#open(url),
-      confirmMissingState: this.#input.isTerminal
-        ? () => this.#confirm()
-        : undefined,
+      confirmMissingState: isInteractive() ? () => this.#confirm() : undefined,
       onState: (state) => this.#show(state),
       onWarning: (text) => told(text.replace(/serve https$/, flags)),
       onTrace: this.#cli.has("verbose") ? told : undefined,
@@ -5711,7 +6044,7 @@ class Dialog {
   #start(flow: AuthFlow): void {
     this.#flow = flow;
     const [cli, input] = [this.#cli, this.#input];
-    if (input.isTerminal || cli.has("paste")) {
+    if (isInteractive() || cli.has("paste")) {
       input.lines((line) => void (line && this.#submit(line)));
     }
     const link = `${linkLine(flow.url)}\n`;
@@ -5719,7 +6052,7 @@ class Dialog {
     note("Open this link to authorize the app:\n");
     raw(link);
     note(`\nWaiting for the redirect to ${printable(flow.redirectUrl)}`);
-    if (input.isTerminal && !remoteHint()) {
+    if (isInteractive() && !remoteHint()) {
       note("If the browser cannot open it, paste its address here");
     }
     if (!isLively()) return;
@@ -5799,7 +6132,7 @@ class Dialog {
 }
 
 async function askAboutCode(input: TerminalInput): Promise<string> {
-  if (!input.isTerminal) return "";
+  if (!isInteractive()) return "";
   const clear = isLively() ? CLEAR_LINE : ""; // the countdown
   return await input.ask(
     `${clear}Nothing proves that this code belongs to your login. Did you ` +
@@ -5824,7 +6157,10 @@ function isPasted(answer: string): boolean {
 // --- login in two steps
 
 /** What `--start` leaves for `--complete`, in Unix seconds; it works once. */
-type PendingLogin = { state: string; expires_at: number; app_key?: string };
+type PendingLogin = { state: string; expires_at: number } & {
+  app_key?: string;
+  service_id?: string;
+};
 
 const CODE_LIFE = 1800; // seconds
 
@@ -5835,8 +6171,14 @@ const LINK_FLAGS = [...CALLBACK_FLAGS.split(" "), "param"];
 /** What the second step must be told again. */
 const STEP_FLAGS = [
   ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
-  ...["user-type", "token-endpoint", "switch", "require-scope"],
-  ...`allow-missing-state ${REQUEST_FLAGS}`.split(" "),
+  ...[
+    "app-secret-command",
+    "user-type",
+    "token-endpoint",
+    "switch",
+    "require-scope",
+  ],
+  ...`allow-missing-state keep-secret ${REQUEST_FLAGS}`.split(" "),
 ];
 
 /** Refuses what a step would ignore. */
@@ -5864,7 +6206,9 @@ async function firstStep(cli: Cli): Promise<void> {
   const url = authorizationUrl({ ...options, appKey, serviceId, state });
   const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
   await assertSavable(place.store, { ...place, ...WARNINGS });
-  await savePending(place, { state, expires_at: expiresAt, app_key: appKey });
+  const app = { app_key: appKey, service_id: serviceId };
+  const pending: PendingLogin = { state, expires_at: expiresAt, ...app };
+  await saveJson(pendingPath(place), pending);
   cli.json({
     authorize_url: url,
     redirect_url: redirectUrl,
@@ -5888,22 +6232,25 @@ async function secondStep(cli: Cli, terminal: Terminal): Promise<void> {
   const place = tokenPlace(cli);
   const pending = loadPending(place);
   const app = await readCredentials(cli, pending, terminal);
+  const home = await chooseHome(cli, app, terminal);
   const code = await completedCode(cli, pending, terminal)
     .catch(async (error) => {
       // A denial ends a login as well.
       if (error.kind === "access_denied") await removePending(place);
       throw error;
     });
-  const options = { ...loginOptions(cli, terminal), ...app };
+  const { service_id: serviceId } = pending;
+  const options = { ...loginOptions(cli, terminal), ...app, serviceId };
   await assertSavable(place.store, options);
   // Removed before the code is spent: of two that complete at once, one does.
   if (!await removePending(place)) throw noPending(place.profile);
   try {
     printReply(cli, await exchangeCode(options, code, options));
+    await keepSecret(cli, app, home);
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
     const { kind } = error as Partial<TikTokShopError>;
-    if (kind === "network") await savePending(place, pending);
+    if (kind === "network") await saveJson(pendingPath(place), pending);
     throw error;
   }
 }
@@ -5917,7 +6264,7 @@ async function completedCode(
   const allowed = cli.has("allow-missing-state");
   let text = cli.get("complete")!;
   if (text !== "-") assertWhole(text, allowed);
-  else if (!input.isTerminal) text = namedText("the redirect from", "-");
+  else if (!isInteractive()) text = namedText("the redirect from", "-");
   else text = await input.ask("Address that the browser was sent to: ");
   for (;;) {
     const { code, error, stateMatched } = judgePasted(text, pending.state);
@@ -5941,24 +6288,15 @@ function assertWhole(redirect: string, allowed: boolean): void {
 
 /** The file of a login under way, beside that of its tokens. */
 function pendingPath({ store, profile }: TokenPlace): string {
-  const { basename, dirname, join } = node("node:path");
+  const { basename, dirname, join } = paths();
   const path = store.path(profile);
   return join(dirname(path), `.${basename(path)}.pending`);
 }
 
-async function savePending(place: TokenPlace, pending: PendingLogin) {
-  const path = pendingPath(place);
-  await replaceFile(path, `${stringifyJson(pending)}\n`).catch((error) => {
-    throw storeError(`Cannot save ${path}`, error);
-  });
-}
-
 function loadPending(place: TokenPlace): PendingLogin {
-  const pending = parseJson(textIfAny(pendingPath(place)));
-  const { state, expires_at } = isRecord(pending) ? pending : {};
-  if (typeof state === "string" && Number(expires_at) > Date.now() / 1000) {
-    return pending as unknown as PendingLogin;
-  }
+  const pending = recordIn(pendingPath(place));
+  const isAlive = Number(pending.expires_at) > Date.now() / 1000;
+  if (pending.state && isAlive) return pending as unknown as PendingLogin;
   throw noPending(place.profile);
 }
 
@@ -6063,7 +6401,7 @@ async function statusCommand(cli: Cli): Promise<void> {
   const profiles = one ? [profile] : await store.list();
   const limited = limit(32);
   const list = await Promise.all(
-    profiles.map((name) => limited(() => profileStatus(store, name))),
+    profiles.map((name) => limited(() => profileStatus(cli, store, name))),
   );
   if (cli.has("json")) cli.json(list);
   else if (list.length) cli.line(statusTable(list));
@@ -6078,7 +6416,7 @@ async function statusCommand(cli: Cli): Promise<void> {
 type ProfileStatus = Awaited<ReturnType<typeof profileStatus>>;
 
 /** What is known of a profile, without secrets; `left` is in seconds. */
-async function profileStatus(store: TokenStore, profile: string) {
+async function profileStatus(cli: Cli, store: TokenStore, profile: string) {
   try {
     const { data, meta } = await loadTokens(store, profile);
     const now = hostTime(meta, Date.now);
@@ -6087,9 +6425,11 @@ async function profileStatus(store: TokenStore, profile: string) {
     const left = (end?: number) => end && Math.floor(end - now);
     return {
       profile,
+      default: profile === defaultProfile(cli),
       seller_name: data.seller_name,
       open_id: data.open_id,
       app_key: meta.app_key,
+      app_secret: keptSecret(cli, textOf(meta.app_key)).home || "no",
       region: data.seller_base_region ?? meta.region,
       user_type: USER_TYPES[integerOf(data.user_type) ?? -1] ?? data.user_type,
       scopes: data.granted_scopes,
@@ -6114,17 +6454,18 @@ const USER_TYPES = ["seller", "creator", undefined, "partner"];
 function statusTable(list: readonly ProfileStatus[]): string {
   const rows = list.map((each) =>
     [
-      each.profile,
+      each.profile + (each.default ? " *" : ""),
       each.error ? "unreadable" : textOf(each.seller_name) || each.open_id,
       each.region,
       each.user_type,
       each.scopes?.length,
       timeLeft(each.access_token_left),
       timeLeft(each.refresh_token_left),
+      each.app_secret,
     ].map(textOf)
   );
   const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
-  return table([...head, "ACCESS", "REFRESH"], rows);
+  return table([...head, "ACCESS", "REFRESH", "SECRET"], rows);
 }
 
 /** Tells what a person has to do something about. */
@@ -6137,6 +6478,17 @@ function warnOfEnd(cli: Cli, status: ProfileStatus): void {
   const run = commandLineOf(["login", ...wordsAgain(cli, profile)]);
   const what = `the seller's grant of profile ${profile} ${when}`;
   note(`${what}, log in again: ${run}`, "warning");
+}
+
+// --- use
+
+async function useCommand(cli: Cli): Promise<void> {
+  const [profile = ""] = cli.operands;
+  await loadTokens(tokenPlace(cli).store, profile); // it must be there
+  const config = { ...readConfig(cli), default_profile: profile };
+  await saveJson(homePath(cli, "config.json"), config);
+  if (cli.has("quiet")) return;
+  note(`Profile ${printable(profile)} is used where no other is named`);
 }
 
 // --- shops
@@ -6196,19 +6548,23 @@ function bodyGiven(body = ""): string | Uint8Array {
 
 async function execCommand(cli: Cli): Promise<void> {
   const env = { ...RUNTIME.process.env };
-  // Another shop's would go with the wrong token.
-  delete env.TIKTOK_SHOP_SHOP_CIPHER;
+  // Another shop's would go with the wrong token; the secret is asked for.
+  for (const name of ["SHOP_CIPHER", "APP_SECRET", "APP_SECRET_COMMAND"]) {
+    delete env[`TIKTOK_SHOP_${name}`];
+  }
   await withTerminal(cli, async (terminal) => {
     const keep = keepFor(cli, terminal);
     const tokens = await validTokens(keep);
     const cipher = await shopCipher(cli.get("shop"), tokens, keep);
     env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
     if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
+    if (!cli.has("with-secret")) return;
+    const { appKey, appSecret } = await credentialsOf(tokens, keep);
+    env.TIKTOK_SHOP_APP_KEY = appKey;
+    env.TIKTOK_SHOP_APP_SECRET = appSecret;
   });
   cli.exitCode = await runChild(cli.operands.slice(1), env);
 }
-
-type ChildProcess = import("node:child_process").ChildProcess;
 
 /** Runs a command as if it were started in our place; its exit code. */
 async function runChild(
@@ -6246,34 +6602,47 @@ async function runChild(
   }
 }
 
-/** The exit code of a command, as a shell would tell it. */
-function childEnd(child: ChildProcess): Promise<number> {
-  const { signals } = node("node:os").constants;
-  return new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (code, signal) => {
-      resolve(code ?? 128 + (signal ? signals[signal] : 0));
-    });
-  });
-}
-
 // --- logout
 
 async function logoutCommand(cli: Cli): Promise<void> {
   const { store, profile } = tokenPlace(cli);
+  const told = (text: string) => cli.has("quiet") || note(printable(text));
   const remove = () => store.remove(profile);
+  const tokens = await store.load(profile);
+  const appKey = cli.given("app-key")?.text ?? tokens?.meta.app_key ??
+    cli.get("app-key") ?? "";
   // Asked before the lock is taken, which would make the folder. Under the
   // lock, no refresh that is under way brings the profile back.
-  const removed = await store.load(profile) &&
-    await withLock(store, profile, WARNINGS, remove);
-  if (cli.has("json")) cli.json({ profile, removed: Boolean(removed) });
-  if (cli.has("quiet")) return;
-  const shown = printable(profile);
-  note(
-    removed
-      ? `Removed profile ${shown}; the app stays authorized at TikTok`
-      : `There is no profile ${shown}: nothing to remove`,
+  const isThere = tokens && await withLock(store, profile, WARNINGS, remove);
+  if (cli.has("json")) cli.json({ profile, removed: Boolean(isThere) });
+  told(
+    isThere
+      ? `Removed profile ${profile}; the app stays authorized at TikTok`
+      : `There is no profile ${profile}: nothing to remove`,
   );
+  const config = readConfig(cli);
+  if (config.default_profile === profile && !cli.get("file")) {
+    delete config.default_profile;
+    await saveJson(homePath(cli, "config.json"), config);
+    told("Where no profile is named, default is used again");
+  }
+  const { path, home, place } = keptSecret(cli, appKey);
+  const isKept = home === "keychain" || home === "file";
+  const flag = `${commandLineOf(["logout"])} --app`;
+  if (!cli.has("app")) {
+    if (isKept) told(`The app secret stays in ${place}; ${flag} forgets it`);
+    return;
+  }
+  if (!path) {
+    throw misuse("Cannot tell which app to forget: pass --app-key KEY");
+  }
+  if (home === "keychain") await useKeychain("remove", appKey);
+  await fs().unlink(path).catch(unless(isMissing));
+  if (config.app_key === appKey) {
+    for (const flag of KEPT_FLAGS) delete config[flag.replaceAll("-", "_")];
+    await saveJson(homePath(cli, "config.json"), config);
+  }
+  told(`Forgot the app ${appKey} and its secret`);
 }
 
 // --- doctor
@@ -6292,10 +6661,12 @@ type Told = string | Warning | Finding[] | undefined;
 type Warning = { warning: string; hint?: string };
 type Check = (cli: Cli) => Told | Promise<Told>;
 const CHECKS: Record<string, Check> = {
-  "app key": (cli) => assertAppKey(cli.get("app-key")),
+  "app key": (cli) => assertAppKey(cli.get("app-key")) + from(cli, "app-key"),
   "app secret": diagnoseSecret,
   "service id": (cli) =>
-    isCreator(cli) ? undefined : assertServiceId(cli.get("service-id")),
+    isCreator(cli)
+      ? undefined
+      : assertServiceId(cli.get("service-id")) + from(cli, "service-id"),
   "link": diagnoseLink,
   "redirect URL": diagnoseRedirect,
   "browser": diagnoseBrowser,
@@ -6342,11 +6713,18 @@ function findingText({ check, status, message, hint }: Finding): string {
   return `${shown} ${check.padEnd(13)} ${lines.join(`\n${" ".repeat(23)}`)}`;
 }
 
+/** Where a setting comes from, behind its value. */
+function from(cli: Cli, flag: string): string {
+  const source = cli.source(flag);
+  return source ? `, from ${source.from}` : "";
+}
+
 /** App key, secret and service id are easily mixed up. */
-function diagnoseSecret(cli: Cli): Told {
-  const appSecret = assertAppSecret(readSecret(cli));
-  const others = [cli.text("app-key"), cli.text("service-id")];
-  if (!others.includes(appSecret)) return "is set";
+async function diagnoseSecret(cli: Cli): Promise<Told> {
+  const found = await findSecret(cli, cli.get("app-key"));
+  const appSecret = assertAppSecret(found?.text);
+  const others = [cli.source("app-key")?.text, cli.source("service-id")?.text];
+  if (!others.includes(appSecret)) return `is set, from ${found!.from}`;
   throw misuse("This is the app key or the service id once more");
 }
 
@@ -6354,7 +6732,8 @@ function diagnoseLink(cli: Cli): Told {
   const { region = "row", userType = "seller", ...link } = linkOptions(cli);
   const options = { ...link, region, userType, appKey: "a", serviceId: "1" };
   const { host } = new URL(authorizationUrl({ ...options, state: "-" }));
-  return `${userType}s of region ${region} authorize at ${host}`;
+  const origin = from(cli, "region");
+  return `${userType}s of region ${region} authorize at ${host}${origin}`;
 }
 
 /** The URL to save, and whether a login would get its port. */
@@ -7191,7 +7570,7 @@ function isEntryPoint(): boolean {
 }
 
 function exitWith(code: number): void {
-  // On Deno the first touch of `process` takes 15 to 23 ms, all else here 9.
+  // On Deno, touching `process` costs more than `--version` as a whole.
   if (code !== 0) RUNTIME.process.exitCode = code;
 }
 

@@ -64,6 +64,9 @@ async function waitingLink(terminal: Terminal): Promise<URL> {
 
 const CONFIG = "config.json";
 
+/** Where to keep the secret; a keychain is offered where there is one. */
+const WHERE = /\nkeychain, file or no:$/;
+
 describe("login at its first run", AT_TERMINAL, () => {
   it("shows a folder named by the environment without its escapes", () =>
     atFirst(async (cli, terminal) => {
@@ -74,59 +77,73 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App key:$/, appKey],
         [/Service id:$/, serviceId],
         [/App secret:$/, appSecret],
-        [/\[Y\/n]$/, ""],
+        [WHERE, "file"],
       );
       await fetch(await cli.decide((await waitingLink(terminal)).href));
       assert.equal((await terminal.finish()).code, 0);
       assert.ok(!terminal.raw.includes("\x1b]52"));
     }, (cli) => ({ TIKTOK_SHOP_HOME: `${cli.folder}/\x1b]52;c;QQ==\x07x` })));
 
-  it("tells what each thing is, asks for it and keeps it, not the secret", () =>
+  it("tells what each thing is, asks for it, and where to keep the secret", () =>
     atFirst(async (cli, terminal) => {
       const { appKey, appSecret, serviceId } = cli.sandbox;
       await terminal.run(loginLine(cli));
+      const file = `.app-${appKey}.json`;
       await answer(
         terminal,
         [/The app key has about 12 letters .*\nApp key:$/, appKey],
         [/The service id ends the .*\nService id:$/, serviceId],
-        [/The app secret .* not shown and not kept\.\nApp secret:$/, appSecret],
         [
-          /Keep all but the secret in \/[^]*config\.json\nfor next time\? \[Y\/n]$/,
-          "",
+          new RegExp(
+            `The app secret of ${appKey} .*not shown\\.\nApp secret:$`,
+          ),
+          appSecret,
+        ],
+        [
+          new RegExp(
+            `Keep the app secret [^]* cron can use before [^]*${file}` +
+              WHERE.source,
+          ),
+          "file",
         ],
       );
       await fetch(await cli.decide((await waitingLink(terminal)).href));
       const { code, screen } = await terminal.finish();
       assert.equal(code, 0);
+      assert.match(screen, /The app secret is kept in [^]*\(plain text\)/);
       assert.match(screen, /Authorized by Harbour & Finch/);
       assert.ok(!terminal.raw.includes(appSecret));
       assert.ok(!screen.split("\n").some((line) => line.length > 80));
-      const path = join(cli.store, CONFIG);
+      const path = join(cli.store, file);
       const text = await readFile(path, "utf8");
-      const kept = { app_key: appKey, service_id: serviceId };
+      const kept = { app_key: appKey, home: "file", text: appSecret };
       assert.deepEqual(JSON.parse(text), kept);
       assert.equal((await stat(path)).mode & 0o777, 0o600);
       assert.equal((await stat(cli.store)).mode & 0o777, 0o700);
-      assert.deepEqual(await readdir(cli.store), [CONFIG, "default.json"]);
+      assert.deepEqual(await readdir(cli.store), [file, "default.json"]);
+      const { meta } = JSON.parse(await cli.saved());
+      assert.deepEqual([meta.app_key, meta.service_id], [appKey, serviceId]);
     }));
 
-  it("keeps the market and the kind of user too, if they were given", () =>
+  it("asks again after another word, and never again after no", () =>
     atFirst(async (cli, terminal) => {
-      const { appKey, appSecret } = cli.sandbox;
-      await terminal.run(loginLine(cli, "--region us --user-type creator"));
+      const { appKey, appSecret, serviceId } = cli.sandbox;
+      await terminal.run(loginLine(cli));
       await answer(
         terminal,
         [/App key:$/, appKey],
+        [/Service id:$/, serviceId],
         [/App secret:$/, appSecret],
-        [/\[Y\/n\]$/, "y"],
+        [WHERE, "yes"],
+        [/Cannot use --keep-secret "yes": [^]*or no:$/, ""],
+        [/Cannot use --keep-secret "": [^]*or no:$/, "no"],
       );
+      await fetch(await cli.decide((await waitingLink(terminal)).href));
+      assert.equal((await terminal.finish()).code, 0);
+      await terminal.run(loginLine(cli));
+      await answer(terminal, [/App secret:$/, appSecret]);
       await waitingLink(terminal);
-      assert.doesNotMatch(terminal.screen, /Service id/);
-      terminal.press("C-c");
-      assert.equal((await terminal.finish()).code, 130);
-      const text = await readFile(join(cli.store, CONFIG), "utf8");
-      const kept = { app_key: appKey, region: "us", user_type: "creator" };
-      assert.deepEqual(JSON.parse(text), kept);
+      assert.doesNotMatch(terminal.screen, /App key:|Service id:|Keep the app/);
     }));
 
   const wrong = [
@@ -163,7 +180,7 @@ describe("login at its first run", AT_TERMINAL, () => {
       assert.equal(screen.match(/App secret/g)?.length, 1);
     }));
 
-  it("keeps nothing after n", () =>
+  it("keeps nothing of a login that is given up", () =>
     atFirst(async (cli, terminal) => {
       const { appKey, appSecret, serviceId } = cli.sandbox;
       await terminal.run(loginLine(cli));
@@ -172,7 +189,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App key:$/, appKey],
         [/Service id:$/, serviceId],
         [/App secret:$/, appSecret],
-        [/\[Y\/n\]$/, "n"],
+        [WHERE, "file"],
       );
       await waitingLink(terminal);
       terminal.press("C-c");
@@ -194,7 +211,7 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/App secret:$/, "two words"],
         [/app secret has white space [^]*\nApp secret:$/, ""],
         [/\n(.*\n){4,}App secret:$/, appSecret],
-        [/\[Y\/n\]$/, "n"],
+        [WHERE, "no"],
       );
       await waitingLink(terminal);
       assert.ok(!terminal.raw.includes("two words"));
@@ -212,17 +229,11 @@ describe("login at its first run", AT_TERMINAL, () => {
         [/app key has quotes around it: leave [^]*\nApp key:$/, appKey],
         [/Service id:$/, link],
         [/App secret:$/, appSecret],
-        [/\[Y\/n\]$/, "y"],
+        [WHERE, "no"],
       );
       const { host, searchParams } = await waitingLink(terminal);
       assert.equal(host, "services.us.tiktokshop.com");
       assert.equal(searchParams.get("service_id"), "7412345678901234567");
-      terminal.press("C-c");
-      await terminal.finish();
-      const { region, service_id } = JSON.parse(
-        await readFile(join(cli.store, CONFIG), "utf8"),
-      );
-      assert.deepEqual([region, service_id], ["us", "7412345678901234567"]);
     }, () => ({ TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined })));
 
   it("needs no home for tokens that go to --file, and keeps no settings", () =>
@@ -238,7 +249,7 @@ describe("login at its first run", AT_TERMINAL, () => {
       await fetch(await cli.decide((await waitingLink(terminal)).href));
       const { code, screen } = await terminal.finish();
       assert.equal(code, 0, screen);
-      assert.doesNotMatch(screen, /Keep all but/);
+      assert.doesNotMatch(screen, /Keep the app/);
       const text = await readFile(cli.path("tokens.json"), "utf8");
       assert.match(text, /"access_token"/);
     }, () => ({ HOME: undefined, TIKTOK_SHOP_HOME: undefined })));
@@ -253,13 +264,13 @@ describe("login at its first run", AT_TERMINAL, () => {
         /App secret:$/,
       ],
       [
-        "what to keep",
+        "where to keep the secret",
         [
           [/App key:$/, "6f3k9d2m1x8q"],
           [/Service id:$/, "12"],
           [/App secret:$/, "0123456789abcdef"],
         ],
-        /\[Y\/n\]$/,
+        WHERE,
       ],
     ];
   for (const [name, answers, last] of questions) {
@@ -279,21 +290,23 @@ describe("login at its first run", AT_TERMINAL, () => {
       }));
   }
 
-  it("goes on if the answers cannot be kept", () =>
+  it("has its tokens though the secret cannot be kept, and says so", () =>
     atFirst(async (cli, terminal) => {
       const { appKey, appSecret, serviceId } = cli.sandbox;
-      await mkdir(cli.store, { mode: 0o700 });
-      await mkdir(join(cli.store, CONFIG)); // a folder in its place
-      await terminal.run(loginLine(cli));
+      const path = join(cli.store, `.app-${appKey}.json`);
+      await mkdir(path, { mode: 0o700, recursive: true }); // in its place
+      await terminal.run(`${loginLine(cli)} --keep-secret file`);
       await answer(
         terminal,
         [/App key:$/, appKey],
         [/Service id:$/, serviceId],
         [/App secret:$/, appSecret],
-        [/\[Y\/n\]$/, ""],
       );
-      await waitingLink(terminal);
-      assert.match(terminal.screen, /\nIt could not be kept: /);
+      await fetch(await cli.decide((await waitingLink(terminal)).href));
+      const { code, screen } = await terminal.finish();
+      assert.equal(code, 1);
+      assert.match(screen, /Authorized by Harbour[^]*\nerror: Cannot save /);
+      assert.match(await cli.saved(), /"access_token"/);
     }));
 });
 
@@ -313,9 +326,9 @@ describe("login at its next run", AT_TERMINAL, () => {
       const screen = await terminal.until(/App secret:$/);
       assert.doesNotMatch(screen, /App key:|Service id:/);
       terminal.enter(appSecret);
+      await answer(terminal, [WHERE, "no"]);
       const link = await waitingLink(terminal);
       assert.equal(link.searchParams.get("service_id"), serviceId);
-      assert.doesNotMatch(terminal.screen, /\[Y\/n\]/);
       await fetch(await cli.decide(link.href));
       assert.equal((await terminal.finish()).code, 0);
     }));
@@ -326,7 +339,7 @@ describe("login at its next run", AT_TERMINAL, () => {
       await keep(cli, { app_key: appKey, service_id: serviceId });
       await terminal.run(loginLine(cli));
       await waitingLink(terminal);
-      assert.doesNotMatch(terminal.screen, /(key|id|secret):|\[Y\/n\]/);
+      assert.doesNotMatch(terminal.screen, /(key|id|secret):|Keep the app/);
     }, ({ sandbox }) => ({ TIKTOK_SHOP_APP_SECRET: sandbox.appSecret })));
 });
 

@@ -607,7 +607,7 @@ describe("a setting of login", TOGETHER, () => {
     withCli(async (cli) => {
       const env = { TIKTOK_SHOP_APP_SECRET: undefined };
       const ended = await cli.run(["login"], { env });
-      assertUsageError(ended, /TIKTOK_SHOP_APP_SECRET or --app-secret-file/);
+      assertUsageError(ended, /TIKTOK_SHOP_APP_SECRET, --app-secret-file/);
       assert.doesNotMatch(ended.stderr, /APP_KEY|SERVICE_ID/);
     }));
 

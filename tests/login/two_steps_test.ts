@@ -137,6 +137,7 @@ describe("login --start", TOGETHER, () => {
         state: new URL(authorize_url).searchParams.get("state"),
         expires_at,
         app_key: cli.sandbox.appKey,
+        service_id: cli.sandbox.serviceId,
       });
       if (ON_WINDOWS) return;
       assert.equal((await stat(path)).mode & 0o777, 0o600);
@@ -262,7 +263,7 @@ describe("login --complete", TOGETHER, () => {
       const { href } = await redirectOf(cli);
       const env = { TIKTOK_SHOP_APP_SECRET: undefined };
       const ended = await complete(cli, href, [], { env });
-      assertFailed(ended, 2, /Missing settings: TIKTOK_SHOP_APP_SECRET or /);
+      assertFailed(ended, 2, /Missing settings: TIKTOK_SHOP_APP_SECRET, /);
       assert.doesNotMatch(ended.stderr, /APP_KEY|SERVICE_ID/);
       assertDone(await complete(cli, href));
     }));

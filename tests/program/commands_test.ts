@@ -212,7 +212,7 @@ describe("a command that needs tokens", TOGETHER, () => {
       withCli(async (cli) => {
         await seed(cli, "default", { left: -1 });
         const says =
-          /Missing settings: TIKTOK_SHOP_APP_SECRET or --app-secret-file FILE\n/;
+          /Missing settings: TIKTOK_SHOP_APP_SECRET, --app-secret-file FILE or --app-secret-command CMD \(or log in with --keep-secret\)\n/;
         const env = { ...cli.sandbox.env, TIKTOK_SHOP_APP_SECRET: undefined };
         assertFailed(await run(cli, args, { env }), 2, says);
         assert.equal(cli.sandbox.count(REFRESH), 0);
@@ -556,11 +556,11 @@ describe("status", TOGETHER, () => {
       const { stdout, stderr, code } = await run(cli, ["status"]);
       const far = yearsLeft(FAR);
       assert.equal(
-        stdout,
+        stdout.replace(/ +(?=SECRET)/, "  "),
         `\
-PROFILE  SELLER                    REGION  TYPE     SCOPES  ACCESS  REFRESH
-creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  1       1d      ${far}
-shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}
+PROFILE  SELLER                    REGION  TYPE     SCOPES  ACCESS  REFRESH  SECRET
+creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  1       1d      ${far}  no
+shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
 `,
       );
       assert.deepEqual([stderr, code], ["", 0]);
@@ -634,7 +634,7 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}
       }, { shops: { none: true }, clock_offset: "x" });
       const { stdout, stderr, code } = await run(cli, ["status"]);
       // Where there is no name, the open id takes its place.
-      assert.match(stdout, /\nodd +7010\w+ +GB +seller +unknown +90d\n$/);
+      assert.match(stdout, /\nodd +7010\w+ +GB +seller +unknown +90d +no\n$/);
       assert.deepEqual([stderr, code], ["", 0]);
     }));
 
@@ -741,7 +741,7 @@ async function inventAges(cli: CliFixture): Promise<void> {
 /** Profile, seller and the two times that each row of a table shows. */
 function columnsOf(stdout: string): string[][] {
   const [head = "", ...rows] = stdout.trimEnd().split("\n");
-  const at = ["PROFILE", "SELLER", "REGION", "ACCESS", "REFRESH"]
+  const at = ["PROFILE", "SELLER", "REGION", "ACCESS", "REFRESH", "SECRET"]
     .map((name) => head.indexOf(name));
   const cell = (row: string, i: number, to?: number) =>
     row.slice(at[i], to).trim();
@@ -749,7 +749,7 @@ function columnsOf(stdout: string): string[][] {
     cell(row, 0, at[1]),
     cell(row, 1, at[2]),
     cell(row, 3, at[4]),
-    cell(row, 4),
+    cell(row, 4, at[5]),
   ]);
 }
 
@@ -775,6 +775,8 @@ function assertStatus(
   ]);
   assert.deepEqual(plain, {
     profile: "shop",
+    default: false,
+    app_secret: "no",
     seller_name: "Harbour & Finch",
     open_id: "7010aAAAAAAQ5R2hZ0fV3kXw",
     app_key: sandbox.appKey,

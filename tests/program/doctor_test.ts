@@ -180,7 +180,7 @@ const STATES: [
   message: RegExp,
   hint?: RegExp,
 ][] = [
-  ["app key", "ok", () => ({}), /^6f3k9d2m1x8q$/],
+  ["app key", "ok", () => ({}), /^6f3k9d2m1x8q, from the environment$/],
   [
     "app key",
     "problem",
@@ -217,7 +217,7 @@ const STATES: [
     "service id",
     "ok",
     () => ({ env: { TIKTOK_SHOP_SERVICE_ID: PARTNER_LINK } }),
-    /^7412345678901234567$/,
+    /^7412345678901234567, from the environment$/,
   ],
   [
     "link",
@@ -228,9 +228,9 @@ const STATES: [
         TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined,
       },
     }),
-    /^sellers of region us authorize at services\.us\.tiktokshop\.com$/,
+    /^sellers of region us authorize at services\.us\.tiktokshop\.com, from the authorization link$/,
   ],
-  ["app secret", "ok", () => ({}), /^is set$/],
+  ["app secret", "ok", () => ({}), /^is set, from the environment$/],
   [
     "app secret",
     "problem",
@@ -249,7 +249,12 @@ const STATES: [
     () => ({ args: ["--app-secret-file", "/no/such/file"] }),
     /^Cannot read the app secret from \/no\/such\/file: /,
   ],
-  ["service id", "ok", () => ({}), /^7412345678901234567$/],
+  [
+    "service id",
+    "ok",
+    () => ({}),
+    /^7412345678901234567, from the environment$/,
+  ],
   [
     "service id",
     "problem",
@@ -276,7 +281,7 @@ const STATES: [
       args: ["--region", "us", "--user-type", "partner"],
       env: { TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined },
     }),
-    /^partners of region us authorize at partner\.us\.tiktokshop\.com$/,
+    /^partners of region us authorize at partner\.us\.tiktokshop\.com, from the command line$/,
   ],
   [
     "link",

@@ -19,20 +19,22 @@ const REQUEST = ["request-timeout", "reply-limit"];
 const OWN_FLAGS: Record<string, string[]> = {
   login: [...CALLBACK, ...REQUEST, "timeout", "param", "no-browser"]
     .concat("browser", "paste", "start", "complete", "allow-missing-state")
-    .concat("switch", "require-scope"),
+    .concat("switch", "require-scope", "keep-secret"),
   refresh: ["all", ...REQUEST],
   token: ["min-valid", ...REQUEST],
   status: ["min-valid"],
   shops: REQUEST,
   api: ["query", "body", "shop", "paginate", ...REQUEST],
-  exec: ["min-valid", "shop", ...REQUEST],
-  logout: [],
+  exec: ["min-valid", "shop", "with-secret", ...REQUEST],
+  use: [],
+  logout: ["app"],
   doctor: CALLBACK,
   relay: [],
   completion: [],
 };
 const COMMON_FLAGS = ["app-key", "app-secret-file", "service-id", "region"]
-  .concat("user-type", "profile", "file", "authorization-endpoint")
+  .concat("app-secret-command", "user-type", "profile", "file")
+  .concat("authorization-endpoint")
   .concat("token-endpoint", "refresh-endpoint", "api-endpoint", "env-file")
   .concat("json", "quiet", "verbose", "help", "version");
 

@@ -42,7 +42,7 @@ describe("mod.ts", () => {
 });
 
 /** Flags of other programs that the library names or passes. */
-const FOREIGN_FLAGS = ['--profile="My profile"'];
+const FOREIGN_FLAGS = ['--profile="My profile"', "--unlock", "--label="];
 
 /** Whether a line of the library speaks of the program. */
 function ofProgram(line: string): boolean {

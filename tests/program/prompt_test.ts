@@ -148,6 +148,9 @@ function assertDone({ code, reply, screen }: Finished): void {
 
 // === Questions
 
+/** Where to keep the secret; a keychain is offered where there is one. */
+const WHERE = /keychain, file or no: $/;
+
 describe("login asks at a terminal", AT_TERMINAL, () => {
   it("for what is missing, and hides the secret", () =>
     withCli(async (cli) => {
@@ -157,7 +160,7 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       await session.answer(/Service id: $/, `${serviceId}\r`);
       const typo = appSecret.replace("b", "xy\x7f\x7fb");
       await session.answer(/App secret: $/, `oops\x15${typo}\r`);
-      await session.answer(/\[Y\/n\] $/, "n\r");
+      await session.answer(WHERE, "no\r");
       await fetch(await redirectOf(cli, session));
       const ended = await session.finish();
       assertDone(ended);
@@ -170,16 +173,18 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       const env = { TIKTOK_SHOP_APP_SECRET: undefined };
       const session = sitDown(cli, [], { env });
       await session.answer(/App secret: $/, `${cli.sandbox.appSecret}\r`);
+      await session.answer(WHERE, "no\r");
       await fetch(await redirectOf(cli, session));
       const ended = await session.finish();
       assertDone(ended);
-      assert.doesNotMatch(ended.screen, /App key|Service id|\[Y\/n\]/);
+      assert.doesNotMatch(ended.screen, /App key:|Service id/);
     }));
 
   it("for the secret, and hides it, with --app-secret-file -", () =>
     withCli(async (cli) => {
       const session = sitDown(cli, ["--app-secret-file", "-"]);
       await session.answer(/App secret: $/, `${cli.sandbox.appSecret}\r`);
+      await session.answer(WHERE, "no\r");
       await fetch(await redirectOf(cli, session));
       assertDone(await session.finish());
     }));
@@ -191,7 +196,6 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       await session.answer(/Service id: $/, "\r");
       await session.answer(/id is missing.*\s+Service id: $/, "6f3k9d2m1x8q\r");
       await session.answer(/is not a number.*\s+Service id: $/, "12\r");
-      await session.answer(/\[Y\/n\] $/, "n\r");
       const { searchParams } = new URL(await linkOf(cli, session));
       assert.equal(searchParams.get("service_id"), "12");
       session.type("\x03");
@@ -216,26 +220,27 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
           session.child.stdin!.write(piece);
           await new Promise((resolve) => setTimeout(resolve, 3));
         }
+        if (text === typed[0]) await session.answer(WHERE, "no\r");
         await fetch(await redirectOf(cli, session));
         assertDone(await session.finish());
       }
     }));
 
-  it("once: it keeps all but the secret if it may", () =>
+  it("once: the profile knows the app, and the file its secret", () =>
     withCli(async (cli) => {
       const { appKey, appSecret, serviceId, env } = cli.sandbox;
       const session = sitDown(cli, [], { env: onlyHosts(env) });
       await session.answer(/App key: $/, `${appKey}\r`);
       await session.answer(/Service id: $/, `${serviceId}\r`);
       await session.answer(/App secret: $/, `${appSecret}\r`);
-      await session.answer(/\[Y\/n\] $/, "\r");
+      await session.answer(WHERE, "file\r");
       await fetch(await redirectOf(cli, session));
       assertDone(await session.finish());
-      const config = JSON.parse(await cli.saved("config"));
-      assert.deepEqual(config, { app_key: appKey, service_id: serviceId });
-      const again = await cli.run(["login"], { env: onlyHosts(env) });
-      assert.doesNotMatch(again.stderr, /APP_KEY|SERVICE_ID/);
-      assert.match(again.stderr, /Missing settings: TIKTOK_SHOP_APP_SECRET/);
+      const again = sitDown(cli, [], { env: onlyHosts(env) });
+      await fetch(await redirectOf(cli, again));
+      const ended = await again.finish();
+      assertDone(ended);
+      assert.doesNotMatch(ended.screen, /App|Service|Keep/);
     }));
 
   it("nothing if stderr is no terminal", () =>

@@ -374,7 +374,7 @@ function broken(text: string): string {
 }
 
 const STATUS = new RegExp([
-  "PROFILE  SELLER           REGION  TYPE    SCOPES  ACCESS  REFRESH",
-  "default  Harbour & Finch  GB      seller  4       6d 23h  99y 364d",
+  "PROFILE    SELLER           REGION  TYPE    SCOPES  ACCESS  REFRESH   SECRET",
+  "default \\*  Harbour & Finch  GB      seller  4       6d 23h  99y 364d  no",
   "cli\\$$",
 ].join("\n"));
