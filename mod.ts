@@ -4600,6 +4600,8 @@ export async function main(args: string[]): Promise<number> {
     return cli.exitCode;
   } catch (error) {
     return report(error, args, cli);
+  } finally {
+    cli?.close();
   }
 }
 
@@ -4629,6 +4631,8 @@ function report(error: unknown, args: readonly string[], cli?: Cli): number {
   const has = (flag: string) => cli?.has(flag) ?? args.includes(`--${flag}`);
   const facts = (error ?? {}) as Partial<TikTokShopError>;
   const kind = kindOf(error);
+  // What could not be saved must not be lost.
+  if (facts.reply && kind === "store") cli?.json(facts.reply);
   const text = (of: unknown) => messageOf(of, cli?.secrets);
   const bug = kind === "bug" ? "a fault of this program: " : "";
   const message = bug + text(error);
@@ -4876,10 +4880,20 @@ class Cli {
   readonly operands: string[] = [];
   readonly flags = new Map<string, string[]>();
   readonly #learnt = new Map<string, unknown>();
+  #terminal: Terminal | undefined;
 
   constructor(commandName: string, isNamed: boolean) {
     this.commandName = commandName;
     this.isNamed = isNamed;
+  }
+
+  /** For a command that asks or can be cancelled; begins at its first use. */
+  get terminal(): Terminal {
+    return this.#terminal ??= new Terminal();
+  }
+
+  close(): void {
+    this.#terminal?.close();
   }
 
   has(flag: string): boolean {
@@ -5144,11 +5158,7 @@ function nameValues(cli: Cli, flag: string): Record<string, string> {
   return Object.fromEntries(values);
 }
 
-function oneOf<T extends string>(
-  cli: Cli,
-  flag: string,
-  values: readonly T[],
-): T | undefined {
+function oneOf<T extends string>(cli: Cli, flag: string, values: readonly T[]) {
   const value = cli.get(flag)?.toLowerCase();
   const found = values.find((each) => each === value);
   if (value === undefined || found) return found;
@@ -5179,24 +5189,19 @@ function textIfAny(path: string, otherwise = ""): string {
   }
 }
 
-/**
- * The variables of an env file. A ./.env that nobody named may be part of
- * somebody else's repository: it must not send secrets away, or bring foreign
- * tokens. To ignore that would send to TikTok what is meant for a test host.
- */
+/** The variables of an env file. */
 function readEnvFile(file?: string): Record<string, string | undefined> {
   const { parseEnv } = node("node:util");
   if (file !== undefined) return parseEnv(namedText("the env file", file));
   const found = parseEnv(textIfAny(".env"));
-  const foreign = Object.keys(found).find((name) =>
-    /^TIKTOK_SHOP_(?!(APP_(KEY|SECRET)|SERVICE_ID|REGION|USER_TYPE|PROFILE)$)/
-      .test(name)
-  );
+  // It may come with somebody else's repository: it must not send secrets
+  // away, or bring tokens. If it were ignored, TikTok would get a test's call.
+  const rest = "APP_(KEY|SECRET)|SERVICE_ID|REGION|USER_TYPE|PROFILE";
+  const isForeign = new RegExp(`^TIKTOK_SHOP_(?!(${rest})$)`);
+  const foreign = Object.keys(found).find((name) => isForeign.test(name));
   if (foreign === undefined) return found;
-  throw misuse(
-    `Cannot take ${foreign} from the .env of this folder unasked: ` +
-      "if the file is yours, pass --env-file .env",
-  );
+  const what = `Cannot take ${foreign} from the .env of this folder unasked`;
+  throw misuse(`${what}: if the file is yours, pass --env-file .env`);
 }
 
 /** The settings that may be kept for next time. Never the secret. */
@@ -5262,9 +5267,8 @@ function tokenPlace(cli: Cli): TokenPlace {
   assertProfile(profile);
   const folder = homePath(cli);
   if (folder) return { store: new FileStore(folder, ".json", true), profile };
-  throw misuse(
-    "Cannot tell where to keep tokens: set TIKTOK_SHOP_HOME or pass --file",
-  );
+  const how = "set TIKTOK_SHOP_HOME or pass --file";
+  throw misuse(`Cannot tell where to keep tokens: ${how}`);
 }
 
 function isCreator(cli: Cli): boolean {
@@ -5272,8 +5276,8 @@ function isCreator(cli: Cli): boolean {
 }
 
 /** The app's settings; on a terminal, what is missing is asked for. */
-async function readApp(cli: Cli, terminal: Terminal) {
-  const answers = await askMissing(cli, terminal, {
+async function readApp(cli: Cli) {
+  const answers = await askMissing(cli, {
     "app-key": cli.get("app-key"),
     "service-id": cli.get("service-id") ?? (isCreator(cli) ? "" : undefined),
   });
@@ -5322,12 +5326,12 @@ const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
 /** The values of settings, and the secret; what is missing is asked for. */
 async function askMissing(
   cli: Cli,
-  { input, signal }: Terminal,
   settings: Record<string, string | undefined>,
-): Promise<string[]> {
+) {
   const found = { ...settings };
-  const ask = (flag: string, of = "") =>
-    cli.once(`${flag} ${of}`, () => askFor(flag, input, of));
+  const { signal } = cli.terminal;
+  const ask = (flag: string, of?: string) =>
+    cli.once(`${flag} ${of}`, () => askFor(cli, flag, of));
   if (isInteractive()) {
     for (const flag in settings) found[flag] ??= await ask(flag);
   }
@@ -5352,15 +5356,12 @@ const SECRET_WAYS = "TIKTOK_SHOP_APP_SECRET, --app-secret-file FILE or " +
   "--app-secret-command CMD (or log in with --keep-secret)";
 
 /** Asks until the answer has the right shape. */
-async function askFor(
-  flag: string,
-  input: TerminalInput,
-  of: string,
-): Promise<string> {
+async function askFor(cli: Cli, flag: string, of = ""): Promise<string> {
   const [text, check] = QUESTIONS[flag]!;
   const first = text.replace("%s", printable(of));
   for (let question = first;; question = text.replace(/^.*\n/, "")) {
-    const answer = await input.ask(question, flag === "app-secret-file");
+    const isHidden = flag === "app-secret-file";
+    const answer = await cli.terminal.ask(question, isHidden);
     try {
       check(answer);
       return answer;
@@ -5378,18 +5379,12 @@ async function saveJson(path: string, value: unknown): Promise<void> {
 }
 
 /** The credentials of a refresh; the app key is known from the login. */
-async function readCredentials(
-  cli: Cli,
-  meta: { app_key?: string },
-  terminal: Terminal,
-): Promise<AppCredentials> {
-  const given = cli.given("app-key")?.text;
+async function readCredentials(cli: Cli, { app_key }: { app_key?: string }) {
   // Of several apps, what is given is one.
-  const first = cli.has("all") ? meta.app_key : given;
-  const known = first ?? meta.app_key ?? cli.get("app-key");
-  const [appKey = "", appSecret = ""] = await askMissing(cli, terminal, {
-    "app-key": known,
-  });
+  const given = cli.has("all") ? undefined : cli.given("app-key")?.text;
+  const known = given ?? app_key ?? cli.get("app-key");
+  const answers = await askMissing(cli, { "app-key": known });
+  const [appKey = "", appSecret = ""] = answers;
   return { appKey, appSecret };
 }
 
@@ -5403,18 +5398,17 @@ function requestOptions(cli: Cli): HttpOptions {
 }
 
 /** How a command keeps a profile's tokens fresh. */
-function keepFor(cli: Cli, terminal: Terminal): CallOptions {
-  const limited = limit(1); // one question at a time
+function keepFor(cli: Cli): CallOptions {
+  const inTurn = limit(1); // one question at a time
   return {
     ...tokenPlace(cli),
     minValid: cli.get("min-valid"),
     refreshEndpoint: cli.get("refresh-endpoint"),
     apiEndpoint: cli.get("api-endpoint"),
-    signal: terminal.signal,
+    signal: cli.terminal.signal,
     ...requestOptions(cli),
     ...WARNINGS,
-    credentials: ({ meta }) =>
-      limited(() => readCredentials(cli, meta, terminal)),
+    credentials: ({ meta }) => inTurn(() => readCredentials(cli, meta)),
   };
 }
 
@@ -5577,25 +5571,6 @@ function commandLineOf(args: readonly string[]): string {
 
 // --- terminal
 
-/** Runs a command that may ask and be interrupted, and cleans up behind it. */
-async function withTerminal(
-  cli: Cli,
-  run: (terminal: Terminal) => Promise<void>,
-): Promise<void> {
-  const terminal = new Terminal();
-  try {
-    await run(terminal);
-  } catch (error) {
-    const { reply, kind } = error as Partial<TikTokShopError>;
-    // What could not be saved must not be lost.
-    if (reply && kind === "store") cli.json(reply);
-    throw error;
-  } finally {
-    terminal.input.close();
-    terminal.close();
-  }
-}
-
 /** The signals besides Ctrl-C that ask for an end. */
 function passedSignals(): NodeJS.Signals[] {
   const { process } = RUNTIME;
@@ -5631,28 +5606,39 @@ function isHangupIgnored(): boolean {
 }
 
 /**
- * A person who may be asked, and whose Ctrl-C aborts the signal; a second one
- * kills as usual. While tokens are being saved, the first one only tells.
+ * A person who types or pastes lines, and whose Ctrl-C aborts the signal; a
+ * second one kills as usual. While tokens are being saved, the first one only
+ * tells.
  */
 class Terminal {
   /** Whether tokens are being saved. */
   isSaving = false;
   readonly #abort = new AbortController();
   readonly signal: AbortSignal = this.#abort.signal;
-  readonly input: TerminalInput = new TerminalInput(this.signal);
   readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
+  #text = "";
+  #hidden = false;
+  #listening = false;
+  #ended = false;
+  #asked: ReturnType<typeof deferred<string>> | undefined;
+  #onLine: ((line: string) => void) | undefined;
 
   constructor() {
     for (const name of this.#names) RUNTIME.process.on(name, this.#stop);
   }
 
   close(): void {
+    this.#rest();
+    this.#forget();
+  }
+
+  #forget(): void {
     for (const name of this.#names) RUNTIME.process.off(name, this.#stop);
   }
 
   readonly #stop = () => {
     if (!this.isSaving) {
-      this.close();
+      this.#forget();
       return this.#abort.abort("interrupted");
     }
     this.isSaving = false;
@@ -5661,21 +5647,6 @@ class Terminal {
         "print it instead",
     );
   };
-}
-
-/** Lines that a person types or pastes. */
-class TerminalInput {
-  readonly #signal: AbortSignal;
-  #text = "";
-  #hidden = false;
-  #listening = false;
-  #ended = false;
-  #asked: ReturnType<typeof deferred<string>> | undefined;
-  #onLine: ((line: string) => void) | undefined;
-
-  constructor(signal: AbortSignal) {
-    this.#signal = signal;
-  }
 
   /** Whether a question stands open. */
   get isAsking(): boolean {
@@ -5690,12 +5661,12 @@ class TerminalInput {
     const asked = this.#asked = deferred<string>();
     this.#drain();
     try {
-      return await abortable(asked.promise, this.#signal);
+      return await abortable(asked.promise, this.signal);
     } finally {
       if (this.#asked === asked) this.leave();
       if (hidden) raw("\n");
       if (this.#onLine) this.#listen(false);
-      else this.close();
+      else this.#rest();
     }
   }
 
@@ -5711,7 +5682,7 @@ class TerminalInput {
     this.#listen(false);
   }
 
-  close(): void {
+  #rest(): void {
     this.#onLine = undefined;
     if (!this.#listening) return;
     this.#listening = false;
@@ -5857,18 +5828,15 @@ async function givenSecret(
 }
 
 /** Where a login is to keep its secret; a person who typed it is asked. */
-async function chooseHome(
-  cli: Cli,
-  { appKey }: AppCredentials,
-  { input, signal }: Terminal,
-): Promise<string | undefined> {
+async function chooseHome(cli: Cli, appKey: string) {
   const { path, home: old } = keptSecret(cli, appKey);
   const given = cli.get("keep-secret");
   const isTyped = isInteractive() && !await findSecret(cli, appKey);
   if (!given && (!path || old || !isTyped)) return undefined;
   if (!path) throw misuse(`Cannot keep the secret of the app key "${appKey}"`);
+  const { signal } = cli.terminal;
   for (;;) {
-    const home = given ?? await askFor("keep-secret", input, path);
+    const home = given ?? await askFor(cli, "keep-secret", path);
     try {
       // Before the link is shown: it may be locked.
       if (home === "keychain") await useKeychain("unlock", appKey, "", signal);
@@ -5902,11 +5870,9 @@ async function keepSecret(
 
 async function loginCommand(cli: Cli): Promise<void> {
   assertSteps(cli);
-  if (cli.has("start")) return await firstStep(cli);
-  await withTerminal(cli, async (terminal) => {
-    const run = cli.has("complete") ? secondStep : wholeLogin;
-    await run(cli, terminal);
-  });
+  if (cli.has("start")) await firstStep(cli);
+  else if (cli.has("complete")) await secondStep(cli);
+  else await wholeLogin(cli);
 }
 
 /** Prints the tokens once they are saved; the browser's page comes after. */
@@ -5917,24 +5883,25 @@ function printReply(cli: Cli, reply: TokenReply): void {
   cli.json(reply);
 }
 
-async function wholeLogin(cli: Cli, terminal: Terminal): Promise<void> {
+async function wholeLogin(cli: Cli): Promise<void> {
   const wait = {
-    ...loginOptions(cli, terminal),
+    ...loginOptions(cli),
     ...callbackOptions(cli),
     timeout: cli.get("timeout"),
     allowMissingState: cli.has("allow-missing-state"),
   };
   assertWait(wait); // before a person is asked for the rest
-  const app = await readApp(cli, terminal);
-  const home = await chooseHome(cli, app, terminal);
-  const { options } = new Dialog(cli, terminal);
+  const app = await readApp(cli);
+  const home = await chooseHome(cli, app.appKey);
+  const { options } = new Dialog(cli);
   const onReply = (reply: TokenReply) => printReply(cli, reply);
   await login({ ...wait, ...app, ...options, onReply });
   await keepSecret(cli, app, home);
 }
 
 /** The options of a login, in one step or two. */
-function loginOptions(cli: Cli, terminal: Terminal) {
+function loginOptions(cli: Cli) {
+  const { terminal } = cli;
   const { signal } = terminal;
   const place = tokenPlace(cli);
   return {
@@ -5975,16 +5942,14 @@ function linkOptions(cli: Cli): Partial<AuthorizationUrlOptions> {
 function callbackOptions(cli: Cli) {
   const [cert, key] = [cli.get("tls-cert"), cli.get("tls-key")];
   if (!cert !== !key) throw misuse("--tls-cert and --tls-key go together");
+  const read = (part: string, file = "") => namedText(`the TLS ${part}`, file);
   return {
     port: cli.get("port") ?? DEFAULT_PORT,
     host: cli.get("host") as "localhost" | undefined,
     path: cli.get("path"),
     redirectUrl: cli.get("redirect-url"),
-    tls: cert && key
-      ? {
-        cert: namedText("the TLS certificate", cert),
-        key: namedText("the TLS key", key),
-      }
+    tls: cert
+      ? { cert: read("certificate", cert), key: read("key", key) }
       : undefined,
   };
 }
@@ -6017,14 +5982,12 @@ with the host's network needs no pasting.)`;
 /** What a person sees of a login that waits, and what they answer. */
 class Dialog {
   readonly #cli: Cli;
-  readonly #input: TerminalInput;
   #flow: AuthFlow | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #deadline = 0;
 
-  constructor(cli: Cli, { input }: Terminal) {
+  constructor(cli: Cli) {
     this.#cli = cli;
-    this.#input = input;
   }
 
   /** What the login calls. */
@@ -6043,9 +6006,9 @@ class Dialog {
 
   #start(flow: AuthFlow): void {
     this.#flow = flow;
-    const [cli, input] = [this.#cli, this.#input];
+    const cli = this.#cli;
     if (isInteractive() || cli.has("paste")) {
-      input.lines((line) => void (line && this.#submit(line)));
+      cli.terminal.lines((line) => void (line && this.#submit(line)));
     }
     const link = `${linkLine(flow.url)}\n`;
     if (cli.has("quiet")) return raw(link);
@@ -6075,7 +6038,7 @@ class Dialog {
 
   #show(state: FlowState): void {
     if (state === FlowState.WAITING_FOR_REDIRECT) return;
-    this.#input.leave();
+    this.#cli.terminal.leave();
     if (this.#timer) raw(CLEAR_LINE);
     clearInterval(this.#timer);
     this.#timer = undefined;
@@ -6092,7 +6055,7 @@ class Dialog {
   }
 
   #count(): void {
-    if (this.#input.isAsking) return;
+    if (this.#cli.terminal.isAsking) return;
     const left = Math.max(0, Math.round((this.#deadline - Date.now()) / 1000));
     const clock = [left / 60, left % 60]
       .map((part, i) => String(Math.floor(part)).padStart(i + 1, "0"));
@@ -6118,7 +6081,7 @@ class Dialog {
   async #confirm(): Promise<boolean> {
     const state = new URL(this.#flow!.url).searchParams.get("state")!;
     for (;;) {
-      const answer = await askAboutCode(this.#input);
+      const answer = await askAboutCode(this.#cli);
       if (!isPasted(answer)) return isYes(answer);
       try {
         judgePasted(answer, state);
@@ -6131,10 +6094,10 @@ class Dialog {
   }
 }
 
-async function askAboutCode(input: TerminalInput): Promise<string> {
+async function askAboutCode(cli: Cli): Promise<string> {
   if (!isInteractive()) return "";
   const clear = isLively() ? CLEAR_LINE : ""; // the countdown
-  return await input.ask(
+  return await cli.terminal.ask(
     `${clear}Nothing proves that this code belongs to your login. Did you ` +
       "approve the app\nyourself, just now, at the link above? [y/N] ",
   );
@@ -6169,17 +6132,9 @@ const WAIT_FLAGS = ["timeout", "no-browser", "browser", "paste"];
 /** What the link was made of, when there is one. */
 const LINK_FLAGS = [...CALLBACK_FLAGS.split(" "), "param"];
 /** What the second step must be told again. */
-const STEP_FLAGS = [
-  ...["profile", "file", "env-file", "app-key", "app-secret-file", "region"],
-  ...[
-    "app-secret-command",
-    "user-type",
-    "token-endpoint",
-    "switch",
-    "require-scope",
-  ],
-  ...`allow-missing-state keep-secret ${REQUEST_FLAGS}`.split(" "),
-];
+const STEP_FLAGS = ("profile file env-file app-key app-secret-file " +
+  "app-secret-command region user-type token-endpoint switch require-scope " +
+  `allow-missing-state keep-secret ${REQUEST_FLAGS}`).split(" ");
 
 /** Refuses what a step would ignore. */
 function assertSteps(cli: Cli): void {
@@ -6228,19 +6183,18 @@ function completeLine(cli: Cli): string {
   return `${commandLineOf(["login", ...flags, "--complete"])} ${url}`;
 }
 
-async function secondStep(cli: Cli, terminal: Terminal): Promise<void> {
+async function secondStep(cli: Cli): Promise<void> {
   const place = tokenPlace(cli);
   const pending = loadPending(place);
-  const app = await readCredentials(cli, pending, terminal);
-  const home = await chooseHome(cli, app, terminal);
-  const code = await completedCode(cli, pending, terminal)
-    .catch(async (error) => {
-      // A denial ends a login as well.
-      if (error.kind === "access_denied") await removePending(place);
-      throw error;
-    });
+  const app = await readCredentials(cli, pending);
+  const home = await chooseHome(cli, app.appKey);
+  const code = await completedCode(cli, pending).catch(async (error) => {
+    // A denial ends a login as well.
+    if (error.kind === "access_denied") await removePending(place);
+    throw error;
+  });
   const { service_id: serviceId } = pending;
-  const options = { ...loginOptions(cli, terminal), ...app, serviceId };
+  const options = { ...loginOptions(cli), ...app, serviceId };
   await assertSavable(place.store, options);
   // Removed before the code is spent: of two that complete at once, one does.
   if (!await removePending(place)) throw noPending(place.profile);
@@ -6256,21 +6210,17 @@ async function secondStep(cli: Cli, terminal: Terminal): Promise<void> {
 }
 
 /** The code of a redirect, judged by the state that was kept. */
-async function completedCode(
-  cli: Cli,
-  pending: PendingLogin,
-  { input }: Terminal,
-): Promise<string> {
+async function completedCode(cli: Cli, pending: PendingLogin): Promise<string> {
   const allowed = cli.has("allow-missing-state");
   let text = cli.get("complete")!;
   if (text !== "-") assertWhole(text, allowed);
   else if (!isInteractive()) text = namedText("the redirect from", "-");
-  else text = await input.ask("Address that the browser was sent to: ");
+  else text = await cli.terminal.ask("Address that the browser was sent to: ");
   for (;;) {
     const { code, error, stateMatched } = judgePasted(text, pending.state);
     const trusted = stateMatched || allowed;
     if (error) throw trusted ? error : missingStateError();
-    const answer = trusted ? "y" : await askAboutCode(input);
+    const answer = trusted ? "y" : await askAboutCode(cli);
     if (isYes(answer)) return code;
     if (!isPasted(answer)) break;
     text = answer;
@@ -6301,9 +6251,8 @@ function loadPending(place: TokenPlace): PendingLogin {
 }
 
 /** Whether it was there: of two that remove it at once, one has. */
-async function removePending(place: TokenPlace): Promise<boolean> {
-  const { unlink } = node("node:fs/promises");
-  return await unlink(pendingPath(place)).then(() => true, () => false);
+function removePending(place: TokenPlace): Promise<boolean> {
+  return fs().unlink(pendingPath(place)).then(() => true, () => false);
 }
 
 function noPending(profile: string): TikTokShopError {
@@ -6316,15 +6265,13 @@ function noPending(profile: string): TikTokShopError {
 // --- refresh
 
 async function refreshCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    if (cli.has("all")) return await refreshAll(cli, keep);
-    const seen = await loadTokens(keep.store, keep.profile);
-    const tokens = await refreshOnce(seen, keep);
-    const profile = printable(keep.profile);
-    if (!cli.has("quiet")) note(`Refreshed profile ${profile}`);
-    cli.json(withoutMeta(tokens));
-  });
+  const keep = keepFor(cli);
+  if (cli.has("all")) return await refreshAll(cli, keep);
+  const seen = await loadTokens(keep.store, keep.profile);
+  const tokens = await refreshOnce(seen, keep);
+  const profile = printable(keep.profile);
+  if (!cli.has("quiet")) note(`Refreshed profile ${profile}`);
+  cli.json(withoutMeta(tokens));
 }
 
 /** How many token requests `refresh --all` makes at a time. */
@@ -6346,20 +6293,15 @@ async function refreshAll(cli: Cli, keep: CallOptions): Promise<void> {
     if (isShown) raw(`${CLEAR_LINE}${done} of ${profiles.length}`);
     return code;
   };
-  const codes = await Promise.all(
-    profiles.map((profile) => wider(() => refresh(profile))),
-  );
+  const work = profiles.map((profile) => wider(() => refresh(profile)));
+  const codes = await Promise.all(work);
   if (isShown) raw(CLEAR_LINE);
   // A new login is what somebody has to do something about.
   cli.exitCode = codes.includes(5) ? 5 : codes.find(Boolean) ?? 0;
 }
 
 /** Refreshes a profile and prints a line about it; returns its exit code. */
-async function refreshLine(
-  cli: Cli,
-  keep: CallOptions,
-  profile: string,
-): Promise<number> {
+async function refreshLine(cli: Cli, keep: CallOptions, profile: string) {
   try {
     const seen = await loadTokens(keep.store, profile);
     const { data } = await refreshOnce(seen, { ...keep, profile });
@@ -6380,15 +6322,13 @@ async function refreshLine(
 // --- token
 
 async function tokenCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const tokens = await validTokens(keepFor(cli, terminal));
-    const { access_token, access_token_expire_in } = tokens.data;
-    if (!cli.has("json")) return cli.line(access_token);
-    const { profile } = tokenPlace(cli);
-    const left = Math.floor(secondsLeft(tokens, Date.now));
-    const life = { access_token_expire_in, access_token_left: left };
-    cli.json({ profile, access_token, ...life });
-  });
+  const keep = keepFor(cli);
+  const tokens = await validTokens(keep);
+  const { access_token, access_token_expire_in } = tokens.data;
+  if (!cli.has("json")) return cli.line(access_token);
+  const left = Math.floor(secondsLeft(tokens, Date.now));
+  const life = { access_token_expire_in, access_token_left: left };
+  cli.json({ profile: keep.profile, access_token, ...life });
 }
 
 // --- status
@@ -6494,16 +6434,14 @@ async function useCommand(cli: Cli): Promise<void> {
 // --- shops
 
 async function shopsCommand(cli: Cli): Promise<void> {
-  await withTerminal(cli, async (terminal) => {
-    const shops = await shopsWith(keepFor(cli, terminal));
-    if (cli.has("json")) return cli.json(shops);
-    const isTold = shops.length === 0 && !cli.has("quiet");
-    if (isTold) note("This token has no shops");
-    const rows = shops.map(({ id, name, region, seller_type, code }) =>
-      [id, name, region, seller_type, code].map(textOf)
-    );
-    cli.line(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
-  });
+  const shops = await shopsWith(keepFor(cli));
+  if (cli.has("json")) return cli.json(shops);
+  const isTold = shops.length === 0 && !cli.has("quiet");
+  if (isTold) note("This token has no shops");
+  const rows = shops.map(({ id, name, region, seller_type, code }) =>
+    [id, name, region, seller_type, code].map(textOf)
+  );
+  cli.line(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
 }
 
 // --- api
@@ -6520,22 +6458,20 @@ async function apiCommand(cli: Cli): Promise<void> {
     body: bodyGiven(cli.get("body")),
     shop: cli.get("shop"),
   };
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    try {
-      if (!cli.has("paginate")) return cli.json(await callWith(request, keep));
-      const pages: ApiReply[] = [];
-      for await (const page of apiPages(request, keep)) pages.push(page);
-      for (const page of pages) cli.json(page);
-    } catch (error) {
-      // The body of a failed call tells more than its message.
-      const { body } = error as Partial<TikTokShopError>;
-      const lines = typeof body === "string" ? body.split("\n") : [];
-      if (lines.length) cli.line(lines.map(printable).join("\n"));
-      else if (body !== undefined) cli.json(body);
-      throw error;
-    }
-  });
+  const keep = keepFor(cli);
+  try {
+    if (!cli.has("paginate")) return cli.json(await callWith(request, keep));
+    const pages: ApiReply[] = [];
+    for await (const page of apiPages(request, keep)) pages.push(page);
+    for (const page of pages) cli.json(page);
+  } catch (error) {
+    // The body of a failed call tells more than its message.
+    const { body } = error as Partial<TikTokShopError>;
+    const lines = typeof body === "string" ? body.split("\n") : [];
+    if (lines.length) cli.line(lines.map(printable).join("\n"));
+    else if (body !== undefined) cli.json(body);
+    throw error;
+  }
 }
 
 /** The exact bytes of `--body`: text, a file or stdin. */
@@ -6552,25 +6488,22 @@ async function execCommand(cli: Cli): Promise<void> {
   for (const name of ["SHOP_CIPHER", "APP_SECRET", "APP_SECRET_COMMAND"]) {
     delete env[`TIKTOK_SHOP_${name}`];
   }
-  await withTerminal(cli, async (terminal) => {
-    const keep = keepFor(cli, terminal);
-    const tokens = await validTokens(keep);
-    const cipher = await shopCipher(cli.get("shop"), tokens, keep);
-    env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
-    if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
-    if (!cli.has("with-secret")) return;
+  const keep = keepFor(cli);
+  const tokens = await validTokens(keep);
+  const cipher = await shopCipher(cli.get("shop"), tokens, keep);
+  env.TIKTOK_SHOP_ACCESS_TOKEN = tokens.data.access_token;
+  if (cipher) env.TIKTOK_SHOP_SHOP_CIPHER = cipher;
+  if (cli.has("with-secret")) {
     const { appKey, appSecret } = await credentialsOf(tokens, keep);
     env.TIKTOK_SHOP_APP_KEY = appKey;
     env.TIKTOK_SHOP_APP_SECRET = appSecret;
-  });
+  }
+  cli.close(); // the command has the terminal now
   cli.exitCode = await runChild(cli.operands.slice(1), env);
 }
 
 /** Runs a command as if it were started in our place; its exit code. */
-async function runChild(
-  command: string[],
-  env: Record<string, string | undefined>,
-): Promise<number> {
+async function runChild(command: string[], env: NodeJS.ProcessEnv) {
   const { process } = RUNTIME;
   let child: ChildProcess | undefined;
   // A terminal's Ctrl-C reaches the child by itself; kill(1) reaches only us.
