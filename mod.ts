@@ -4593,15 +4593,12 @@ export async function main(args: string[]): Promise<number> {
     const isHelp = args[0] === "help";
     cli = readCommandLine(isHelp ? [...args.slice(1), "--help"] : args);
     if (cli.has("version")) cli.line(VERSION);
-    else if (cli.has("help")) {
-      cli.line(helpText(cli.isNamed && cli.commandName));
-    } else await RUNS[cli.commandName]!(cli);
+    else if (cli.has("help")) cli.line(helpText(cli));
+    else await RUNS[cli.commandName]!(cli).finally(() => cli?.close());
     await cli.written;
     return cli.exitCode;
   } catch (error) {
     return report(error, args, cli);
-  } finally {
-    cli?.close();
   }
 }
 
@@ -5092,8 +5089,8 @@ function byteCount(text: string | undefined): number | undefined {
 }
 
 /** The help of a command; of the program as a whole, on one screen. */
-function helpText(command: string | false): string {
-  if (command) return commandHelp(command);
+function helpText({ isNamed, commandName }: Cli): string {
+  if (isNamed) return commandHelp(commandName);
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help!)).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
