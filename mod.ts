@@ -1051,32 +1051,31 @@ function timeoutError(ms: number, unused: Map<Unused, number>, url: string) {
 /** The codes that came without state: one at a time is held and asked about. */
 class HeldCodes {
   #held: string | undefined;
-  /** The codes that a person was asked about. */
+  /** The codes that a person was asked about, and how many may be. */
   readonly #asked = new Set<string>();
-  #questions = 3; // in one login
+  #limit = 3;
 
   /** Judges a code: "new" is to be asked about, "held" already is. */
   add(code: string): "new" | "held" | Unused {
-    if (this.#asked.has(code)) return "of another login";
     if (code === this.#held) return "held";
+    if (this.#asked.has(code)) return "of another login";
     if (this.#held !== undefined) {
       // Nobody can tell which of the two is the person's.
       this.#held = undefined;
-      this.#questions = 0;
+      this.#limit = 0;
       return "voided by another";
     }
-    if (this.#questions === 0) return "of another login";
-    this.#questions--;
+    if (this.#asked.size >= this.#limit) return "of another login";
+    this.#asked.add(code);
     this.#held = code;
     return "new";
   }
 
   /** Takes a code out after the answer; false if another has voided it. */
   remove(code: string): boolean {
-    if (code !== this.#held) return false;
-    this.#held = undefined;
-    this.#asked.add(code);
-    return true;
+    const isHeld = code === this.#held;
+    if (isHeld) this.#held = undefined;
+    return isHeld;
   }
 }
 
@@ -1168,8 +1167,8 @@ class LoopbackFlow implements AuthFlow {
       : verdict;
     const reason = unused && this.note(unused);
     if (!page) return plainAnswer(status, headers);
-    const reader = { locale: query.get("locale"), headers: request.headers };
-    return pageAnswer(status, page, reader, facts ?? reason);
+    const lang = pageLanguage(request.headers, query.get("locale"));
+    return pageAnswer(status, page, lang, facts ?? reason);
   }
 
   /** Counts what is not used, and tells each kind once; says why. */
@@ -1338,8 +1337,12 @@ function plainAnswer(status: number, headers?: Record<string, string>) {
   return safeAnswer(status, text, { ...own, ...headers });
 }
 
-function pageAnswer(status: number, page: Page, to: Reader, facts?: PageFacts) {
-  const lang = pageLanguage(to);
+function pageAnswer(
+  status: number,
+  page: Page,
+  lang: Language,
+  facts?: PageFacts,
+): Response {
   const type = "text/html; charset=utf-8";
   const headers = { "Content-Type": type, "Content-Language": lang };
   return safeAnswer(status, renderPage(page, lang, facts), headers);
@@ -3243,9 +3246,8 @@ type NodeReply = import("node:http").ServerResponse;
 function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
   const code = codeOf(error);
   if (code === "HPE_HEADER_OVERFLOW") {
-    const reader = { locale: null, headers: new Headers() };
     const facts = onUnread("with too large headers");
-    return pageAnswer(431, "other", reader, facts);
+    return pageAnswer(431, "other", "en", facts);
   }
   const { rawPacket } = error as { rawPacket?: Uint8Array };
   // A TLS handshake stands where a request line should be.
@@ -6308,10 +6310,9 @@ async function refreshLine(cli: Cli, keep: CallOptions, profile: string) {
     return 0;
   } catch (error) {
     const { kind, code, hint, reply } = error as Partial<TikTokShopError>;
-    const message = messageOf(error);
-    const next = { hint, ...nextStep(error, cli, profile) };
-    const told = { kind, code, message, ...next, reply };
-    cli.json({ profile, ok: false, ...told });
+    const told = { kind, code, message: messageOf(error), hint };
+    const next = nextStep(error, cli, profile);
+    cli.json({ profile, ok: false, ...told, ...next, reply });
     return EXIT_CODES[kindOf(error)] ?? 1;
   }
 }
@@ -7021,14 +7022,8 @@ interface PageFacts {
   labels?: readonly string[];
 }
 
-/** Who a page is for: what TikTok says of the person, and what the browser. */
-interface Reader {
-  locale: string | null;
-  headers: Headers;
-}
-
 /** TikTok's `locale`, else what the browser likes best, else English. */
-function pageLanguage({ locale, headers }: Reader): Language {
+function pageLanguage(headers: Headers, locale: string | null): Language {
   const accepted = (headers.get("accept-language") ?? "").slice(0, 1000)
     .split(",").map((item) => {
       const [tag = "", quality] = item.split(/\s*;\s*q=/i);
@@ -7036,11 +7031,8 @@ function pageLanguage({ locale, headers }: Reader): Language {
     })
     .filter(({ quality }) => quality > 0)
     .sort((a, b) => b.quality - a.quality);
-  for (const tag of [locale ?? "", ...accepted.map(({ tag }) => tag)]) {
-    const language = languageOf(tag);
-    if (language) return language;
-  }
-  return "en";
+  const tags = [locale ?? "", ...accepted.map(({ tag }) => tag)];
+  return tags.map(languageOf).find(Boolean) ?? "en";
 }
 
 /** `pt_BR` is pt, `in` is id; Chinese goes by the script of its region. */
