@@ -4613,7 +4613,7 @@ function ignore(): void {}
 function tellsAtOnce(asked: string): boolean {
   const isVersion = asked === "--version" || asked === "-V";
   if (!isVersion && !/^(--help|-h|help)$/.test(asked)) return false;
-  const text = isVersion ? VERSION : helpText(false);
+  const text = isVersion ? VERSION : helpText();
   try {
     // The streams behind Node's console take longer than all the rest.
     if (RUNTIME.Deno) console.log(text);
@@ -5091,8 +5091,8 @@ function byteCount(text: string | undefined): number | undefined {
 }
 
 /** The help of a command; of the program as a whole, on one screen. */
-function helpText({ isNamed, commandName }: Cli): string {
-  if (isNamed) return commandHelp(commandName);
+function helpText(cli?: Cli): string {
+  if (cli?.isNamed) return commandHelp(cli.commandName);
   const commands = Object.entries(COMMANDS)
     .map(([name, each]) => helpEntry(name, each.help!)).join("\n");
   return `${PROGRAM} ${VERSION}: access tokens for TikTok Shop apps
