@@ -915,7 +915,7 @@ function decodeOnce(text: string): string {
 interface PageAnswer {
   status: number;
   page?: Page;
-  facts?: PageFacts;
+  facts?: Facts;
   headers?: Record<string, string>;
   unused?: Unused;
 }
@@ -1172,7 +1172,7 @@ class LoopbackFlow implements AuthFlow {
   }
 
   /** Counts what is not used, and tells each kind once; says why. */
-  note(why: Unused): PageFacts | undefined {
+  note(why: Unused): Facts | undefined {
     const times = this.#unused.get(why) ?? 0;
     this.#unused.set(why, times + 1);
     const text = UNUSED[why].replace("URL", this.redirectUrl);
@@ -1337,12 +1337,7 @@ function plainAnswer(status: number, headers?: Record<string, string>) {
   return safeAnswer(status, text, { ...own, ...headers });
 }
 
-function pageAnswer(
-  status: number,
-  page: Page,
-  lang: Language,
-  facts?: PageFacts,
-): Response {
+function pageAnswer(status: number, page: Page, lang: Language, facts?: Facts) {
   const type = "text/html; charset=utf-8";
   const headers = { "Content-Type": type, "Content-Language": lang };
   return safeAnswer(status, renderPage(page, lang, facts), headers);
@@ -3102,7 +3097,7 @@ interface LoopbackOptions {
   needsBoth: boolean;
   handlerOn: (port: number) => (request: Request) => Promise<Response>;
   /** Called when a request cannot be read; returns the text for its page. */
-  onUnread: (why: Unused) => PageFacts | undefined;
+  onUnread: (why: Unused) => Facts | undefined;
 }
 
 /** Listens on the first port that is free on both loopback addresses. */
@@ -4515,16 +4510,14 @@ function envWithoutSecrets(): Record<string, string | undefined> {
 }
 
 const TIMED_OUT = 124; // as timeout(1) says it
+type Tool = [file: string, args: string[], input?: string];
 
 /**
  * Runs a tool without a shell, for so many ms: its exit status, as a shell
  * would tell it, and up to 64 KiB of its output. Without input it has ours.
  */
-async function runTool(
-  [file, args, input]: [string, string[], string?],
-  limit: number,
-  signal?: AbortSignal,
-): Promise<{ status: number; text: string }> {
+async function runTool(tool: Tool, limit: number, signal?: AbortSignal) {
+  const [file, args, input] = tool;
   // What a keychain's tool complains of may have the secret in it.
   const stdio: ("pipe" | "inherit" | "ignore")[] = input === undefined
     ? ["inherit", "pipe", "inherit"]
@@ -4543,9 +4536,7 @@ async function runTool(
   out?.on("data", (chunk) => text = (text + chunk).slice(0, 65536));
   into?.on("error", () => {}).end(input); // it may end without reading
   try {
-    const ended = childEnd(child).catch((error) =>
-      isMissing(error) ? 127 : 126
-    );
+    const ended = childEnd(child).catch((e) => isMissing(e) ? 127 : 126);
     const status = await within(abortable(ended, signal), limit);
     return { status: status ?? TIMED_OUT, text };
   } finally {
@@ -4606,10 +4597,7 @@ export async function main(args: string[]): Promise<number> {
 
 function ignore(): void {}
 
-/**
- * Tells what needs no more than this file, and whether it could: on Deno, 1.5
- * times an empty module in place of 3.4. What fails is told the usual way.
- */
+/** Tells what needs no built-in; what fails is told the usual, slower way. */
 function tellsAtOnce(asked: string): boolean {
   const isVersion = asked === "--version" || asked === "-V";
   if (!isVersion && !/^(--help|-h|help)$/.test(asked)) return false;
@@ -5323,10 +5311,7 @@ const QUESTIONS: Record<string, [text: string, check: typeof readServiceId]> = {
 };
 
 /** The values of settings, and the secret; what is missing is asked for. */
-async function askMissing(
-  cli: Cli,
-  settings: Record<string, string | undefined>,
-) {
+async function askMissing(cli: Cli, settings: NodeJS.Dict<string>) {
   const found = { ...settings };
   const { signal } = cli.terminal;
   const ask = (flag: string, of?: string) =>
@@ -5605,9 +5590,8 @@ function isHangupIgnored(): boolean {
 }
 
 /**
- * A person who types or pastes lines, and whose Ctrl-C aborts the signal; a
- * second one kills as usual. While tokens are being saved, the first one only
- * tells.
+ * A person who types or pastes lines. Ctrl-C aborts the signal, and a second
+ * one kills as usual; while tokens are being saved, the first one only tells.
  */
 class Terminal {
   /** Whether tokens are being saved. */
@@ -5803,10 +5787,7 @@ async function secretAtHome(cli: Cli, appKey: string, signal?: AbortSignal) {
   return text ? { text, from } : undefined;
 }
 
-async function givenSecret(
-  cli: Cli,
-  signal?: AbortSignal,
-): Promise<Source | undefined> {
+async function givenSecret(cli: Cli, signal?: AbortSignal) {
   const file = cli.get("app-secret-file");
   const read = (from: string) => namedText("the app secret from", from).trim();
   if (file) return { text: read(file), from: file };
@@ -6119,10 +6100,12 @@ function isPasted(answer: string): boolean {
 // --- login in two steps
 
 /** What `--start` leaves for `--complete`, in Unix seconds; it works once. */
-type PendingLogin = { state: string; expires_at: number } & {
-  app_key?: string;
-  service_id?: string;
-};
+interface PendingLogin {
+  state: string;
+  expires_at: number;
+  app_key?: string | undefined;
+  service_id?: string | undefined;
+}
 
 const CODE_LIFE = 1800; // seconds
 
@@ -6153,22 +6136,17 @@ async function firstStep(cli: Cli): Promise<void> {
   const options = { ...linkOptions(cli), ...callbackOptions(cli) };
   assertWait(options);
   const [port = DEFAULT_PORT] = portRange(options.port);
-  const redirectUrl = callbackUrl(options, port);
-  const state = stateFor(randomText(32), redirectUrl, port);
-  const appKey = cli.get("app-key");
-  const serviceId = cli.get("service-id");
-  const url = authorizationUrl({ ...options, appKey, serviceId, state });
-  const expiresAt = Math.floor(Date.now() / 1000) + CODE_LIFE;
+  const redirect_url = callbackUrl(options, port);
+  const state = stateFor(randomText(32), redirect_url, port);
+  const [app_key, service_id] = [cli.get("app-key"), cli.get("service-id")];
+  const app = { appKey: app_key, serviceId: service_id };
+  const authorize_url = authorizationUrl({ ...options, ...app, state });
+  const expires_at = Math.floor(Date.now() / 1000) + CODE_LIFE;
   await assertSavable(place.store, { ...place, ...WARNINGS });
-  const app = { app_key: appKey, service_id: serviceId };
-  const pending: PendingLogin = { state, expires_at: expiresAt, ...app };
+  const pending: PendingLogin = { state, expires_at, app_key, service_id };
   await saveJson(pendingPath(place), pending);
-  cli.json({
-    authorize_url: url,
-    redirect_url: redirectUrl,
-    expires_at: expiresAt,
-    complete: completeLine(cli),
-  });
+  const complete = completeLine(cli);
+  cli.json({ authorize_url, redirect_url, expires_at, complete });
 }
 
 /** The second step as a line of a shell, URL standing for the redirect. */
@@ -7016,7 +6994,7 @@ const ICONS = {
 type Page = keyof typeof ICONS;
 
 /** What a page tells beyond its text: cells of HTML, and their labels. */
-interface PageFacts {
+interface Facts {
   cells: string[];
   /** In English; left out, those of the page's language. */
   labels?: readonly string[];
@@ -7048,7 +7026,7 @@ function languageOf(tag: string): Language | undefined {
 }
 
 /** A page: self-contained, escaped, readable without script. Pure. */
-function renderPage(page: Page, lang: Language, facts?: PageFacts): string {
+function renderPage(page: Page, lang: Language, facts?: Facts): string {
   const { title, text, next, ...own } = textsOf(page, lang);
   const { cells = [], labels = own.labels } = facts ?? {};
   const rows = cells.map((cell, i) =>
@@ -7078,7 +7056,7 @@ ${rows && `<dl${facts?.labels ? ' lang="en"' : ""}>${rows}</dl>`}
 }
 
 /** What was granted, in the order of the labels. */
-function grantFacts({ data }: TokenReply, profile?: string): PageFacts {
+function grantFacts({ data }: TokenReply, profile?: string): Facts {
   const { granted_scopes: scopes, refresh_token_expire_in: end } = data;
   const code = escapeHtml(textOf(data.seller_base_region), 120);
   const day = new Date((integerOf(end) ?? NaN) * 1000);
@@ -7097,7 +7075,7 @@ function grantFacts({ data }: TokenReply, profile?: string): PageFacts {
 }
 
 /** What an error tells: its message is an action, a colon and a detail. */
-function errorFacts(error: unknown, secrets?: Secrets): PageFacts {
+function errorFacts(error: unknown, secrets?: Secrets): Facts {
   const { code, requestId, hint } = (error ?? {}) as Partial<TikTokShopError>;
   const [what, detail = ""] = messageOf(error, secrets).split(/: ([^]*)/);
   // They have cells of their own.
