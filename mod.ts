@@ -1048,6 +1048,17 @@ function timeoutError(ms: number, unused: Map<Unused, number>, url: string) {
   return new TikTokShopError("timeout", message, { cause, hint });
 }
 
+/** The steps that a login may take from each state; the others end it. */
+const NEXT_STATES: Readonly<Record<number, readonly FlowState[]>> = {
+  [FlowState.IDLE]: [FlowState.WAITING_FOR_REDIRECT],
+  [FlowState.WAITING_FOR_REDIRECT]: [
+    FlowState.WAITING_FOR_RESPONSE,
+    FlowState.ACCESS_DENIED,
+    FlowState.FAILED,
+  ],
+  [FlowState.WAITING_FOR_RESPONSE]: [FlowState.SUCCESS, FlowState.FAILED],
+};
+
 /** The codes that came without state: one at a time is held and asked about. */
 class HeldCodes {
   #held: string | undefined;
@@ -1253,8 +1264,9 @@ class LoopbackFlow implements AuthFlow {
 
   #fail(error: unknown, secrets: string[] = []): PageAnswer {
     const { kind } = (error ?? {}) as Partial<TikTokShopError>;
-    const isDenial = kind === "access_denied" && this.#isWaiting;
-    this.#step(isDenial ? FlowState.ACCESS_DENIED : FlowState.FAILED);
+    const isDenial = kind === "access_denied" &&
+      this.#step(FlowState.ACCESS_DENIED);
+    if (!isDenial) this.#step(FlowState.FAILED);
     this.#settle.reject(error);
     if (isDenial) return { status: 403, page: "denied" };
     const facts = errorFacts(error, secrets);
@@ -1265,12 +1277,13 @@ class LoopbackFlow implements AuthFlow {
     return this.state === FlowState.WAITING_FOR_REDIRECT;
   }
 
-  /** Takes a step; none leads out of a state that ends the login. */
-  #step(state: FlowState): void {
-    if (this.state >= FlowState.SUCCESS) return;
+  /** Takes a step that {@linkcode NEXT_STATES} allows, else none. */
+  #step(state: FlowState): boolean {
+    if (!NEXT_STATES[this.state]?.includes(state)) return false;
     this.state = state;
     void notify(this.onState, state, this.#options.onWarning);
-    if (state >= FlowState.SUCCESS) void this.#release();
+    if (!NEXT_STATES[state]) void this.#release();
+    return true;
   }
 }
 
