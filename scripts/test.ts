@@ -230,7 +230,10 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   agency_server: { notQuick: "a browser", oneNode: "api meets fetch" },
   authorization_url: { oneNode: "it makes texts" },
   command: { oneNode: "the package starts the sandbox on each Node" },
-  commands: { notQuick: "hundreds of processes" },
+  commands: {
+    notQuick: "hundreds of processes",
+    oneNode: "login_command, exec and prompt are processes as well",
+  },
   completion: { notQuick: "tmux", oneNode: "shells complete texts" },
   conformance: { oneNode: "it judges stores that are made for it" },
   database_store: {
@@ -242,6 +245,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
     notQuick: "it waits for hosts that never answer",
     oneNode: "callback, tls and tokens meet the same sockets",
   },
+  exec: { notQuick: "hundreds of processes" },
   explain: { oneNode: "it judges texts" },
   first_run: { notQuick: "tmux", oneNode: "prompt asks at the same terminal" },
   fuzz_callers: { notQuick: "random input" },

@@ -39,3 +39,21 @@ export async function seed(
 export function unixTime(): number {
   return Math.floor(Date.now() / 1000);
 }
+
+/** The only shop that a profile remembers. */
+export const KNOWN_SHOP = {
+  cipher: "GCP_known+/=",
+  code: "GBK1",
+  id: "7495540735365777507",
+  name: "Known",
+  region: "GB",
+  seller_type: "LOCAL",
+};
+
+/** What a profile of the fixture has. */
+export function load(
+  cli: CliFixture,
+  profile = "default",
+): Promise<StoredTokens> {
+  return fileStore(cli.store).load(profile) as Promise<StoredTokens>;
+}
