@@ -10,8 +10,10 @@ import { tmpdir } from "node:os";
 import * as path from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
+import { startSandbox } from "../../scripts/sandbox.ts";
 import {
   type Finished,
+  freePort,
   nodeBinary,
   NODES,
   ON_DENO,
@@ -23,6 +25,7 @@ import {
   type RunOptions,
 } from "../../scripts/tools.ts";
 import { NO_WINDOWS, start } from "../support/helpers.ts";
+import { sevenDaysLater } from "../support/kept.ts";
 
 const { version: VERSION } = JSON.parse(
   await fs.readFile(path.join(ROOT, "deno.json"), "utf8"),
@@ -283,6 +286,35 @@ for (const major of NODES) {
         "Harbour & Finch",
       );
     });
+
+    it(
+      "needs no environment seven days after a login",
+      NO_WINDOWS,
+      async () => {
+        const port = await freePort();
+        const redirectUrl = `http://localhost:${port}/`;
+        await using sandbox = await startSandbox({ redirectUrl });
+        const home = path.join(folder, `home ${major}`);
+        await fs.mkdir(home);
+        const bare = { HOME: home, PATH: on(node).env!.PATH };
+        const login = start([
+          ...[binOf(folder), "login", "--port", String(port), "--no-browser"],
+          ...["--keep-secret", "file"],
+        ], { env: { ...bare, ...sandbox.env } });
+        const [link] = await login.until(/http\S+[?&]state=\S+/);
+        await (await fetch(await sandbox.approve(link))).text();
+        assert.equal((await login.ended).code, 0);
+        await sevenDaysLater(path.join(home, ".config", PACKAGE_NAME));
+        const words = Object.entries(bare).map((pair) => pair.join("="));
+        const { ended } = start([
+          ...["env", "-i", ...words, binOf(folder), "token"],
+          ...["--refresh-endpoint", sandbox.refreshEndpoint],
+        ]);
+        const { code, stdout, stderr } = await ended;
+        assert.equal(code, 0, stderr);
+        assert.match(stdout, /^ROW_\S+\n$/);
+      },
+    );
 
     it("runs through npx", async () => {
       const args = [PACKAGE_NAME, "--version"];
