@@ -397,8 +397,8 @@ test("docs.ts builds pages that begin with the login, in the order of use", {
   assert.equal(code, 0, stderr);
   const page = path.join(ROOT, ".cache", "docs", "index.html");
   const html = await fs.readFile(page, "utf8");
-  const at = ["01 Login", "04 Tokens", "06 Signed API calls", "14 Errors"]
-    .map((name) => html.indexOf(name));
+  const at = ["Login", "Tokens", "Signed API calls", "Errors"]
+    .map((name) => html.search(`\\d\\d ${name}`));
   assert.deepEqual(at, at.toSorted((a, b) => a - b));
   assert.ok(at[0]! > 0);
 });
