@@ -196,10 +196,6 @@ function outOfRange(message: string): Error {
 /** The `code` of every error that {@linkcode misuse} makes. */
 const MISUSE = "ERR_MISUSE";
 
-function isMisuse(error: unknown): boolean {
-  return codeOf(error) === MISUSE;
-}
-
 /** What a message must not show. */
 type Secrets = readonly string[];
 
@@ -434,8 +430,7 @@ export interface LoginOptions extends StartAuthOptions {
  */
 export async function login(options: LoginOptions): Promise<TokenReply> {
   const { onStart = printLink, onWarning = print } = options;
-  const { open = (url) => tryBrowsers(url, {}, false), profile = "default" } =
-    options;
+  const { open = tryBrowsers, profile = "default" } = options;
   const full = { ...options, profile, onStart, onWarning };
   const flow = await startFlow(full, (...got) => saveReply(...got, full));
   try {
@@ -574,10 +569,7 @@ export function startAuth(options: StartAuthOptions): Promise<AuthFlow> {
 /** Saves the tokens of a login; returns the profile, which the page shows. */
 type Save = (reply: TokenReply, meta: TokenMeta) => Promise<string | undefined>;
 
-async function startFlow(
-  options: StartAuthOptions,
-  save?: Save,
-): Promise<AuthFlow> {
+async function startFlow(options: StartAuthOptions, save?: Save) {
   assertWait(options);
   assertAppKey(options.appKey);
   // A function is called when the code is here: a vault may ask a person.
@@ -784,9 +776,7 @@ export interface RedirectResult {
 }
 
 /** What a redirect says: a code, or TikTok's error. */
-interface Outcome extends RedirectResult {
-  error?: TikTokShopError | undefined;
-}
+type Outcome = RedirectResult & { error?: TikTokShopError | undefined };
 
 /**
  * Reads what a person pasted, or what a redirect brought: a full URL, a query
@@ -811,7 +801,7 @@ function judgePasted(input: string, state: string): Outcome {
     return { code: query, params: { code: query }, stateMatched: false };
   }
   const outcome = judgeRedirect(query, state);
-  if (!outcome) throw redirectFault(NO_CODE);
+  if (!outcome) throw redirectFault();
   return outcome;
 }
 
@@ -851,12 +841,10 @@ function redirectError(error: string): TikTokShopError {
   return new TikTokShopError("invalid_redirect", message, { hint });
 }
 
-function redirectFault(message: string): TikTokShopError {
+function redirectFault(message = "No authorization code found in this text") {
   const hint = "copy the whole address that the browser was sent back to";
   return new TikTokShopError("invalid_redirect", message, { hint });
 }
-
-const NO_CODE = "No authorization code found in this text";
 
 function missingStateError(): TikTokShopError {
   const message = "The code came without state: it may be forged";
@@ -879,7 +867,7 @@ function redirectQuery(input: string): URLSearchParams | string {
   if (code && code !== "null" && !/[\s\u0000-\u001f<>"]|:\/\//.test(code)) {
     return code;
   }
-  throw redirectFault(NO_CODE);
+  throw redirectFault();
 }
 
 /** What separates a redirect from the text around it. */
@@ -896,8 +884,7 @@ function pastedRedirect(input: string): string {
   // Nothing but line breaks: one long line that was wrapped.
   const whole = /[^\S\r\n]/.test(text) ? text : text.replace(/\s+/g, "");
   const words = whole.split(PUT_AROUND)
-    .map((word) => word.replace(PUNCTUATION, ""))
-    .filter(Boolean);
+    .map((word) => word.replace(PUNCTUATION, "")).filter(Boolean);
   return words.find((word) => /(^|[?&])(code|auth_code|error)=/.test(word)) ??
     words.find((word) => /:\/\/|(^|[?&])state=/.test(word)) ??
     (words.length === 1 ? words[0]! : whole);
@@ -1297,8 +1284,16 @@ function warmUp(): void {
 function assertWait(options: Partial<StartAuthOptions>): void {
   portRange(options.port ?? DEFAULT_PORT);
   waitingTime(options.timeout);
-  assertPlace(options);
-  if (options.tls) assertTls(options.tls);
+  const { host = "localhost", path = "/", redirectUrl, tls } = options;
+  if (host !== "localhost" && host !== "127.0.0.1") {
+    throw misuse(`Cannot use the host "${host}": use localhost or 127.0.0.1`);
+  }
+  if (!/^\/[^?#\s]*$/.test(path)) {
+    throw misuse(`Cannot use the path "${path}": use "/…", no "?", no "#"`);
+  }
+  const url = redirectUrl && endpointUrl(redirectUrl, "redirect URL");
+  if (url) assertBrowsable(Number(url.port));
+  if (tls) assertTls(tls);
   limitsOf(options, TOKEN_LIMITS);
   tokenUrl(options);
 }
@@ -1308,19 +1303,6 @@ function waitingTime(timeout: Duration = DEFAULT_TIMEOUT): number {
   const time = seconds(timeout) * 1000;
   if (time <= 2 ** 31 - 1) return time;
   throw outOfRange("Cannot wait longer than 24 days");
-}
-
-/** Checks where the redirect is to come in. */
-function assertPlace(options: Partial<StartAuthOptions>): void {
-  const { host = "localhost", path = "/", redirectUrl } = options;
-  if (host !== "localhost" && host !== "127.0.0.1") {
-    throw misuse(`Cannot use the host "${host}": use localhost or 127.0.0.1`);
-  }
-  if (!/^\/[^?#\s]*$/.test(path)) {
-    throw misuse(`Cannot use the path "${path}": use "/…", no "?", no "#"`);
-  }
-  if (redirectUrl === undefined) return;
-  assertBrowsable(Number(endpointUrl(redirectUrl, "redirect URL").port));
 }
 
 /** Checked early: a wrong key would fail in the browser only. */
@@ -1343,11 +1325,9 @@ const ALLOW = { Allow: "GET, HEAD, OPTIONS" };
 /** An answer without a page. */
 function plainAnswer(status: number, headers?: Record<string, string>) {
   const text = status === 204 ? null : `Status ${status}\n`;
-  const own = {
-    "Content-Type": "text/plain; charset=utf-8",
-    ...status === 405 ? ALLOW : {},
-  };
-  return safeAnswer(status, text, { ...own, ...headers });
+  const type = "text/plain; charset=utf-8";
+  const own = status === 405 ? ALLOW : {};
+  return safeAnswer(status, text, { "Content-Type": type, ...own, ...headers });
 }
 
 function pageAnswer(status: number, page: Page, lang: Language, facts?: Facts) {
@@ -1445,12 +1425,6 @@ async function credentialsFrom(app: App): Promise<AppCredentials> {
   return { appKey, appSecret: assertAppSecret(appSecret) };
 }
 
-function spendCode(app: App, auth_code: string, options: TokenOptions) {
-  const grant_type = "authorized_code"; // not "authorization_code"
-  const url = tokenUrl(options);
-  return obtainTokens(url, app, { auth_code, grant_type }, options);
-}
-
 function spendToken(app: App, refresh_token: string, options: TokenOptions) {
   const { refreshEndpoint = DEFAULT_REFRESH_ENDPOINT } = options;
   const url = endpointUrl(refreshEndpoint, "refresh endpoint");
@@ -1459,10 +1433,13 @@ function spendToken(app: App, refresh_token: string, options: TokenOptions) {
 }
 
 /** Spends the code of a login: the reply, and what to save with it. */
-async function obtainFor(options: App & ExchangeOptions, code: string) {
+async function obtainFor(options: App & ExchangeOptions, auth_code: string) {
   const { appKey: app_key, serviceId: service_id } = options;
   const { region = "row", userType: user_type = "seller" } = options;
-  const { reply, meta } = await spendCode(options, code, options);
+  const grant_type = "authorized_code"; // not "authorization_code"
+  const grant = { auth_code, grant_type };
+  const url = tokenUrl(options);
+  const { reply, meta } = await obtainTokens(url, options, grant, options);
   return { reply, meta: { ...meta, app_key, service_id, region, user_type } };
 }
 
@@ -1583,8 +1560,7 @@ function callOptions(options: ApiOptions): CallOptions {
 async function validTokens(options: CallOptions): Promise<StoredTokens> {
   const { store, profile, minValid, now = Date.now, onWarning } = options;
   const least = seconds(minValid ?? "5m", 0);
-  const read = sharedRead(store, profile);
-  const tokens = await loadTokens(store, profile, options.signal, read);
+  const tokens = await loadTokens(store, profile, options.signal);
   if (secondsLeft(tokens, now) > least) return tokens;
   const name = `The access token of profile "${printable(profile)}"`;
   try {
@@ -1653,9 +1629,8 @@ async function loadTokens(
   store: TokenStore,
   profile: string,
   signal?: AbortSignal,
-  read: Read = store.load(profile),
 ): Promise<StoredTokens> {
-  const tokens = await abortable(read, signal);
+  const tokens = await abortable(sharedRead(store, profile), signal);
   if (tokens) return tokens;
   // Not of a database: it may have a million of them.
   const names = store instanceof FileStore ? await store.list() : [];
@@ -1886,9 +1861,7 @@ export function signature(appSecret: string, request: SignedRequest): string {
   const body = isMultipart ? "" : request.body ?? "";
   const parameters = Object.keys(query)
     .filter((name) => name !== "sign" && name !== "access_token")
-    .sort()
-    .map((name) => name + query[name])
-    .join("");
+    .sort().map((name) => name + query[name]).join("");
   const head = appSecret + path + parameters;
   const hmac = node("node:crypto").createHmac("sha256", appSecret);
   // Text in one piece: each update is one more call into native code.
@@ -2544,8 +2517,7 @@ function storeFolder(
   // A relative one is ignored (XDG Base Directory Specification).
   if (xdg && isAbsolute(xdg)) return join(xdg, PROGRAM);
   const name = onWindows ? "APPDATA" : "HOME";
-  const home = env[name];
-  if (home) return join(home, onWindows ? "" : ".config", PROGRAM);
+  if (env[name]) return join(env[name], onWindows ? "" : ".config", PROGRAM);
   const message = `Cannot tell where to keep tokens: ${name} is not set`;
   const hint = `set ${name} or TIKTOK_SHOP_HOME, or give a store`;
   throw new TikTokShopError("store", message, { hint });
@@ -2574,7 +2546,8 @@ class FileStore implements TokenStore {
   async load(profile: string): Promise<StoredTokens | undefined> {
     const path = this.path(profile);
     for (const end = performance.now() + WRITING_MS;; await sleep(50)) {
-      const text = await onDisk(`Cannot read ${path}`, ifAny(readText(path)));
+      const read = fs().readFile(path).then(decodeText);
+      const text = await onDisk(`Cannot read ${path}`, ifAny(read));
       if (text === undefined) return undefined;
       // Half a file may be read while it is written in place.
       const isHalf = parseJson(text) === undefined && performance.now() < end;
@@ -2638,8 +2611,7 @@ class FileStore implements TokenStore {
     const names = await onDisk(tried, ifAny(fs().readdir(this.#folder))) ?? [];
     return names.filter((name) => name.endsWith(this.#suffix))
       .map((name) => name.slice(0, -this.#suffix.length))
-      .filter(isProfile)
-      .sort();
+      .filter(isProfile).sort();
   }
 
   /** A folder that was there keeps its mode: it may be shared by design. */
@@ -2647,12 +2619,6 @@ class FileStore implements TokenStore {
     const made = fs().mkdir(this.#folder, { recursive: true, mode: 0o700 });
     return onDisk(tried, made.then(work));
   }
-}
-
-/** The store and profile that stand for one file anywhere. */
-function singleFile(file: string): { store: FileStore; profile: string } {
-  const { dir, ext, name } = paths().parse(paths().resolve(file));
-  return { store: new FileStore(dir, ext, false), profile: name };
 }
 
 const WRITING_MS = 1000; // until a file that is written in place is whole
@@ -2734,12 +2700,11 @@ async function writeSynced(
     if (flag === "r+") {
       // A full disk is noticed before anything is written over.
       const blanks = padded.slice(size).fill(0x20);
-      await fs().appendFile(path, blanks).then(() => handle.sync()).catch(
-        async (error) => {
-          await handle.truncate(size);
-          throw error;
-        },
-      );
+      const grown = fs().appendFile(path, blanks).then(() => handle.sync());
+      await grown.catch(async (error) => {
+        await handle.truncate(size);
+        throw error;
+      });
     }
     await handle.writeFile(padded);
     await handle.sync();
@@ -2767,7 +2732,13 @@ async function lockFile(file: string, lease: number, signal?: AbortSignal) {
   while (!await makeLock(path, id)) {
     const { names, trace, foreign } = await lockTrace(path);
     if (trace !== seen) [seen, left] = [trace, lease];
-    if (left <= 0 && foreign) throw foreignLock(file, foreign);
+    if (left <= 0 && foreign) {
+      // It may belong to any program.
+      const message =
+        `Cannot lock ${file}: "${foreign}" is in the lock's place`;
+      const hint = "delete it if nobody needs it, or use another token file";
+      throw new TikTokShopError("store", message, { hint });
+    }
     if (left <= 0) await takeAway(path, names);
     const began = performance.now();
     await sleep(15 + 20 * Math.random(), signal);
@@ -2777,13 +2748,6 @@ async function lockFile(file: string, lease: number, signal?: AbortSignal) {
   const entry = paths().join(path, id);
   const renew = () => fs().utimes(entry, new Date(), new Date());
   return heldLock(id, LOCK_RENEWAL_MS, renew, () => takeAway(path, [id]));
-}
-
-/** What is in a lock's place may belong to any program: it is left alone. */
-function foreignLock(file: string, foreign: string): TikTokShopError {
-  const message = `Cannot lock ${file}: "${foreign}" is in the lock's place`;
-  const hint = "delete it if nobody needs it, or use another token file";
-  return new TikTokShopError("store", message, { hint });
 }
 
 /** Makes the lock's folder and the holder's entry; false if it is taken. */
@@ -2810,9 +2774,8 @@ async function lockTrace(path: string) {
   const names = (await fs().readdir(path).catch(() => [])).sort();
   const all = [path, ...names.map((name) => paths().join(path, name))];
   // A link is not followed: its target is no lock.
-  const infos = await Promise.all(
-    all.map((each) => fs().lstat(each).catch(() => undefined)),
-  );
+  const looks = all.map((each) => fs().lstat(each).catch(() => undefined));
+  const infos = await Promise.all(looks);
   const foreign = all.find((_, i) =>
     i === 0
       ? infos[i]?.isDirectory() === false
@@ -3048,7 +3011,11 @@ export function redisStore(
   }
   const keyOf = (profile: string) => `${prefix}{${profile}}`;
   const lockOf = (profile: string) => `${keyOf(profile)}:lock`;
-  const act = async (script: string, profile: string, ...args: string[]) => {
+  /** A step that Redis takes for the lock's holder only, as a whole. */
+  const act = async (call: string, profile: string, ...args: string[]) => {
+    const script = `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call(${call})
+return 1`;
     const words = [script, "2", lockOf(profile), keyOf(profile), ...args];
     return Number(await command("EVAL", ...words)) === 1;
   };
@@ -3057,27 +3024,17 @@ export function redisStore(
     read: (profile) => command("GET", keyOf(profile)) as Promise<string | null>,
     write: (profile, text) => command("SET", keyOf(profile), text),
     writeHeld: (profile, text, holder) =>
-      act(REDIS_SAVE, profile, holder, text),
+      act('"set", KEYS[2], ARGV[2]', profile, holder, text),
     remove: async (profile) => Number(await command("DEL", keyOf(profile))) > 0,
     names: async () => await redisNames(await nodes(), `${prefix}{`),
     take: async (profile, holder, ms) => {
       const words = [lockOf(profile), holder, "NX", "PX", `${ms}`];
       return String(await command("SET", ...words)) === "OK";
     },
-    renew: (profile, holder, ms) => act(REDIS_RENEW, profile, holder, `${ms}`),
-    release: (profile, holder) => act(REDIS_RELEASE, profile, holder),
+    renew: (profile, holder, ms) =>
+      act('"pexpire", KEYS[1], ARGV[2]', profile, holder, `${ms}`),
+    release: (profile, holder) => act('"del", KEYS[1]', profile, holder),
   }, options);
-}
-
-/** Scripts in which Redis acts for the lock's holder only, in one step. */
-const REDIS_SAVE = onlyForHolder('redis.call("set", KEYS[2], ARGV[2])');
-const REDIS_RENEW = onlyForHolder('redis.call("pexpire", KEYS[1], ARGV[2])');
-const REDIS_RELEASE = onlyForHolder('redis.call("del", KEYS[1])');
-
-function onlyForHolder(action: string): string {
-  return `if redis.call("get", KEYS[1]) ~= ARGV[1] then return 0 end
-${action}
-return 1`;
 }
 
 /** What follows `start` in the keys of all nodes, without the brace. */
@@ -3183,9 +3140,8 @@ interface ListenOptions extends LoopbackOptions {
   onFailure: (error: unknown) => void;
 }
 
-function listenOnDeno(
-  { hostname, port, tls, answer, onFailure }: ListenOptions,
-): Close {
+function listenOnDeno(given: ListenOptions): Close {
+  const { hostname, port, tls, answer, onFailure } = given;
   const abort = new AbortController();
   const { signal } = abort;
   const open = new Set<Promise<unknown>>();
@@ -3336,21 +3292,18 @@ export async function openBrowser(
   if (!/^https?:/i.test(url) || !URL.canParse(url)) {
     throw misuse(`Cannot open "${redact(url)}": give an http or https URL`);
   }
-  return await tryBrowsers(url, options, true);
+  return await tryBrowsers(url, { ...options, hold: true });
 }
 
 /** Without `hold`, the process may end before the outcome is known. */
-async function tryBrowsers(
-  url: string,
-  options: BrowserOptions,
-  hold: boolean,
-  failed: Set<string> = new Set(),
-): Promise<boolean> {
+type Attempt = BrowserOptions & { hold?: boolean; failed?: Set<string> };
+
+async function tryBrowsers(url: string, options: Attempt = {}) {
   const { platform, env } = RUNTIME.process;
   const all = { platform, env, isFile: namesFile, ...options };
   for (const command of browserCommands(url, all)) {
-    if (await launches(command, hold)) return true;
-    failed.add(command[0]!);
+    if (await launches(command, options.hold)) return true;
+    options.failed?.add(command[0]!);
   }
   return false;
 }
@@ -3425,7 +3378,7 @@ function commandLine(text: string, url: string): string[] {
 }
 
 /** Whether a command starts, and does not fail within two seconds. */
-async function launches([command = "", ...args]: string[], hold: boolean) {
+async function launches([command = "", ...args]: string[], hold = false) {
   const { clearTimeout, setTimeout } = node("node:timers");
   const env = envWithoutSecrets();
   const launched = new Promise<boolean>((resolve) => {
@@ -3533,9 +3486,7 @@ export function keychainAnswer(
 }
 
 function noKeychain(status?: number): TikTokShopError {
-  const why = status === TIMED_OUT
-    ? "it does not answer"
-    : "this session has none";
+  const why = status === TIMED_OUT ? SILENT : "this session has none";
   const message = `Cannot use the keychain: ${status ? why : "it is locked"}`;
   const hint = "unlock it, or keep the app secret elsewhere";
   return new TikTokShopError("store", message, { hint });
@@ -4056,10 +4007,9 @@ function* jsonPieces(value: object, indent: number, depth: number) {
 function jsonOf(value: unknown): string | object {
   if (typeof value === "bigint") return String(value);
   if (typeof value !== "object" || value === null) {
-    return (JSON.stringify(value) ?? "null").replace(
-      UNPRINTABLE,
-      (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-    );
+    const hex = (c: string) => c.charCodeAt(0).toString(16).padStart(4, "0");
+    return (JSON.stringify(value) ?? "null")
+      .replace(UNPRINTABLE, (c) => `\\u${hex(c)}`);
   }
   const { toJSON } = value as { toJSON?: unknown };
   const isOwn = typeof toJSON !== "function" || toJSON === digitsToJson;
@@ -4435,10 +4385,9 @@ function assertServiceId(serviceId: string | undefined): string {
   // Nothing as long as an app secret is shown: it may have been mixed up.
   const named = id && id.length < 30 ? ` "${id}"` : "";
   const what = `The service id${named} is ${id ? "not a number" : "missing"}`;
-  throw misuse(
-    `${what}: it has about 19 digits, at the end of Partner Center's ` +
-      "authorization link; the app key is something else",
-  );
+  const rule = "it has about 19 digits, at the end of Partner Center's " +
+    "authorization link; the app key is something else";
+  throw misuse(`${what}: ${rule}`);
 }
 
 /** An endpoint as a URL: https, or http to a loopback host only. */
@@ -4490,10 +4439,6 @@ function decodeText(bytes: Uint8Array): string {
   return new TextDecoder(name).decode(bytes);
 }
 
-async function readText(path: string): Promise<string> {
-  return decodeText(await fs().readFile(path));
-}
-
 /** Whether a person can be asked. */
 function isInteractive(): boolean {
   const { isatty } = node("node:tty");
@@ -4516,13 +4461,12 @@ function expandHome(path: string, env = RUNTIME.process.env): string {
 function envWithoutSecrets(): Record<string, string | undefined> {
   const env = { ...RUNTIME.process.env };
   const isSecret = /^TIKTOK_SHOP_.*(SECRET|TOKEN|CIPHER)|^PSModulePath$/i;
-  for (const name of Object.keys(env)) {
-    if (isSecret.test(name)) delete env[name];
-  }
+  for (const name in env) if (isSecret.test(name)) delete env[name];
   return env;
 }
 
 const TIMED_OUT = 124; // as timeout(1) says it
+const SILENT = "it does not answer";
 type Tool = [file: string, args: string[], input?: string];
 
 /**
@@ -4667,7 +4611,7 @@ function report(error: unknown, args: readonly string[], cli?: Cli): number {
 /** An error's kind, also of one that is not ours. */
 function kindOf(error: unknown): string {
   if (error instanceof TikTokShopError) return error.kind;
-  if (isMisuse(error)) return "usage";
+  if (codeOf(error) === MISUSE) return "usage";
   const { name } = (error ?? {}) as { name?: unknown };
   const ofSystem = /^E[A-Z0-9]+$/.test(codeOf(error)) || name === "NotCapable";
   return ofSystem ? "system" : "bug";
@@ -5035,9 +4979,7 @@ function addFlag(cli: Cli, name: string, raw: string, value?: string): void {
   if (wanted && !value) {
     throw misuse(`Missing the value of --${name}: give ${wanted}`);
   }
-  if (!wanted && value !== undefined) {
-    throw misuse(`--${name} takes no value`);
-  }
+  if (!wanted && value !== undefined) throw misuse(`--${name} takes no value`);
   if (cli.has(name) && !many) {
     throw misuse(`--${name} is given twice: give it once`);
   }
@@ -5047,10 +4989,9 @@ function addFlag(cli: Cli, name: string, raw: string, value?: string): void {
 function unknownFlag(command: string, flag: string): Error {
   // With such a flag the secret is on the command line already.
   if (/^--(app[-_]?)?secret$/i.test(flag)) {
-    return misuse(
-      "Cannot take the app secret as a flag, which all users of this machine " +
-        "can see: pass --app-secret-file FILE",
-    );
+    const why = "which all users of this machine can see";
+    const how = "pass --app-secret-file FILE";
+    return misuse(`Cannot take the app secret as a flag, ${why}: ${how}`);
   }
   const owner = Object.keys(COMMANDS)
     .find((name) => flagNames(name).includes(flag.slice(2)));
@@ -5069,18 +5010,13 @@ function meant(text: string, names: readonly string[]): string {
   return `use ${names.join(names.length > 3 ? ", " : " or ")}`;
 }
 
-/** How many characters must be added, dropped or changed. */
-function distance(from: string, to: string): number {
-  let row = [...to, ""].map((_, i) => i);
-  for (const [i, c] of [...from].entries()) {
-    const next = [i + 1];
-    for (const [j, d] of [...to].entries()) {
-      const change = row[j]! + (c === d ? 0 : 1);
-      next.push(Math.min(next[j]! + 1, row[j + 1]! + 1, change));
-    }
-    row = next;
-  }
-  return row.at(-1)!;
+/** How many characters must be added, dropped or changed; exact up to 2. */
+function distance(from: string, to: string, most = 3): number {
+  if (!from || !to || !most) return from.length + to.length;
+  const [rest, end] = [from.slice(1), to.slice(1)];
+  if (from[0] === to[0]) return distance(rest, end, most);
+  const ways = [[rest, end], [rest, to], [from, end]] as const;
+  return 1 + Math.min(...ways.map(([a, b]) => distance(a, b, most - 1)));
 }
 
 /** A number of bytes, also in KiB or MiB as in 64M. */
@@ -5144,18 +5080,14 @@ function helpEntry(name: string, text: string): string {
 }
 
 function nameValues(cli: Cli, flag: string): Record<string, string> {
-  const values = new Map<string, string>();
-  for (const text of cli.all(flag)) {
+  const pairs = cli.all(flag).map((text) => {
     const [, name, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
-    if (name === undefined) {
-      throw misuse(`Cannot read --${flag} "${redact(text)}": write name=value`);
-    }
-    if (values.has(name)) {
-      throw misuse(`--${flag} ${name} is given twice: give it once`);
-    }
-    values.set(name, value!);
-  }
-  return Object.fromEntries(values);
+    if (name) return [name, value!];
+    throw misuse(`Cannot read --${flag} "${redact(text)}": write name=value`);
+  });
+  const twice = repeatedName(new URLSearchParams(pairs));
+  if (!twice) return Object.fromEntries(pairs);
+  throw misuse(`--${flag} ${twice} is given twice: give it once`);
 }
 
 function oneOf<T extends string>(cli: Cli, flag: string, values: readonly T[]) {
@@ -5262,7 +5194,10 @@ type TokenPlace = { store: FileStore; profile: string };
 /** Where this command line keeps its tokens. */
 function tokenPlace(cli: Cli): TokenPlace {
   const file = cli.get("file");
-  if (file) return singleFile(file);
+  if (file) {
+    const { dir, ext, name } = paths().parse(paths().resolve(file));
+    return { store: new FileStore(dir, ext, false), profile: name };
+  }
   const profile = profileName(cli);
   assertProfile(profile);
   const folder = homePath(cli);
@@ -5638,10 +5573,8 @@ class Terminal {
       return this.#abort.abort("interrupted");
     }
     this.isSaving = false;
-    note(
-      "TikTok's reply is here and waits to be saved. Press Ctrl-C again to " +
-        "print it instead",
-    );
+    const how = "Press Ctrl-C again to print it instead";
+    note(`TikTok's reply is here and waits to be saved. ${how}`);
   };
 
   /** Whether a question stands open. */
@@ -5810,11 +5743,8 @@ async function givenSecret(cli: Cli, signal?: AbortSignal) {
   const { status, text } = await runTool([name, args], 30_000, signal);
   const [line] = text.split(/\r?\n/);
   if (status === 0 && line) return { text: line, from: `"${name}"` };
-  const why = status === TIMED_OUT
-    ? "it does not answer"
-    : status
-    ? `exit code ${status}`
-    : "it printed nothing";
+  const said = status ? `exit code ${status}` : "it printed nothing";
+  const why = status === TIMED_OUT ? SILENT : said;
   const message = `Cannot get the app secret with "${name}": ${why}`;
   const hint = "run that command by itself to see why";
   throw new TikTokShopError("store", message, { hint });
@@ -5842,12 +5772,9 @@ async function chooseHome(cli: Cli, appKey: string) {
 }
 
 /** Keeps a secret that has proven right, in one home and in no other. */
-async function keepSecret(
-  cli: Cli,
-  { appKey: app_key, appSecret }: AppCredentials,
-  home?: string,
-): Promise<void> {
+async function keepSecret(cli: Cli, app: AppCredentials, home?: string) {
   if (!home) return;
+  const { appKey: app_key, appSecret } = app;
   const { path, home: old } = keptSecret(cli, app_key);
   const isStored = home === "keychain";
   const sealed = isStored && await useKeychain("store", app_key, appSecret);
@@ -6021,9 +5948,9 @@ class Dialog {
   async #open(url: string): Promise<void> {
     const hint = remoteHint(this.#flow?.port);
     if (this.#cli.has("no-browser")) return void (hint && this.#tell(hint));
-    const asked = { browser: this.#cli.get("browser") };
+    const browser = this.#cli.get("browser");
     const failed = new Set<string>();
-    if (await tryBrowsers(url, asked, false, failed)) return;
+    if (await tryBrowsers(url, { browser, failed })) return;
     const names = [...failed].map((name) => `"${name}"`).join(", ");
     if (names) this.#tell(`The link could not be opened with ${names}`);
     this.#tell(hint ?? "No browser could be opened: open the link yourself");
@@ -6537,11 +6464,8 @@ async function logoutCommand(cli: Cli): Promise<void> {
   // lock, no refresh that is under way brings the profile back.
   const isThere = tokens && await withLock(store, profile, WARNINGS, remove);
   if (cli.has("json")) cli.json({ profile, removed: Boolean(isThere) });
-  told(
-    isThere
-      ? `Removed profile ${profile}; the app stays authorized at TikTok`
-      : `There is no profile ${profile}: nothing to remove`,
-  );
+  const done = `Removed profile ${profile}; the app stays authorized at TikTok`;
+  told(isThere ? done : `There is no profile ${profile}: nothing to remove`);
   const config = readConfig(cli);
   if (config.default_profile === profile && !cli.get("file")) {
     delete config.default_profile;
@@ -6555,9 +6479,8 @@ async function logoutCommand(cli: Cli): Promise<void> {
     if (isKept) told(`The app secret stays in ${place}; ${flag} forgets it`);
     return;
   }
-  if (!path) {
-    throw misuse("Cannot tell which app to forget: pass --app-key KEY");
-  }
+  const what = "Cannot tell which app to forget";
+  if (!path) throw misuse(`${what}: pass --app-key KEY`);
   if (home === "keychain") await useKeychain("remove", appKey);
   await fs().unlink(path).catch(unless(isMissing));
   if (config.app_key === appKey) {
@@ -7020,8 +6943,7 @@ function pageLanguage(headers: Headers, locale: string | null): Language {
       const [tag = "", quality] = item.split(/\s*;\s*q=/i);
       return { tag: tag.trim(), quality: Number(quality ?? 1) };
     })
-    .filter(({ quality }) => quality > 0)
-    .sort((a, b) => b.quality - a.quality);
+    .filter(({ quality }) => quality > 0).sort((a, b) => b.quality - a.quality);
   const tags = [locale ?? "", ...accepted.map(({ tag }) => tag)];
   return tags.map(languageOf).find(Boolean) ?? "en";
 }
