@@ -75,16 +75,12 @@ interface DenoRuntime {
   readonly args: string[];
   readonly mainModule: string;
   readonly env: { toObject(): Record<string, string> };
-  readonly permissions: {
-    querySync(of: { name: "read" }): { readonly state: string };
-  };
-  serve(
-    options: object,
-    answer: (request: Request, info: DenoServed) => Promise<Response>,
-  ): { readonly finished: Promise<void> };
+  readonly permissions: { querySync(of: { name: "read" }): { state: string } };
+  serve(options: object, answer: DenoAnswer): { finished: Promise<void> };
 }
 
 type DenoServed = { readonly completed: Promise<void> };
+type DenoAnswer = (request: Request, info: DenoServed) => Promise<Response>;
 
 const RUNTIME = globalThis as unknown as {
   readonly Deno?: DenoRuntime;
@@ -739,7 +735,7 @@ export interface AuthorizationUrlOptions {
  * @throws {TypeError} if an option is missing or wrong.
  */
 export function authorizationUrl(options: AuthorizationUrlOptions): string {
-  const { region = "row", userType = "seller" } = options;
+  const { region = "row", userType = "seller", state, params = {} } = options;
   const endpoint = options.authorizationEndpoint ??
     AUTHORIZATION_ENDPOINTS[region]?.[userType];
   if (!endpoint) {
@@ -753,11 +749,10 @@ export function authorizationUrl(options: AuthorizationUrlOptions): string {
     userType === "creator" || url.pathname === "/oauth/authorize"
       ? { app_key: assertAppKey(options.appKey) }
       : { service_id: assertServiceId(options.serviceId) };
-  if (!options.state) {
+  if (!state) {
     throw misuse("The state is missing: make one of random bytes, used once");
   }
-  const own = { ...identity, state: options.state };
-  const { params = {} } = options;
+  const own = { ...identity, state };
   const taken = Object.keys(own).find((name) => Object.hasOwn(params, name));
   if (taken) throw misuse(`Cannot set "${taken}": the link sets it itself`);
   return withParameters(url, { ...params, ...own }).href;
@@ -3492,10 +3487,7 @@ function noKeychain(status?: number): TikTokShopError {
   return new TikTokShopError("store", message, { hint });
 }
 
-/**
- * Runs such a tool: what it has found, or what Windows has encrypted. How it
- * ends says little, so what was stored is read back.
- */
+/** What such a tool has found, or what Windows has encrypted. */
 async function useKeychain(
   action: "find" | "unlock" | "store" | "remove",
   appKey: string,
@@ -3511,6 +3503,7 @@ async function useKeychain(
   const { status, text: output } = await runTool(tool, limit, signal);
   const isSought = action === "find" || action === "unlock";
   if (isSought) return keychainAnswer(platform, status, output);
+  // How it ends says little, so what was stored is read back.
   const kept = onWindows ? output : "";
   if (await useKeychain("find", appKey, kept, signal) === text) return kept;
   throw noKeychain(onWindows ? status : undefined);
@@ -4467,13 +4460,11 @@ function envWithoutSecrets(): Record<string, string | undefined> {
 
 const TIMED_OUT = 124; // as timeout(1) says it
 const SILENT = "it does not answer";
+/** Without an input, the tool has ours. */
 type Tool = [file: string, args: string[], input?: string];
 
-/**
- * Runs a tool without a shell, for so many ms: its exit status, as a shell
- * would tell it, and up to 64 KiB of its output. Without input it has ours.
- */
-async function runTool(tool: Tool, limit: number, signal?: AbortSignal) {
+/** A tool's exit status, as a shell would tell it, and 64 KiB of its output. */
+async function runTool(tool: Tool, ms: number, signal?: AbortSignal) {
   const [file, args, input] = tool;
   // What a keychain's tool complains of may have the secret in it.
   const stdio: ("pipe" | "inherit" | "ignore")[] = input === undefined
@@ -4494,7 +4485,7 @@ async function runTool(tool: Tool, limit: number, signal?: AbortSignal) {
   into?.on("error", () => {}).end(input); // it may end without reading
   try {
     const ended = childEnd(child).catch((e) => isMissing(e) ? 127 : 126);
-    const status = await within(abortable(ended, signal), limit);
+    const status = await within(abortable(ended, signal), ms);
     return { status: status ?? TIMED_OUT, text };
   } finally {
     if (child.exitCode === null) child.kill("SIGKILL");
@@ -4669,10 +4660,9 @@ function hintOf(error: unknown): string | undefined {
 // --- flags
 
 /**
- * Every flag: the parser, the help and the tables of the README are made of
- * these rows. They say how it is written (`...`: may be repeated), in which
- * variable it stands behind TIKTOK_SHOP_ (`*`: under its own name), its
- * default, and what it does.
+ * Every flag, for the parser, the help and the README: its usage (`...`: may be
+ * repeated), its variable behind TIKTOK_SHOP_ (`*`: named alike), its default,
+ * and what it does.
  */
 const FLAGS = flagTable(`
 --app-key KEY | * | asked for | the app key from Partner Center
@@ -4691,8 +4681,8 @@ const FLAGS = flagTable(`
 --json | | | print JSON on one line, for programs
 --quiet | | | print only the link, questions and errors on stderr
 --verbose | | | print each request on stderr, without secrets
---help | | | print this help
---version | | | print the version
+-h, --help | | | print this help
+-V, --version | | | print the version
 --port N[-M] | | ${DEFAULT_PORT} | callback port, or the first free of a range
 --host HOST | | localhost | the redirect URL's host, or 127.0.0.1
 --path PATH | | / | path of the redirect URL
@@ -4724,10 +4714,14 @@ const FLAGS = flagTable(`
 
 function flagTable(text: string) {
   const flags = textRows(text).map(([usage, env, initial, help]) => {
-    const [, name, value = "", many] = /^--(\S+) ?(\S*)( \.+)?$/.exec(usage!)!;
+    const [, letter, name, value = "", many] =
+      /^(?:-(\w), )?--(\S+) ?(\S*)( \.+)?$/.exec(usage!)!;
+    const type = value ? "string" as const : "boolean";
+    const short = letter ? { short: letter } : {};
     const own = name!.toUpperCase().replaceAll("-", "_");
     const variable = env && `TIKTOK_SHOP_${env === "*" ? own : env}`;
-    return [name!, { value, env: variable, initial, many, help }] as const;
+    const told = { value, env: variable, initial, many, help };
+    return [name!, { ...told, type, ...short }] as const;
   });
   return Object.fromEntries(flags);
 }
@@ -4781,9 +4775,8 @@ function commandTable(text: string) {
   return Object.fromEntries(commands);
 }
 
-/** Other names of commands, and the short ones of flags. */
+/** Other names of commands. */
 const ALIASES: Record<string, string> = { whoami: "status", list: "status" };
-const SHORT_FLAGS: Record<string, string> = { help: "h", version: "V" };
 
 const RUNS: Record<string, (cli: Cli) => Promise<void>> = {
   login: loginCommand,
@@ -4897,11 +4890,7 @@ class Cli {
     return env && !isBeaten ? this.variable(env) : undefined;
   }
 
-  /**
-   * An environment variable; an empty one counts as not set.
-   *
-   * @throws {TypeError} if ./.env was not named and says what it must not.
-   */
+  /** A variable of the environment or its file; "" counts as not set. */
   variable(name: string): Source | undefined {
     const file = this.once("env file", () => readEnvFile(this.get("env-file")));
     const own = RUNTIME.process.env[name];
@@ -4936,15 +4925,9 @@ function readCommandLine(args: string[]): Cli {
     cli.operands.push(...args.slice(1)); // it reads its own flags
     return cli;
   }
-  const options: import("node:util").ParseArgsConfig["options"] = {};
-  for (const flag of flagNames(name)) {
-    const type = FLAGS[flag]!.value ? "string" : "boolean";
-    const short = SHORT_FLAGS[flag];
-    options[flag] = short ? { type, short } : { type };
-  }
   const given = args.slice(isNamed ? 1 : 0);
   const { tokens } = node("node:util")
-    .parseArgs({ args: given, options, strict: false, tokens: true });
+    .parseArgs({ args: given, options: FLAGS, strict: false, tokens: true });
   for (const token of tokens) {
     if (token.kind === "option") {
       const { name: flag, rawName, value, inlineValue } = token;
@@ -5064,11 +5047,10 @@ is the app secret, and TIKTOK_SHOP_HOME the folder of the profiles.`;
 }
 
 function flagEntry(name: string): string {
-  const { value, env, initial, many, help } = FLAGS[name]!;
+  const { value, env, initial, many, help, short } = FLAGS[name]!;
   const facts = [initial && `default: ${initial}`, env, many && "repeatable"];
   const shown = facts.filter(Boolean).map((fact) => ` [${fact}]`);
-  const short = SHORT_FLAGS[name] ? `-${SHORT_FLAGS[name]}, ` : "";
-  const usage = `${short}--${name}${value && ` ${value}`}`;
+  const usage = `${short ? `-${short}, ` : ""}--${name}${value && ` ${value}`}`;
   return helpEntry(usage, help + shown.join(""));
 }
 
@@ -5274,8 +5256,7 @@ async function askMissing(cli: Cli, settings: NodeJS.Dict<string>) {
   });
   found["app-secret-file"] = secret?.text ??
     (isInteractive() ? await ask("app-secret-file", appKey) : undefined);
-  const names = Object.keys(found)
-    .filter((flag) => found[flag] === undefined)
+  const names = Object.keys(found).filter((flag) => found[flag] === undefined)
     .map((flag) => {
       const { env, value } = FLAGS[flag]!;
       return env ? `${env} or --${flag} ${value}` : SECRET_WAYS;
