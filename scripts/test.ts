@@ -122,8 +122,8 @@ export function chooseSteps(names: readonly string[]): readonly Step[] {
   return chooseNamed("step", [...STEPS, QUICK_TESTS], all);
 }
 
-/** Tests wait more than they compute, so each core runs two files. */
-const JOBS: number = 2 * availableParallelism();
+/** Tests wait more than they compute, so each core runs four files. */
+const JOBS: number = 4 * availableParallelism();
 
 function deno(
   job: Job,
