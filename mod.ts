@@ -857,7 +857,7 @@ function redirectQuery(input: string): URLSearchParams | string {
     return new URLSearchParams(text.replace(/^[^?]*\?/, "").split("#")[0]);
   }
   // A person copies the code out of the address bar, where it is encoded.
-  const code = decodeOnce(text);
+  const code = attempt(() => decodeURIComponent(text), text);
   // deno-lint-ignore no-control-regex -- no code has control characters
   if (code && code !== "null" && !/[\s\u0000-\u001f<>"]|:\/\//.test(code)) {
     return code;
@@ -883,14 +883,6 @@ function pastedRedirect(input: string): string {
   return words.find((word) => /(^|[?&])(code|auth_code|error)=/.test(word)) ??
     words.find((word) => /:\/\/|(^|[?&])state=/.test(word)) ??
     (words.length === 1 ? words[0]! : whole);
-}
-
-function decodeOnce(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 /** An answer to a request: a page, or a line of text. */
@@ -2500,14 +2492,11 @@ function defaultStore(): TokenStore {
   return store;
 }
 
-/** The store's folder by the user's environment. Pure if given both. */
-function storeFolder(
-  env: Readonly<Record<string, string | undefined>> = RUNTIME.process.env,
-  platform: string = RUNTIME.process.platform,
-): string {
+/** The store's folder by the user's environment. */
+function storeFolder(env = RUNTIME.process.env): string {
   const { isAbsolute, join } = paths();
   if (env.TIKTOK_SHOP_HOME) return expandHome(env.TIKTOK_SHOP_HOME, env);
-  const onWindows = platform === "win32";
+  const onWindows = RUNTIME.process.platform === "win32";
   const xdg = onWindows ? undefined : env.XDG_CONFIG_HOME;
   // A relative one is ignored (XDG Base Directory Specification).
   if (xdg && isAbsolute(xdg)) return join(xdg, PROGRAM);
@@ -3205,8 +3194,7 @@ type NodeReply = import("node:http").ServerResponse;
 function unreadAnswer(error: Error, { onUnread }: LoopbackOptions): Response {
   const code = codeOf(error);
   if (code === "HPE_HEADER_OVERFLOW") {
-    const facts = onUnread("with too large headers");
-    return pageAnswer(431, "other", "en", facts);
+    return pageAnswer(431, "other", "en", onUnread("with too large headers"));
   }
   const { rawPacket } = error as { rawPacket?: Uint8Array };
   // A TLS handshake stands where a request line should be.
@@ -3303,12 +3291,9 @@ async function tryBrowsers(url: string, options: Attempt = {}) {
   return false;
 }
 
+/** Whether a file is there, and Deno may look. */
 function namesFile(path: string): boolean {
-  try {
-    return node("node:fs").statSync(path).isFile();
-  } catch {
-    return false; // nothing is there, or Deno may not look
-  }
+  return attempt(() => node("node:fs").statSync(path).isFile(), false);
 }
 
 /** Commands that may open a URL, best first; see xdg-open(1). Pure. */
@@ -3617,7 +3602,7 @@ function judgeEnvelope(
   answer: HttpAnswer,
   tried: string,
   secrets: Secrets,
-  bodyOf?: (text: string, secrets: Secrets) => unknown,
+  bodyOf?: typeof redactedBody,
 ): Record<string, unknown> {
   const { status, retryAfter, text } = answer;
   const envelope = envelopeOf(answer);
@@ -3712,13 +3697,11 @@ type Received = Pick<Response, "status" | "headers"> & {
 
 /** Whether `fetch` may use a proxy, by the environment or its dispatcher. */
 function mayBeProxied(): boolean {
-  try {
-    const env = RUNTIME.Deno?.env.toObject() ?? RUNTIME.process.env;
-    const names = Object.keys(env).join("\n");
-    if (/^(https?|all)_proxy$/im.test(names)) return true;
-  } catch {
-    return true; // Deno may be without permission to tell
-  }
+  const read = () => RUNTIME.Deno?.env.toObject() ?? RUNTIME.process.env;
+  // Where Deno may not tell, there may be one.
+  const env = attempt(read, { all_proxy: "unknown" });
+  const names = Object.keys(env).join("\n");
+  if (/^(https?|all)_proxy$/im.test(names)) return true;
   // Node keeps the dispatcher that a program has set under such a symbol.
   return Object.getOwnPropertySymbols(globalThis)
     .filter(({ description }) => description?.startsWith("undici.globalDisp"))
@@ -4031,15 +4014,14 @@ const SECRET_USER = /(:\/\/)[^\s/?#@"'<>]+@/g;
 
 /** The one redactor: hides secrets and what bears a secret name. */
 function redact(text: string, secrets: Secrets = []): string {
-  try {
-    return hideSecrets(text, secrets)
+  // A long text may be too much for a pattern.
+  const clean = () =>
+    hideSecrets(text, secrets)
       .replace(SECRET_PARAMETER, "$1$2$3***")
       .replace(SECRET_MEMBER, '$1"***"')
       .replace(SECRET_HEADER, "$1$2***")
       .replace(SECRET_USER, "$1***@");
-  } catch {
-    return UNSHOWN;
-  }
+  return attempt(clean, UNSHOWN);
 }
 
 const UNSHOWN = "(a text that could not be redacted)";
@@ -4155,6 +4137,15 @@ function sameText(a: string, b: string): boolean {
   const [x, y] = [encoder.encode(a), encoder.encode(b)];
   const differing = x.reduce((all, byte, i) => all | (byte ^ y[i]!), 0);
   return x.length === y.length && differing === 0;
+}
+
+/** What work brings, or something else if it throws. */
+function attempt<T, U>(work: () => T, otherwise: U): T | U {
+  try {
+    return work();
+  } catch {
+    return otherwise;
+  }
 }
 
 /** Random bytes as base64url; node:crypto would cost Deno's start 30 ms. */
@@ -5062,7 +5053,7 @@ function helpEntry(name: string, text: string): string {
 }
 
 function nameValues(cli: Cli, flag: string): Record<string, string> {
-  const pairs = cli.all(flag).map((text) => {
+  const pairs = cli.all(flag).map((text): [string, string] => {
     const [, name, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
     if (name) return [name, value!];
     throw misuse(`Cannot read --${flag} "${redact(text)}": write name=value`);
@@ -5096,11 +5087,8 @@ function namedText(what: string, file: string): string {
 
 /** The text of a file, or another if it cannot be read. */
 function textIfAny(path: string, otherwise = ""): string {
-  try {
-    return decodeText(node("node:fs").readFileSync(path));
-  } catch {
-    return otherwise;
-  }
+  const read = () => decodeText(node("node:fs").readFileSync(path));
+  return attempt(read, otherwise);
 }
 
 /** The variables of an env file. */
@@ -5123,13 +5111,9 @@ const KEPT_FLAGS = ["app-key", "service-id", "region", "user-type"];
 
 /** A path in the folder of the profiles; "" without a home. */
 function homePath(cli: Cli, name = ""): string {
-  const { env, platform } = RUNTIME.process;
   const own = { TIKTOK_SHOP_HOME: cli.variable("TIKTOK_SHOP_HOME")?.text };
-  try {
-    return paths().join(storeFolder({ ...env, ...own }, platform), name);
-  } catch {
-    return "";
-  }
+  const env = { ...RUNTIME.process.env, ...own };
+  return attempt(() => paths().join(storeFolder(env), name), "");
 }
 
 /** The JSON object in a file; without one, an empty object. */
@@ -5273,8 +5257,7 @@ async function askFor(cli: Cli, flag: string, of = ""): Promise<string> {
   const [text, check] = QUESTIONS[flag]!;
   const first = text.replace("%s", printable(of));
   for (let question = first;; question = text.replace(/^.*\n/, "")) {
-    const isHidden = flag === "app-secret-file";
-    const answer = await cli.terminal.ask(question, isHidden);
+    const answer = await cli.terminal.ask(question, flag === "app-secret-file");
     try {
       check(answer);
       return answer;
@@ -5369,11 +5352,8 @@ const WARNINGS = { onWarning: (text: string) => note(text, "warning") };
 
 /** Text on stderr as it is; that it cannot be written is no failure. */
 function raw(text: string): void {
-  try {
-    RUNTIME.process.stderr.write(text);
-  } catch {
-    // Deno throws what Node emits as an "error", which main() ignores.
-  }
+  // Deno throws what Node emits as an "error", which main() ignores.
+  attempt(() => RUNTIME.process.stderr.write(text), false);
 }
 
 const CLEAR_LINE = "\r\x1b[2K";
@@ -5457,11 +5437,7 @@ function mayRead(): boolean {
 }
 
 function realFile(path: string): string {
-  try {
-    return node("node:fs").realpathSync(path);
-  } catch {
-    return path;
-  }
+  return attempt(() => node("node:fs").realpathSync(path), path);
 }
 
 /** A text as one word of a shell: a POSIX one, or both of Windows'. Pure. */
@@ -5493,12 +5469,6 @@ function passedSignals(): NodeJS.Signals[] {
   const isKept = process.listeners("SIGHUP").includes(ignore);
   if (!isKept) process.on("SIGHUP", ignore);
   return ["SIGTERM"];
-}
-
-/** A command that ignores SIGHUP as we do: it inherits no listener. */
-function hangupKept(command: string[]): string[] {
-  if (!isHangupIgnored()) return command;
-  return ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...command];
 }
 
 /** Known before our first listener, which changes it. */
@@ -6010,12 +5980,8 @@ function isYes(answer: string): boolean {
 
 /** Whether an answer is a redirect or a code; no word for "no" is so long. */
 function isPasted(answer: string): boolean {
-  try {
-    const query = redirectQuery(answer);
-    return typeof query !== "string" || query.length > 10;
-  } catch {
-    return false;
-  }
+  const query = attempt(() => redirectQuery(answer), "");
+  return typeof query !== "string" || query.length > 10;
 }
 
 // --- login in two steps
@@ -6333,8 +6299,7 @@ async function useCommand(cli: Cli): Promise<void> {
 async function shopsCommand(cli: Cli): Promise<void> {
   const shops = await shopsWith(keepFor(cli));
   if (cli.has("json")) return cli.json(shops);
-  const isTold = shops.length === 0 && !cli.has("quiet");
-  if (isTold) note("This token has no shops");
+  if (!shops.length && !cli.has("quiet")) note("This token has no shops");
   const rows = shops.map(({ id, name, region, seller_type, code }) =>
     [id, name, region, seller_type, code].map(textOf)
   );
@@ -6408,23 +6373,23 @@ async function runChild(command: string[], env: NodeJS.ProcessEnv) {
   const pass = (name: NodeJS.Signals) => {
     // Not child.kill(): Deno then tells the signal for the exit code.
     const isAlive = child?.exitCode === null && child.signalCode === null;
-    try {
-      if (isAlive && child?.pid) process.kill(child.pid, name);
-    } catch {
-      // A signal to our whole group has ended it a moment before.
-    }
+    const pid = isAlive ? child?.pid : undefined;
+    // A signal to our whole group may have ended it a moment before.
+    if (pid) attempt(() => process.kill(pid, name), false);
   };
   // Before the start: a signal may come as soon as the command runs.
   process.on("SIGINT", ignore);
   for (const name of names) process.on(name, pass);
   try {
-    const [file = "", ...args] = hangupKept(command);
+    // It is to ignore SIGHUP as we do, and inherits no listener.
+    const shell = ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh"];
+    const start = isHangupIgnored() ? shell : [];
+    const [file = "", ...args] = [...start, ...command];
     const options = { stdio: "inherit", env } as const;
     child = node("node:child_process").spawn(file, args, options);
     return await childEnd(child);
   } catch (error) {
-    const why = `Cannot run "${command[0]}": ${messageOf(error)}`;
-    note(printable(why), "error");
+    note(printable(`Cannot run "${command[0]}": ${messageOf(error)}`), "error");
     return codeOf(error) === "ENOENT" ? 127 : 126; // as a shell
   } finally {
     process.off("SIGINT", ignore);
@@ -6931,14 +6896,10 @@ function pageLanguage(headers: Headers, locale: string | null): Language {
 
 /** `pt_BR` is pt, `in` is id; Chinese goes by the script of its region. */
 function languageOf(tag: string): Language | undefined {
-  try {
-    const locale = new Intl.Locale(tag.replaceAll("_", "-")).maximize();
-    const { language, script } = locale;
-    const name = language === "zh" ? `zh-${script}` : language;
-    return Object.hasOwn(TEXTS, name) ? name as Language : undefined;
-  } catch {
-    return undefined; // no language tag
-  }
+  const read = () => new Intl.Locale(tag.replaceAll("_", "-")).maximize();
+  const { language, script } = attempt(read, { language: "", script: "" });
+  const name = language === "zh" ? `zh-${script}` : language;
+  return Object.hasOwn(TEXTS, name) ? name as Language : undefined;
 }
 
 /** A page: self-contained, escaped, readable without script. Pure. */
