@@ -1547,7 +1547,8 @@ function callOptions(options: ApiOptions): CallOptions {
 async function validTokens(options: CallOptions): Promise<StoredTokens> {
   const { store, profile, minValid, now = Date.now, onWarning } = options;
   const least = seconds(minValid ?? "5m", 0);
-  const tokens = await loadTokens(store, profile, options.signal);
+  const read = sharedRead(store, profile);
+  const tokens = await loadTokens(store, profile, options.signal, read);
   if (secondsLeft(tokens, now) > least) return tokens;
   const name = `The access token of profile "${printable(profile)}"`;
   try {
@@ -1616,8 +1617,9 @@ async function loadTokens(
   store: TokenStore,
   profile: string,
   signal?: AbortSignal,
+  read: Read = store.load(profile),
 ): Promise<StoredTokens> {
-  const tokens = await abortable(sharedRead(store, profile), signal);
+  const tokens = await abortable(read, signal);
   if (tokens) return tokens;
   // Not of a database: it may have a million of them.
   const names = store instanceof FileStore ? await store.list() : [];
