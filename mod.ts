@@ -478,7 +478,8 @@ async function saveReply(
   const missing = (options.requireScopes ?? [])
     .filter((scope) => !Array.isArray(scopes) || !scopes.includes(scope));
   if (missing.length === 0) return saved;
-  const message = `The seller did not grant "${missing.join('", "')}"`;
+  const kept = saved === undefined ? "" : `, the rest is under "${saved}"`;
+  const message = `The seller did not grant "${missing.join('", "')}"${kept}`;
   const hint = `enable it in Partner Center, then ${LOGIN_AGAIN}`;
   throw new TikTokShopError("missing_scope", message, { hint, reply });
 }
@@ -4118,10 +4119,10 @@ const FOLDED = ASCII.map((c, code) => {
   return c === "\\" ? 0 : c.toLowerCase().charCodeAt(0);
 });
 
-/** Control, bidi and zero-width characters could forge a terminal. */
+/** What could forge a terminal; not joiners, which names and emoji have. */
 const UNPRINTABLE =
   // deno-lint-ignore no-control-regex -- they are what must not be there
-  /[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+  /[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 
 /** Foreign text made safe to show on one line of a terminal. */
 function printable(text: string): string {
@@ -4258,7 +4259,7 @@ function seconds(duration: Duration, least = Number.MIN_VALUE): number {
 /** A span of time in its two largest units. */
 function timeLeft(span: number | undefined): string {
   if (span === undefined) return "unknown";
-  if (span <= 0) return "expired";
+  if (span <= 0) return "ended";
   let rest = Math.max(span, 1);
   const parts = Object.entries(UNITS).map(([name, size]) => {
     const count = Math.floor(rest / size);
@@ -4571,7 +4572,10 @@ function report(error: unknown, args: readonly string[], cli?: Cli): number {
   };
   const hint = hints[kind] ?? facts.hint;
   const steps = { hint, ...nextStep(error, cli) };
-  if (has("json")) {
+  const { isTTY } = RUNTIME.process.stderr;
+  if (message === "Cancelled: interrupted" && isTTY && !has("json")) {
+    note("Cancelled"); // by a person, who knows why
+  } else if (has("json")) {
     const { requestId: request_id } = facts;
     const code = integerOf(facts.code); // not a system's
     const all = { kind, code, request_id, message, ...steps };
@@ -4632,11 +4636,14 @@ function nextStep(error: unknown, cli?: Cli, profile?: string): NextStep {
 
 type NextStep = { run?: string; flag?: string };
 
+const NEXT_FLAGS = "profile file env-file app-secret-file api-endpoint"
+  .split(" ");
+
 /** The flags that the next command needs too. */
 function wordsAgain(cli?: Cli, profile?: string): string[] {
   if (profile !== undefined && !cli?.get("file")) return ["--profile", profile];
   if (cli?.commandName !== "login") {
-    return cli?.words(["profile", "file", "env-file"]) ?? [];
+    return cli?.words(NEXT_FLAGS) ?? [];
   }
   const names = flagNames("login").filter((name) => name !== "complete");
   const words = cli.words(names);
@@ -4685,6 +4692,7 @@ const FLAGS = flagTable(`
 --timeout TIME | | ${DEFAULT_TIMEOUT} | how long to wait, such as 90 or 5m
 --param k=v ... | | | extra parameter of the link
 --no-browser | | | open no browser, only print the link
+--no-show | | | do not print the tokens, unless they could not be saved
 --browser CMD | | $BROWSER, else the system's | opens the link, which is %s
 --paste | | on a terminal | take the redirect from stdin
 --start | | | print the link as JSON and end; go on with --complete
@@ -4732,7 +4740,8 @@ const REQUEST_FLAGS = "request-timeout reply-limit";
 const COMMANDS = commandTable(`
 login | get a token: link, browser, wait, exchange, save |
   ${CALLBACK_FLAGS} timeout param no-browser browser paste start complete
-  allow-missing-state switch require-scope keep-secret ${REQUEST_FLAGS} |
+  allow-missing-state switch require-scope no-show keep-secret
+  ${REQUEST_FLAGS} |
   login, login --profile us --region us, login --start
 refresh | refresh the tokens now, and save them | all ${REQUEST_FLAGS} |
   refresh, refresh --all
@@ -5335,18 +5344,27 @@ function wrapped(text: string, columns: number): string[] {
   return text.match(new RegExp(line, "g")) ?? [];
 }
 
+/** A text for people, broken where this terminal would cut a word. */
+function fitted(text: string): string {
+  const { isTTY, columns } = RUNTIME.process.stderr;
+  if (!isTTY || !columns) return text;
+  // What is indented is a command, to be copied.
+  return text.split("\n")
+    .flatMap((line) => /^( {2}|$)/.test(line) ? line : wrapped(line, columns))
+    .join("\n");
+}
+
 /** How the word before a note is painted. */
 const LABELS: Record<string, string> = { error: "31;1", warning: "33" };
 
-/** A line for people on stderr, broken where a terminal would cut. */
-function note(text: string, label?: string): void {
-  const { isTTY, columns } = RUNTIME.process.stderr;
-  const start = label ? `${paint(LABELS[label] ?? "36", `${label}:`)} ` : "";
-  const line = start + text;
+/** A line for people on stderr. */
+function note(text: string, label = ""): void {
+  const start = label && `${label}:`;
+  const line = label ? `${start} ${text}` : text;
   // A command stays one line, to be copied.
-  const isWhole = !isTTY || !columns || line.length <= columns ||
-    label === "run";
-  raw(`${isWhole ? line : wrapped(line, columns).join("\n")}\n`);
+  const shown = label === "run" ? line : fitted(line);
+  const painted = start && paint(LABELS[label] ?? "36", start);
+  raw(`${painted}${shown.slice(start.length)}\n`);
 }
 
 /** Where the warnings of a command go. */
@@ -5375,15 +5393,27 @@ function paint(style: string, text: string): string {
   return isLively() ? `\x1b[${style}m${text}\x1b[0m` : text;
 }
 
-/** Columns of text, foreign text made safe. */
-function table(head: string[], rows: string[][]): string {
+/**
+ * Lines of columns of text, foreign text made safe. Where they do not fit, the
+ * last columns are left out, then the longest texts are cut.
+ */
+function table(head: string[], rows: string[][], limit = Infinity): string[] {
   const lines = [head, ...rows].map((row) => row.map(printable));
   const widths = head.map((_, i) =>
-    Math.max(...lines.map((row) => width(row[i]!)))
+    lines.reduce((most, row) => Math.max(most, width(row[i]!)), 0)
   );
-  const cell = (text: string, i: number) =>
-    text + " ".repeat(widths[i]! - width(text));
-  return lines.map((row) => row.map(cell).join("  ").trimEnd()).join("\n");
+  const total = (most: number) =>
+    widths.reduce((sum, each) => sum + Math.min(each, most) + 2, -2);
+  while (widths.length > 1 && total(8) > limit) widths.pop();
+  for (let most = Math.max(...widths); total(Infinity) > limit; most--) {
+    widths.forEach((each, i) => widths[i] = Math.min(each, most));
+  }
+  const cell = (columns: number, text: string) =>
+    text + " ".repeat(columns - width(text));
+  return lines.map((row) =>
+    widths.map((columns, i) => cell(columns, cut(row[i]!, columns)))
+      .join("  ").trimEnd()
+  );
 }
 
 /** Two columns wide: East Asian characters, and emoji shown as such. */
@@ -5391,11 +5421,27 @@ const WIDE = "[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff" +
   "\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]" +
   "|\\p{Extended_Pictographic}(?:\\ufe0f|(?<=\\p{Emoji_Presentation}))";
 
+/** What a person sees as one character, such as an emoji with joiners. */
+function clusters(text: string): string[] {
+  return [...new Intl.Segmenter().segment(text)].map(({ segment }) => segment);
+}
+
 /** Columns that a text takes on a terminal. */
 function width(text: string): number {
-  const wide = text.match(pattern(WIDE, "gu"))?.length ?? 0;
-  const marks = text.match(pattern("\\p{Mn}", "gu"))?.length ?? 0;
-  return [...text].length + wide - marks;
+  if (/^[ -~]*$/.test(text)) return text.length;
+  const [wide, marks] = [WIDE, "[\\p{Mn}\\p{Me}\\p{Cf}]"]
+    .map((each) => pattern(each, "gu"));
+  const columns = (cluster: string) =>
+    cluster.search(wide!) < 0 ? [...cluster.replace(marks!, "")].length : 2;
+  return clusters(text).reduce((sum, each) => sum + columns(each), 0);
+}
+
+/** A text in so many columns, with an ellipsis where it is cut. */
+function cut(text: string, columns: number): string {
+  if (width(text) <= columns) return text;
+  const kept = clusters(text);
+  while (kept.length && width(kept.join("")) >= columns) kept.pop();
+  return `${kept.join("")}…`;
 }
 
 /** The words that start this program the way it was started. */
@@ -5497,6 +5543,8 @@ function isHangupIgnored(): boolean {
 class Terminal {
   /** Whether tokens are being saved. */
   isSaving = false;
+  /** Where they were, and the flags that name them. */
+  saved: { path: string; flags: string[] } | undefined;
   readonly #abort = new AbortController();
   readonly signal: AbortSignal = this.#abort.signal;
   readonly #names: NodeJS.Signals[] = ["SIGINT", ...passedSignals()];
@@ -5539,7 +5587,7 @@ class Terminal {
   async ask(question: string, hidden = false): Promise<string> {
     // First hidden, then asked: what is typed at once must not be shown.
     this.#listen(hidden);
-    raw(question);
+    raw(fitted(question));
     const asked = this.#asked = deferred<string>();
     this.#drain();
     try {
@@ -5750,10 +5798,21 @@ async function loginCommand(cli: Cli): Promise<void> {
 
 /** Prints the tokens once they are saved; the browser's page comes after. */
 function printReply(cli: Cli, reply: TokenReply): void {
-  const { seller_name: seller, open_id: id } = reply.data;
-  const name = printable(textOf(seller) || textOf(id));
-  if (!cli.has("quiet")) note(`Authorized by ${name}`);
-  cli.json(reply);
+  if (!cli.has("no-show")) cli.json(reply);
+}
+
+/** Tells at the end who authorized the app, where, and what to run next. */
+async function tellLogin(cli: Cli, { data }: TokenReply): Promise<void> {
+  await cli.written; // on a terminal the tokens stand above
+  const { saved } = cli.terminal;
+  if (cli.has("quiet")) return;
+  const name = printable(textOf(data.seller_name) || textOf(data.open_id));
+  const next = RUNTIME.process.stderr.isTTY ? ["token", "shops"] : [];
+  const lines = [
+    `Authorized by ${name}, saved to ${printable(saved!.path)}`,
+    ...next.map((each) => `  ${commandLineOf([each, ...saved!.flags])}`),
+  ];
+  raw(`${paint("32", fitted(lines.join("\n")))}\n`);
 }
 
 async function wholeLogin(cli: Cli): Promise<void> {
@@ -5768,14 +5827,15 @@ async function wholeLogin(cli: Cli): Promise<void> {
   const home = await chooseHome(cli, app.appKey);
   const { options } = new Dialog(cli);
   const onReply = (reply: TokenReply) => printReply(cli, reply);
-  await login({ ...wait, ...app, ...options, onReply });
-  await keepSecret(cli, app, home);
+  const reply = await login({ ...wait, ...app, ...options, onReply });
+  await keepSecret(cli, app, home).finally(() => tellLogin(cli, reply));
 }
 
 /** The options of a login, in one step or two. */
 function loginOptions(cli: Cli) {
   const { terminal } = cli;
   const { signal } = terminal;
+  const { platform } = RUNTIME.process;
   const place = tokenPlace(cli);
   return {
     ...linkOptions(cli),
@@ -5792,11 +5852,11 @@ function loginOptions(cli: Cli) {
     onSaved: (profile: string) => {
       terminal.isSaving = false;
       const path = place.store.path(profile);
-      if (!cli.has("quiet")) note(`Saved to ${printable(path)}`);
+      terminal.saved = { path, flags: cli.words(NEXT_FLAGS) };
       if (profile === place.profile) return;
-      const flag = cli.get("file")
-        ? `--file ${shellWord(path, RUNTIME.process.platform)}`
-        : `--profile ${profile}`;
+      const flags = cli.get("file") ? ["--file", path] : ["--profile", profile];
+      terminal.saved = { path, flags };
+      const flag = flags.map((word) => shellWord(word, platform)).join(" ");
       note(`Use ${printable(flag)} from now on, or --switch to replace them`);
     },
   };
@@ -5903,7 +5963,9 @@ class Dialog {
     if (this.#cli.has("no-browser")) return void (hint && this.#tell(hint));
     const browser = this.#cli.get("browser");
     const failed = new Set<string>();
-    if (await tryBrowsers(url, { browser, failed })) return;
+    if (await tryBrowsers(url, { browser, failed })) {
+      return void (this.#timer && this.#tell("Opened your browser"));
+    }
     const names = [...failed].map((name) => `"${name}"`).join(", ");
     if (names) this.#tell(`The link could not be opened with ${names}`);
     this.#tell(hint ?? "No browser could be opened: open the link yourself");
@@ -5969,10 +6031,10 @@ class Dialog {
 
 async function askAboutCode(cli: Cli): Promise<string> {
   if (!isInteractive()) return "";
-  const clear = isLively() ? CLEAR_LINE : ""; // the countdown
+  if (isLively()) raw(CLEAR_LINE); // the countdown
   return await cli.terminal.ask(
-    `${clear}Nothing proves that this code belongs to your login. Did you ` +
-      "approve the app\nyourself, just now, at the link above? [y/N] ",
+    "Nothing proves that this code belongs to your login. Did you approve " +
+      "the app yourself, just now, at the link above? [y/N] ",
   );
 }
 
@@ -6065,8 +6127,9 @@ async function secondStep(cli: Cli): Promise<void> {
   // Removed before the code is spent: of two that complete at once, one does.
   if (!await removePending(place)) throw noPending(place.profile);
   try {
-    printReply(cli, await exchangeCode(options, code, options));
-    await keepSecret(cli, app, home);
+    const reply = await exchangeCode(options, code, options);
+    printReply(cli, reply);
+    await keepSecret(cli, app, home).finally(() => tellLogin(cli, reply));
   } catch (error) {
     // As far as we know the code was not spent: it may be tried again.
     const { kind } = error as Partial<TikTokShopError>;
@@ -6131,6 +6194,9 @@ function noPending(profile: string): TikTokShopError {
 // --- refresh
 
 async function refreshCommand(cli: Cli): Promise<void> {
+  if (cli.has("all") && cli.has("profile")) {
+    throw misuse("--all refreshes every profile: leave out --profile");
+  }
   const keep = keepFor(cli);
   if (cli.has("all")) return await refreshAll(cli, keep);
   const seen = await loadTokens(keep.store, keep.profile);
@@ -6147,7 +6213,6 @@ const CALLS_AT_ONCE = 16;
 async function refreshAll(cli: Cli, keep: CallOptions): Promise<void> {
   // The folder around a --file holds more than tokens.
   const profiles = cli.get("file") ? [keep.profile] : await keep.store.list();
-  if (profiles.length === 0) note("There are no profiles yet: log in first");
   const isShown = isLively() && !cli.has("quiet");
   let done = 0;
   const limited = limit(CALLS_AT_ONCE);
@@ -6162,6 +6227,10 @@ async function refreshAll(cli: Cli, keep: CallOptions): Promise<void> {
   const work = profiles.map((profile) => wider(() => refresh(profile)));
   const codes = await Promise.all(work);
   if (isShown) raw(CLEAR_LINE);
+  const failed = codes.filter(Boolean).length;
+  const sum = `Refreshed ${codes.length - failed} of ${codes.length} profiles`;
+  if (codes.length === 0) note("There are no profiles yet: log in first");
+  else if (!cli.has("quiet")) note(failed ? `${sum}, ${failed} failed` : sum);
   // A new login is what somebody has to do something about.
   cli.exitCode = codes.includes(5) ? 5 : codes.find(Boolean) ?? 0;
 }
@@ -6209,13 +6278,19 @@ async function statusCommand(cli: Cli): Promise<void> {
     profiles.map((name) => limited(() => profileStatus(cli, store, name))),
   );
   if (cli.has("json")) cli.json(list);
+  else if (one) cli.line(statusDetail(list[0]!));
   else if (list.length) cli.line(statusTable(list));
   else note(`There are no profiles yet, log in: ${commandLineOf(["login"])}`);
   for (const each of list) warnOfEnd(cli, each);
-  const isMet = ({ error, access_token_left: left = 0 }: ProfileStatus) =>
-    error === undefined && left >= least;
-  const isOk = list.length > 0 && list.every(isMet);
-  if (cli.has("min-valid") && !isOk) cli.exitCode = 5;
+  if (!cli.has("min-valid")) return;
+  const unmet = list.filter(({ error, access_token_left: left = 0 }) =>
+    error || left < least
+  );
+  for (const { profile, access_token_left: left } of unmet) {
+    const what = `--min-valid is not met by profile ${printable(profile)}`;
+    note(`${what}: ${timeLeft(left)}`, "warning");
+  }
+  if (unmet.length > 0 || list.length === 0) cli.exitCode = 5;
 }
 
 type ProfileStatus = Awaited<ReturnType<typeof profileStatus>>;
@@ -6256,33 +6331,65 @@ async function profileStatus(cli: Cli, store: TokenStore, profile: string) {
 
 const USER_TYPES = ["seller", "creator", undefined, "partner"];
 
+/** What is shown of a profile, first what ends. */
+function statusFacts(each: ProfileStatus) {
+  return {
+    GRANT: each.error ? "unreadable" : timeLeft(each.refresh_token_left),
+    ACCESS: timeLeft(each.access_token_left),
+    PROFILE: `${each.default ? "* " : ""}${each.profile}`,
+    SELLER: textOf(each.seller_name) || each.open_id,
+    REGION: each.region,
+    TYPE: each.user_type,
+    SECRET: each.app_secret,
+    SCOPES: each.scopes,
+  };
+}
+
+/** A row a profile, as wide as the terminal. */
 function statusTable(list: readonly ProfileStatus[]): string {
-  const rows = list.map((each) =>
-    [
-      each.profile + (each.default ? " *" : ""),
-      each.error ? "unreadable" : textOf(each.seller_name) || each.open_id,
-      each.region,
-      each.user_type,
-      each.scopes?.length,
-      timeLeft(each.access_token_left),
-      timeLeft(each.refresh_token_left),
-      each.app_secret,
-    ].map(textOf)
-  );
-  const head = ["PROFILE", "SELLER", "REGION", "TYPE", "SCOPES"];
-  return table([...head, "ACCESS", "REFRESH", "SECRET"], rows);
+  const { isTTY, columns } = RUNTIME.process.stdout;
+  const facts = list.map((each) => ({
+    ...statusFacts(each),
+    SCOPES: each.scopes?.length,
+  }));
+  const rows = facts.map((each) => Object.values(each).map(textOf));
+  const limit = isTTY && columns ? columns : Infinity;
+  const [top, ...lines] = table(Object.keys(facts[0]!), rows, limit);
+  const painted = lines.map((line, i) => {
+    const style = isTTY && endingOf(list[i]!);
+    return style ? paint(style, line) : line;
+  });
+  return [top, ...painted].join("\n");
+}
+
+/** One profile, a line each fact, its scopes and shops by name. */
+function statusDetail(status: ProfileStatus): string {
+  const SHOPS = status.shops?.map((shop) => `${shop.name} (${shop.region})`);
+  const [first, ...rows] = Object.entries({ ...statusFacts(status), SHOPS })
+    .flatMap(([label, fact]) =>
+      [fact ?? []].flat().map((text, i) => [i ? "" : label, textOf(text)])
+    );
+  return table(first!, rows).join("\n");
+}
+
+/** The colour of a grant that has ended, or ends within 30 days. */
+function endingOf({ error, refresh_token_left: left }: ProfileStatus) {
+  if (error) return "31";
+  if (left === undefined || left > 30 * 86400) return undefined;
+  return left <= 0 ? "31" : "33";
 }
 
 /** Tells what a person has to do something about. */
 function warnOfEnd(cli: Cli, status: ProfileStatus): void {
-  const { error, refresh_token_left: left } = status;
+  const { error, refresh_token_left: left = 0 } = status;
   const profile = printable(status.profile);
   if (error) return note(error, "warning");
-  if (left === undefined || left > 30 * 86400) return;
+  if (!endingOf(status)) return;
   const when = left <= 0 ? "has ended" : `ends in ${timeLeft(left)}`;
   const run = commandLineOf(["login", ...wordsAgain(cli, profile)]);
   const what = `the seller's grant of profile ${profile} ${when}`;
-  note(`${what}, log in again: ${run}`, "warning");
+  note(`${what}, log in again`, "warning");
+  note(run, "run");
 }
 
 // --- use
@@ -6305,7 +6412,8 @@ async function shopsCommand(cli: Cli): Promise<void> {
   const rows = shops.map(({ id, name, region, seller_type, code }) =>
     [id, name, region, seller_type, code].map(textOf)
   );
-  cli.line(table(["ID", "NAME", "REGION", "TYPE", "CODE"], rows));
+  const head = ["ID", "NAME", "REGION", "TYPE", "CODE"];
+  cli.line(table(head, rows).join("\n"));
 }
 
 // --- api
@@ -6980,9 +7088,10 @@ function tagged(tag: string, text: unknown, limit?: number): string {
 function escapeHtml(text: string, limit = 400): string {
   const shown = Array.from(text.slice(0, 2 * limit + 2));
   if (shown.length > limit) shown.splice(limit, Infinity, "…");
-  // Joiners belong to names: of Persian words, Indic letters and emoji.
-  return shown.map((c) => /[\u200c\u200d]/.test(c) ? c : printable(c)).join("")
-    .replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+  return printable(shown.join("")).replace(
+    /[&<>"']/g,
+    (c) => `&#${c.charCodeAt(0)};`,
+  );
 }
 
 // === Texts
@@ -7232,20 +7341,16 @@ export const PAGE_STYLE: string = `
   --calm:#aeb2ff}
 }
 :root:lang(th),:root:lang(zh),:root:lang(ja){--track:0;--leading:1.75}
-:root:lang(th){font-size:106%}
-:root:lang(zh){word-break:keep-all}
+:root:lang(th){font-size:106%}:root:lang(zh){word-break:keep-all}
 :root:lang(ja){line-break:strict;word-break:auto-phrase}
-*{box-sizing:border-box;margin:0}
-[hidden]{display:none}
+*{box-sizing:border-box;margin:0}[hidden]{display:none}
 body{display:grid;place-items:center;min-height:100vh;min-height:100svh;
   padding:1.5rem;background:var(--paper);color:var(--ink);
   font:1.0625rem/var(--leading) system-ui,sans-serif;overflow-wrap:anywhere}
 main{--tone:var(--calm);width:100%;max-width:35rem;padding:2.75rem;
   background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
   box-shadow:0 1px 2px rgb(0 0 0/.04),0 1.5rem 3rem -1.5rem rgb(0 0 0/.16)}
-.success{--tone:var(--good)}
-.failed{--tone:var(--bad)}
-.held{--tone:var(--care)}
+.success{--tone:var(--good)}.failed{--tone:var(--bad)}.held{--tone:var(--care)}
 .denied,.other{--tone:var(--dim)}
 svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
   margin-bottom:1.5rem;border:1px solid transparent;border-radius:50%;
@@ -7254,10 +7359,8 @@ svg{display:block;width:3.5rem;height:3.5rem;padding:.85rem;
   stroke-linejoin:round}
 h1{margin-bottom:.6rem;font-size:1.65rem;line-height:1.3;font-weight:650;
   letter-spacing:var(--track);text-wrap:balance}
-p{color:var(--dim);text-wrap:pretty}
-p+p{margin-top:.75rem}
-main>div,.next{margin-top:1.25rem}
-.next{color:var(--ink)}
+p{color:var(--dim);text-wrap:pretty}.next{color:var(--ink)}
+p+p{margin-top:.75rem}main>div,.next{margin-top:1.25rem}
 dl{position:relative;margin-top:1.75rem;padding:.5rem 0;
   border:dashed var(--line);border-width:1px 0;font-size:.9375rem}
 dl::before,dl::after{content:"";position:absolute;top:-.6875rem;
@@ -7267,18 +7370,15 @@ dl::before{left:-3.4375rem;clip-path:inset(0 0 0 calc(50% - 1px))}
 dl::after{right:-3.4375rem;clip-path:inset(0 calc(50% - 1px) 0 0)}
 dl div{display:grid;grid-template-columns:6rem 1fr;gap:0 1rem;
   align-items:baseline;padding:.6rem 0}
-dl div+div{border-top:1px solid var(--line)}
-dt{color:var(--dim)}
+dl div+div{border-top:1px solid var(--line)}dt{color:var(--dim)}
 dl:not([lang]) dd{font-weight:600}
-code,kbd{font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+code,kbd,textarea{font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
 dl code{padding:.1rem .4rem;border-radius:.3rem;background:var(--paper)}
-dl[lang] code{user-select:all}
-a{color:var(--calm)}
+dl[lang] code{user-select:all}a{color:var(--calm)}
 :focus-visible{outline:3px solid;outline-offset:3px}
 textarea{width:100%;padding:.75rem 1rem;border:1px solid var(--dim);
   border-radius:.6rem;background:var(--paper);color:inherit;resize:vertical;
-  field-sizing:content;word-break:break-all;
-  font:.8125rem/1.6 ui-monospace,Menlo,Consolas,monospace}
+  field-sizing:content;word-break:break-all}
 button{margin-top:.75rem;padding:.6rem 1.2rem;border:0;border-radius:.6rem;
   background:var(--calm);color:var(--card);font:inherit;font-weight:600;
   cursor:pointer}
@@ -7289,8 +7389,7 @@ footer[translate]::before{content:"❯ " / "";color:var(--tone)}
 @media(max-width:30rem){
 body{padding:0;background:var(--card)}
 main{padding:1.75rem min(1.5rem,8vw);border:0;box-shadow:none}
-dl div{grid-template-columns:1fr}
-dl::before,dl::after{display:none}
+dl div{grid-template-columns:1fr}dl::before,dl::after{display:none}
 }
 @media print{
 body{place-items:start;min-height:0;padding:0;background:none}
@@ -7302,7 +7401,7 @@ svg{color:CanvasText;background:none;border-color:CanvasText}
 }
 `;
 
-const PAGE_STYLE_HASH = "sha256-IoPsVnZ6cCsdCo0AMTTQlLs1Siu3d4+SVrOkhazuDbQ=";
+const PAGE_STYLE_HASH = "sha256-bAsH1uhlVH+DFmw/Qbz/JF2XsnSBA591uLvDa1kWyjE=";
 
 /**
  * Takes the code out of the address bar and the history, and names region and

@@ -83,8 +83,7 @@ ${link}
 
 Waiting for the redirect to http://localhost:${cli.port}/
 Redirect received, getting the tokens
-Saved to ${join(cli.store, "default.json")}
-Authorized by Harbour & Finch
+Authorized by Harbour & Finch, saved to ${join(cli.store, "default.json")}
 `,
       );
     }));
@@ -264,7 +263,7 @@ describe("a flag of login", TOGETHER, () => {
       assert.equal(code, 0);
       const saved = await readFile(cli.path(file), "utf8");
       assert.match(JSON.parse(saved).data.access_token, /./);
-      assert.match(stderr, /^Saved to .*tiktok-shops\.json$/m);
+      assert.match(stderr, /, saved to .*tiktok-shops\.json$/m);
       assert.deepEqual(await readdir(cli.folder), ["qa_data"]);
     }));
 
@@ -284,6 +283,15 @@ describe("a flag of login", TOGETHER, () => {
       }),
   );
 
+  it("--no-show keeps the tokens off the screen, and saves them", () =>
+    withCli(async (cli) => {
+      const { code, stdout, stderr } = await cli.login(["--no-show"]);
+      assert.deepEqual([code, stdout], [0, ""]);
+      assert.match(stderr, /\nAuthorized by Harbour & Finch, saved to .*\n$/);
+      const saved = JSON.parse(await cli.saved());
+      assert.ok(!stderr.includes(saved.data.access_token));
+    }));
+
   it("--require-scope fails after saving, with nothing on stdout", () =>
     withCli(async (cli) => {
       const scopes = "seller.order.info, seller.product.write,x";
@@ -292,7 +300,7 @@ describe("a flag of login", TOGETHER, () => {
       assert.equal(ended.stdout, "");
       assert.match(
         ended.stderr,
-        /error: The seller did not grant "seller\.product\.write", "x"\n/,
+        /: The seller did not grant "seller\.product\.write", "x", the rest /,
       );
       assert.match(ended.stderr, /hint: enable it in Partner Center/);
       assert.match(await cli.saved(), /"access_token"/);

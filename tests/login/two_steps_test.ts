@@ -73,7 +73,7 @@ async function redirectOf(
 function assertDone({ code, stdout, stderr }: Ended): void {
   assert.equal(code, 0, stderr);
   assert.equal(JSON.parse(stdout).message, "success");
-  assert.match(stderr, /^Saved to .*\nAuthorized by Harbour & Finch\n$/);
+  assert.match(stderr, /^Authorized by Harbour & Finch, saved to .*\n$/);
 }
 
 function exchanges(cli: CliFixture): number {

@@ -286,6 +286,26 @@ function watchCrowd(): SandboxOptions & { most: () => number } {
 }
 
 describe("refresh --all", TOGETHER, () => {
+  it("ends with a summary, and refuses --profile", () =>
+    withCli(async (cli) => {
+      for (const name of ["a", "b", "c"]) await seed(cli, name);
+      const gone = await seed(cli, "gone");
+      const data = { ...gone.data, refresh_token: "ROW_none" };
+      await invent(cli, "gone", data, gone.meta);
+      const ended = await run(cli, ["refresh", "--all"]);
+      assert.equal(ended.code, 5);
+      assert.equal(
+        ended.stderr,
+        "Refreshed 3 of 4 profiles, 1 failed\n",
+      );
+      const quiet = await run(cli, ["refresh", "--all", "--quiet"]);
+      assert.equal(quiet.stderr, "");
+      const args = ["refresh", "--all", "--profile", "a"];
+      const { code, stdout, stderr } = await run(cli, args);
+      assert.deepEqual([code, stdout], [2, ""]);
+      assert.match(stderr, /^error: --all refreshes every profile: leave out/);
+    }));
+
   it("prints a JSON line a profile, and goes on when one fails", () =>
     withCli(async (cli) => {
       for (const name of ["good1", "good2", "good3"]) await seed(cli, name);
@@ -510,11 +530,13 @@ describe("status", TOGETHER, () => {
       const { stdout, stderr, code } = await run(cli, ["status"]);
       const far = yearsLeft(FAR);
       assert.equal(
-        stdout.replace(/ +(?=SECRET)/, "  "),
+        stdout,
         `\
-PROFILE  SELLER                    REGION  TYPE     SCOPES  ACCESS  REFRESH  SECRET
-creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  1       1d      ${far}  no
-shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
+GRANT${
+          " ".repeat(far.length - 5)
+        }  ACCESS  PROFILE  SELLER                    REGION  TYPE     SECRET  SCOPES
+${far}  1d      creator  7010cAAAAAB7tW1nD4sUeJpL  GB      creator  no      1
+${far}  3h 25m  shop     Harbour & Finch           GB      seller   no      4
 `,
       );
       assert.deepEqual([stderr, code], ["", 0]);
@@ -547,7 +569,8 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
         return `${name}     ${shown}${" ".repeat(widest - columns)}  GB   `;
       });
       const sorted = starts.sort();
-      const found = rows.map((row, i) => row.slice(0, sorted[i]!.length));
+      const at = stdout.indexOf("PROFILE");
+      const found = rows.map((row, i) => row.slice(at, at + sorted[i]!.length));
       assert.deepEqual(found, sorted);
     }));
 
@@ -556,19 +579,19 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
       await inventAges(cli);
       const { stdout, stderr, code } = await run(cli, ["status"]);
       assert.deepEqual(columnsOf(stdout), [
-        ["0-damaged", "unreadable", "unknown", "unknown"],
-        ["1-ended", "Harbour & Finch", "expired", "expired"],
-        ["2-soon", "Harbour & Finch", "expired", "29d 23h"],
-        ["3-month", "Harbour & Finch", "1h", "30d"],
-        ["4-far", "Harbour & Finch", "6d 23h", yearsLeft(FAR)],
-        ["5-endless", "Harbour & Finch", "unknown", "unknown"],
-        ["6-late", "Harbour & Finch", "1h 2m", yearsLeft(99_999_999_999)],
+        ["unreadable", "unknown", "0-damaged", ""],
+        ["ended", "ended", "1-ended", "Harbour & Finch"],
+        ["29d 23h", "ended", "2-soon", "Harbour & Finch"],
+        ["30d", "1h", "3-month", "Harbour & Finch"],
+        [yearsLeft(FAR), "6d 23h", "4-far", "Harbour & Finch"],
+        ["unknown", "unknown", "5-endless", "Harbour & Finch"],
+        [yearsLeft(99_999_999_999), "1h 2m", "6-late", "Harbour & Finch"],
       ]);
       assert.equal(code, 0);
       const again = (name: string) =>
-        `log in again: OURS login --profile ${name}`;
-      const told = stderr.replace(/(?<=again: ).*(?= login)/gm, "OURS");
-      assert.deepEqual(told.trimEnd().split("\n"), [
+        `log in again\nrun: OURS login --profile ${name}`;
+      const told = stderr.replace(/(?<=^run: ).*(?= login)/gm, "OURS");
+      assert.deepEqual(told.trimEnd().split(/\n(?!run)/), [
         `warning: ${cli.store}/0-damaged.json is no token file, or damaged`,
         "warning: the seller's grant of profile 1-ended has ended, " +
         again("1-ended"),
@@ -588,7 +611,7 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
       }, { shops: { none: true }, clock_offset: "x" });
       const { stdout, stderr, code } = await run(cli, ["status"]);
       // Where there is no name, the open id takes its place.
-      assert.match(stdout, /\nodd +7010\w+ +GB +seller +unknown +90d +no\n$/);
+      assert.match(stdout, /\n90d +unknown +odd +7010\w+ +GB +seller +no\n$/);
       assert.deepEqual([stderr, code], ["", 0]);
     }));
 
@@ -601,7 +624,7 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
         obtained_at: unixTime(),
       });
       const { stdout } = await run(cli, ["status"]);
-      assert.match(stdout, /\nahead .* 1h /);
+      assert.match(stdout, / 1h +ahead /);
     }));
 
   /** `--min-valid` over tokens with 2 h left, and the exit code. */
@@ -625,6 +648,57 @@ shop     Harbour & Finch           GB      seller   4       3h 25m  ${far}  no
       assert.equal((await run(cli, one)).code, 5);
       const chosen = [...one, "--profile", "default"];
       assert.equal((await run(cli, chosen)).code, 0);
+    }));
+
+  it("says of which profile --min-valid is not met", () =>
+    withCli(async (cli) => {
+      const least = { access_token_expire_in: inFuture(2 * HOUR) };
+      await invent(cli, "short", least);
+      await invent(cli, "long", { access_token_expire_in: inFuture(DAY) });
+      await invent(cli, "over", { access_token_expire_in: unixTime() - 1 });
+      const args = ["status", "--min-valid", "3h"];
+      const { code, stderr } = await run(cli, args);
+      assert.equal(code, 5);
+      assert.deepEqual(
+        stderr.split("\n").filter((line) => /min-valid/.test(line)),
+        [
+          "warning: --min-valid is not met by profile over: ended",
+          "warning: --min-valid is not met by profile short: 2h",
+        ],
+      );
+    }));
+
+  it("shows all of one profile, its scopes and shops by name", () =>
+    withCli(async (cli) => {
+      const data = { refresh_token_expire_in: FAR };
+      await seed(cli, "shop", { data, left: 3 * HOUR + 25 * 60 + 59 });
+      await run(cli, ["shops", "--profile", "shop"]);
+      const { stdout, stderr } = await run(cli, [
+        "status",
+        "--profile",
+        "shop",
+      ]);
+      assert.equal(stderr, "");
+      const far = yearsLeft(FAR);
+      assert.equal(
+        stdout,
+        `\
+GRANT    ${far}
+ACCESS   3h 25m
+PROFILE  shop
+SELLER   Harbour & Finch
+REGION   GB
+TYPE     seller
+SECRET   no
+SCOPES   seller.authorization.info
+         seller.order.info
+         seller.product.basic
+         seller.shop.info
+SHOPS    Harbour & Finch (GB)
+         Harbour & Finch Éire (IE)
+         Harbour Outlet (US)
+`,
+      );
     }));
 
   it("shows one profile by --profile, its variable or --file", () =>
@@ -692,19 +766,14 @@ async function inventAges(cli: CliFixture): Promise<void> {
   await writeFile(`${cli.store}/0-damaged.json`, "{");
 }
 
-/** Profile, seller and the two times that each row of a table shows. */
+/** The two times, profile and seller that each row of a table shows. */
 function columnsOf(stdout: string): string[][] {
   const [head = "", ...rows] = stdout.trimEnd().split("\n");
-  const at = ["PROFILE", "SELLER", "REGION", "ACCESS", "REFRESH", "SECRET"]
+  const at = ["GRANT", "ACCESS", "PROFILE", "SELLER", "REGION"]
     .map((name) => head.indexOf(name));
-  const cell = (row: string, i: number, to?: number) =>
-    row.slice(at[i], to).trim();
-  return rows.map((row) => [
-    cell(row, 0, at[1]),
-    cell(row, 1, at[2]),
-    cell(row, 3, at[4]),
-    cell(row, 4, at[5]),
-  ]);
+  return rows.map((row) =>
+    at.slice(0, 4).map((start, i) => row.slice(start, at[i + 1]).trim())
+  );
 }
 
 /** What `status --json` says of a seller of the sandbox with its shops. */

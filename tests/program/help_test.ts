@@ -19,7 +19,7 @@ const REQUEST = ["request-timeout", "reply-limit"];
 const OWN_FLAGS: Record<string, string[]> = {
   login: [...CALLBACK, ...REQUEST, "timeout", "param", "no-browser"]
     .concat("browser", "paste", "start", "complete", "allow-missing-state")
-    .concat("switch", "require-scope", "keep-secret"),
+    .concat("switch", "require-scope", "no-show", "keep-secret"),
   refresh: ["all", ...REQUEST],
   token: ["min-valid", ...REQUEST],
   status: ["min-valid"],

@@ -483,14 +483,14 @@ describe("use", TOGETHER, () => {
       const token = await cli.run(["token"]);
       assert.equal(token.stdout.trim(), us.data.access_token);
       const table = (await cli.run(["status"])).stdout;
-      assert.match(table, /\nus \* /);
-      assert.match(table, /\ndefault {2}/);
+      assert.match(table, / \* us /);
+      assert.match(table, / {2}default {2}/);
       const ended = await cli.run(["logout"]);
       assert.match(
         ended.stderr,
         /Removed profile us; .*\nWhere no profile is named, default is used again\n/,
       );
-      assert.match((await cli.run(["status"])).stdout, /\ndefault \* /);
+      assert.match((await cli.run(["status"])).stdout, / \* default /);
     }));
 
   it("gives way to --profile, to its variable and to --file", () =>

@@ -255,11 +255,11 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
       assert.match(errors, /^error: Missing settings: /);
     }));
 
-  const ends: [name: string, key: string, reason: string][] = [
-    ["Ctrl-C", "\x03", "interrupted"],
-    ["Ctrl-D", "\x04", "the input has ended"],
+  const ends: [name: string, key: string, says: string][] = [
+    ["Ctrl-C", "\x03", "\nCancelled"],
+    ["Ctrl-D", "\x04", "error:.* Cancelled: the input has ended"],
   ];
-  for (const [name, key, reason] of ends) {
+  for (const [name, key, says] of ends) {
     it(`and ${name} at a question ends it`, () =>
       withCli(async (cli) => {
         const env = { TIKTOK_SHOP_APP_KEY: undefined };
@@ -267,10 +267,7 @@ describe("login asks at a terminal", AT_TERMINAL, () => {
         await session.answer(/App key: $/, key);
         const { code, screen } = await session.finish();
         assert.equal(code, 130);
-        assert.match(
-          screen,
-          new RegExp(`^.*error:.* Cancelled: ${reason}`, "m"),
-        );
+        assert.match(screen, new RegExp(`${says}\r?\n`));
       }));
 
     it(`and ${name} at the hidden one ends it, and echo is back`, () =>
@@ -471,9 +468,28 @@ describe("login at a terminal", AT_TERMINAL, () => {
       session.type("\x03");
       const { code, screen, reply } = await session.finish();
       assert.equal(code, 130);
-      assert.match(screen, /Cancelled: interrupted/);
+      assert.match(screen, /Cancelled\r?\n$/);
+      assert.doesNotMatch(screen, /error|hint|run:/);
       assert.equal(reply, "");
       assert.equal(await isListening(cli.port), false);
+    }));
+
+  it("says that a browser was opened, and ends in green", () =>
+    withCli(async (cli) => {
+      const args = ["login", ...cli.portFlag([]), "--browser", "true"];
+      const session = sitDown(cli, args.slice(1), { bare: true });
+      const redirect = await redirectOf(cli, session);
+      await session.until(/Opened your browser\r?\n/);
+      await fetch(redirect);
+      const { code, screen } = await session.finish();
+      assert.equal(code, 0);
+      const [green = ""] =
+        // deno-lint-ignore no-control-regex -- green, and back
+        /\x1b\[32mAuthorized by [^\x1b]*\x1b\[0m\r?\n$/.exec(screen) ?? [];
+      assert.match(
+        green,
+        /saved to \S.*default\.json\r?\n {2}.* token\r?\n {2}.* shops/,
+      );
     }));
 
   it("paints an error", () =>
@@ -500,7 +516,7 @@ describe("login at a terminal", AT_TERMINAL, () => {
         session.type("\x03");
         const { code, screen } = await session.finish();
         assert.equal(code, 130);
-        assert.match(screen, /error: Cancelled/);
+        assert.match(screen, /Cancelled\r?\n$/);
         assert.doesNotMatch(screen.replaceAll("\r\n", ""), CONTROLS);
         assert.doesNotMatch(screen, / left/);
       }));

@@ -51,14 +51,20 @@ async function startLogin(
   return linkOn(await terminal.until(/^\d+:\d\d left/m));
 }
 
+/** Keeps a screen, for people to look at. */
+async function keep(name: string, { screen }: Shown): Promise<void> {
+  await mkdir(SCREENS, { recursive: true });
+  await writeFile(join(SCREENS, `terminal-${name}.txt`), `${screen}\n`);
+}
+
 /** Keeps a screen; asserts that it matches and that no line is cut. */
 async function look(
   name: string,
-  { screen, lines }: Shown,
+  shown: Shown,
   pattern: RegExp,
 ): Promise<void> {
-  await mkdir(SCREENS, { recursive: true });
-  await writeFile(join(SCREENS, `terminal-${name}.txt`), `${screen}\n`);
+  const { screen, lines } = shown;
+  await keep(name, shown);
   assert.match(screen, pattern);
   for (const line of lines) {
     // Only what cannot be broken: links, tokens, pasted text.
@@ -106,9 +112,10 @@ describe("login on a terminal", AT_TERMINAL, () => {
         ended,
         afterWait(
           "Redirect received, getting the tokens",
-          "Saved to /.*/store/default.json",
-          "Authorized by Harbour & Finch",
           '{\n  "code": 0,[^]*\n}',
+          "Authorized by Harbour & Finch, saved to[ \n]/.*default.json",
+          `  (.|\n)+${broken(" token")}`,
+          `  (.|\n)+${broken(" shops")}`,
           "cli\\$$",
         ),
       );
@@ -124,7 +131,7 @@ describe("login on a terminal", AT_TERMINAL, () => {
       terminal.enter(redirect);
       const ended = await terminal.finish();
       assert.equal(ended.code, 0);
-      await look("paste", ended, /Authorized by Harbour & Finch\n\{/);
+      await look("paste", ended, /\}\nAuthorized by Harbour & Finch, /);
     }));
 
   it("asks about a redirect without state, and takes a yes", () =>
@@ -193,7 +200,7 @@ describe("login on a terminal", AT_TERMINAL, () => {
         await look(
           "other-seller",
           ended,
-          /"default" holds another seller's[^"]*"tea-house"\nSaved to .*\/tea-/,
+          /another seller's[^"]*"tea-house"[^]* --\s*profile\s*tea-house\s/,
         );
       },
       {},
@@ -282,7 +289,11 @@ describe("login without a browser", AT_TERMINAL, () => {
       terminal.enter(redirect);
       const ended = await terminal.finish();
       assert.equal(ended.code, 0);
-      await look("complete", ended, /\nSaved to .*\nAuthorized by /);
+      await look(
+        "complete",
+        ended,
+        /\}\nAuthorized by Harbour & Finch, saved to/,
+      );
     }));
 
   it("confirms a bare code in the second step", () =>
@@ -325,6 +336,35 @@ describe("the program on a terminal", AT_TERMINAL, () => {
       await cli.login();
       assert.equal(await show(terminal, "status", STATUS), 0);
     }));
+
+  for (const columns of [40, 80, 120, 200]) {
+    it(`fits ${columns} columns, and breaks no word`, () =>
+      atTerminal(async (cli, terminal) => {
+        terminal.resize(columns);
+        const args = "--no-browser --no-show";
+        await fetch(await cli.decide(await startLogin(cli, terminal, args)));
+        const ended = await terminal.finish();
+        await keep(`login-${columns}`, ended);
+        assertWhole(ended, columns);
+        assert.match(ended.screen, /\nAuthorized by Harbour & Finch,/);
+        assert.doesNotMatch(ended.screen, /access_token/);
+        for (const [name, seller_name] of Object.entries(LONG_NAMES)) {
+          const tokens = JSON.parse(await cli.saved());
+          tokens.data.seller_name = seller_name;
+          await writeFile(`${cli.store}/${name}.json`, JSON.stringify(tokens));
+        }
+        await terminal.run("tiktok-shop-oauth2 status");
+        const shown = await terminal.finish();
+        await keep(`status-${columns}`, shown);
+        const [, head = "", ...rows] = shown.lines.slice(0, -1);
+        assert.match(head, /^GRANT +ACCESS +PROFILE +SELLER/);
+        // Each profile has one line, and its columns stand below their names.
+        assert.equal(rows.length, 1 + Object.keys(LONG_NAMES).length);
+        assert.deepEqual(shown.screen.split("\n").length, rows.length + 3);
+        assert.equal(head.endsWith("SCOPES"), columns >= 80);
+        assert.equal(shown.screen.includes("…"), columns <= 80);
+      }));
+  }
 
   it("shows what doctor found, as a table", () =>
     atTerminal(async (cli, terminal) => {
@@ -373,8 +413,30 @@ function broken(text: string): string {
   return [...text].join("\n?").replaceAll(" ", "[ \n]");
 }
 
+/** Names that are long, wide, or made of emoji with joiners. */
+const LONG_NAMES = {
+  german: "Donaudampfschifffahrtsgesellschaft mbH & Co. KG, Wien",
+  japan: "東京ストア株式会社オンライン本店",
+  emoji: "👩‍💻 Développeurs 👨‍👩‍👧 & Cie",
+};
+
+/** That no word of a screen is broken but what no screen is wide enough for. */
+function assertWhole({ screen, lines }: Shown, columns: number): void {
+  const words = new Set(screen.split(/\s+/));
+  for (const line of lines) {
+    // A command stays one line, to be copied.
+    if (/^(cli\$| {2})/.test(line)) continue;
+    for (const word of line.split(/\s+/)) {
+      assert.ok(
+        !word || words.has(word) || word.length > columns,
+        `${word}: ${screen}`,
+      );
+    }
+  }
+}
+
 const STATUS = new RegExp([
-  "PROFILE    SELLER           REGION  TYPE    SCOPES  ACCESS  REFRESH   SECRET",
-  "default \\*  Harbour & Finch  GB      seller  4       6d 23h  99y 364d  no",
+  "GRANT     ACCESS  PROFILE    SELLER           REGION  TYPE    SECRET  SCOPES",
+  "99y 364d  6d 23h  \\* default  Harbour & Finch  GB      seller  no      4",
   "cli\\$$",
 ].join("\n"));

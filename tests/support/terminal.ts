@@ -98,6 +98,11 @@ export class Terminal implements Shown {
     return readFileSync(this.#raw, "utf8");
   }
 
+  /** Gives the window another width. */
+  resize(columns: number): void {
+    this.#tmux("resize-window", "-x", `${columns}`, "-y", "50");
+  }
+
   /** Types a text without Enter. */
   type(text: string): void {
     this.#tmux("send-keys", "-l", text);
