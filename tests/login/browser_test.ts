@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { chmod, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -9,7 +9,13 @@ import {
   type BrowserOptions,
   openBrowser,
 } from "../../mod.ts";
-import { freePort, ROOT, runtimeCommand, start } from "../support/helpers.ts";
+import {
+  freePort,
+  ROOT,
+  runtimeCommand,
+  start,
+  writeProgram,
+} from "../support/helpers.ts";
 import { withFolder } from "../support/token_host.ts";
 import { within } from "../support/timing.ts";
 
@@ -214,18 +220,16 @@ test("browserCommands() quotes the URL for PowerShell", () => {
 const NO_SH = process.platform === "win32" && "the browsers are scripts for sh";
 
 /** Writes browsers: scripts that note their arguments beside themselves. */
-async function browsers(
+function browsers(
   folder: string,
   scripts: Record<string, string>,
-): Promise<string[]> {
-  const commands = Object.entries(scripts).map(async ([name, script]) => {
+): string[] {
+  return Object.entries(scripts).map(([name, script]) => {
     const path = join(folder, name);
     const note = `{ echo $#; printf '%s\\n' "$@"; } > "$0.args"`;
-    await writeFile(path, `#!/bin/sh\n${note}\n${script}\n`);
-    await chmod(path, 0o755);
+    writeProgram(path, `#!/bin/sh\n${note}\n${script}\n`);
     return `"${path}"`;
   });
-  return await Promise.all(commands);
 }
 
 /** What a browser noted: how many arguments, and each; undefined if not run. */
@@ -265,7 +269,7 @@ for (const [name, scripts, opened, run] of CHOICES) {
     { skip: NO_SH },
     () =>
       withFolder(async (folder) => {
-        const commands = await browsers(folder, scripts);
+        const commands = browsers(folder, scripts);
         assert.equal(await openWith(URL_, commands.join(":")), opened);
         for (const script of Object.keys(scripts)) {
           const expected = run.includes(script) ? ["1", URL_] : undefined;
@@ -280,10 +284,9 @@ test(
   { skip: NO_SH },
   () =>
     withFolder(async (folder) => {
-      const commands = await browsers(folder, { good: "exit 0" });
+      const commands = browsers(folder, { good: "exit 0" });
       await writeFile(join(folder, "plain"), "no program");
-      await writeFile(join(folder, "gone"), "#!/no/such/interpreter\n");
-      await chmod(join(folder, "gone"), 0o755);
+      writeProgram(join(folder, "gone"), "#!/no/such/interpreter\n");
       const unfit = ["missing", "plain", "gone", ".", "plain/x"]
         .map((name) => `"${join(folder, name)}"`);
       for (const command of [...unfit, "no-such-program-anywhere", '""']) {
@@ -298,7 +301,7 @@ test(
   { skip: NO_SH },
   () =>
     withFolder(async (folder) => {
-      const [browser] = await browsers(folder, { browser: "exit 0" });
+      const [browser] = browsers(folder, { browser: "exit 0" });
       assert.equal(await openWith("https://x/\0", browser!), false);
       const long = `https://x/${"x".repeat(3_000_000)}`;
       assert.equal(await openWith(long, browser!), false);
@@ -311,7 +314,7 @@ test("openBrowser() refuses what is no http or https URL", {
   skip: NO_SH,
 }, () =>
   withFolder(async (folder) => {
-    const [browser] = await browsers(folder, { browser: "exit 0" });
+    const [browser] = browsers(folder, { browser: "exit 0" });
     const urls = ["", "x", "file:///etc/passwd", "javascript:alert(1)"]
       .concat("-a", "ms-settings:", "%s", "ssh://x/?code=SECRETCODE");
     for (const url of urls) {
@@ -346,7 +349,7 @@ test("openBrowser() finds a browser whose path has spaces in it", {
   skip: NO_SH,
 }, () =>
   withFolder(async (folder) => {
-    await browsers(folder, { "my own browser": "exit 0" });
+    browsers(folder, { "my own browser": "exit 0" });
     const path = join(folder, "my own browser");
     assert.equal(await openWith(URL_, path), true);
     assert.deepEqual(await argumentsOf(folder, "my own browser"), ["1", URL_]);
@@ -359,7 +362,7 @@ test("openBrowser() keeps what is secret in the environment to itself", {
 }, () =>
   withFolder(async (folder) => {
     const script = 'env > "$0.env"';
-    const [browser] = await browsers(folder, { browser: script });
+    const [browser] = browsers(folder, { browser: script });
     const lines = `console.log(await openBrowser("https://x/"));`;
     const { ended } = await startOpening(folder, browser!, lines, {
       TIKTOK_SHOP_APP_SECRET: "S-1",
@@ -383,7 +386,7 @@ test(
   { skip: NO_SH },
   () =>
     withFolder(async (folder) => {
-      const [browser] = await browsers(folder, { "my browser": "exit 0" });
+      const [browser] = browsers(folder, { "my browser": "exit 0" });
       for (const url of AWKWARD) {
         assert.equal(await openWith(url, browser!), true);
         const noted = await argumentsOf(folder, "my browser");
@@ -430,7 +433,7 @@ test(
   () =>
     withFolder(async (folder) => {
       const scripts = { loud: "echo loud; echo loud >&2; read line; exit 1" };
-      const [loud] = await browsers(folder, scripts);
+      const [loud] = browsers(folder, scripts);
       const lines = `console.log(await openBrowser("https://x/"));`;
       const { ended } = await startOpening(folder, `${loud}:${loud}`, lines);
       const { code, stdout, stderr } = await ended;
@@ -442,7 +445,7 @@ test("openBrowser() is content with a browser that stays open", {
   skip: NO_SH,
 }, () =>
   withFolder(async (folder) => {
-    const [browser] = await browsers(folder, { lasting: LASTING });
+    const [browser] = browsers(folder, { lasting: LASTING });
     const lines = `console.log(await openBrowser("https://x/"));`;
     const { ended } = await startOpening(folder, browser!, lines);
     const { code, stdout, stderr } = await within(8000, () => ended);
@@ -455,7 +458,7 @@ test(
   { skip: NO_SH },
   () =>
     withFolder(async (folder) => {
-      const [browser] = await browsers(folder, { lasting: LASTING });
+      const [browser] = browsers(folder, { lasting: LASTING });
       const port = await freePort();
       const lines = `
       const data = { access_token: "GCP_a" };

@@ -39,6 +39,7 @@ import {
   runtimeCommand,
   skipIf,
   TOGETHER,
+  writeProgram,
 } from "../support/helpers.ts";
 import { PRETTY, WIRE } from "../support/replies.ts";
 import { answer, refusal, withHost } from "../support/token_host.ts";
@@ -346,7 +347,9 @@ async function installBrowser(cli: CliFixture) {
   const command = [...runtimeCommand(script), log]
     .map((word) => `'${word}'`).join(" ");
   const text = `#!/bin/sh\nexec ${command} "$@"\n`;
-  return { path: await cli.write("my browser", text, 0o700), log };
+  const path = cli.path("my browser");
+  writeProgram(path, text);
+  return { path, log };
 }
 
 describe("login's browser", { ...TOGETHER, ...NO_WINDOWS }, () => {

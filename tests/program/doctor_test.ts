@@ -20,6 +20,7 @@ import {
   isListening,
   ON_DENO,
   ON_WINDOWS,
+  writeProgram,
 } from "../support/helpers.ts";
 import { sharedCli } from "../support/shared_cli.ts";
 import { within } from "../support/timing.ts";
@@ -49,7 +50,7 @@ async function screenEnv(cli: CliFixture): Promise<Env> {
   const folder = cli.path("bin");
   await mkdir(folder, { recursive: true });
   const opener = join(folder, "xdg-open");
-  await writeFile(opener, "#!/bin/sh\n", { mode: 0o755 });
+  writeProgram(opener, "#!/bin/sh\n");
   return { DISPLAY: ":0", PATH: `${folder}:${process.env.PATH}` };
 }
 

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
@@ -16,7 +16,13 @@ import {
   NOTHING_SET,
   withCli,
 } from "../support/cli_fixture.ts";
-import { NO_WINDOWS, quoted, ROOT, TOGETHER } from "../support/helpers.ts";
+import {
+  NO_WINDOWS,
+  quoted,
+  ROOT,
+  TOGETHER,
+  writeProgram,
+} from "../support/helpers.ts";
 import { AT_HOME, homeStore, sevenDaysLater } from "../support/kept.ts";
 
 const [, SECTION = ""] = readFileSync(join(ROOT, "README.md"), "utf8")
@@ -42,7 +48,7 @@ async function binOf(
   const ours = `exec env ${hosts} ${cliCommand([]).map(quoted).join(" ")} "$@"`;
   const all = { "tiktok-shop-oauth2": ours, ...standIns };
   for (const [name, script] of Object.entries(all)) {
-    await writeFile(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    writeProgram(join(bin, name), `#!/bin/sh\n${script}\n`);
   }
   return bin;
 }

@@ -1,6 +1,6 @@
 /** The demo and the docs, as a newcomer runs them. */
 import assert from "node:assert/strict";
-import { chmod, readdir, writeFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -9,6 +9,7 @@ import {
   runtimeCommand,
   start,
   temporaryFolder,
+  writeProgram,
 } from "../support/helpers.ts";
 
 const DEMO = runtimeCommand(join(ROOT, "scripts", "demo.ts"));
@@ -46,8 +47,7 @@ test("demo with a display opens the person's browser", {
   t.after(temporary[Symbol.asyncDispose]);
   const browser = join(temporary.path, "browser");
   // A person who clicks Approve, with curl's help.
-  await writeFile(browser, APPROVING_BROWSER);
-  await chmod(browser, 0o755);
+  writeProgram(browser, APPROVING_BROWSER);
   const env = { DISPLAY: ":99", BROWSER: `"${browser}"` };
   const { code, stdout, stderr, took } = await start(DEMO, { env }).ended;
   assert.equal(code, 0, stderr);

@@ -31,6 +31,7 @@ import {
   runtimeCommand,
   start,
   temporaryFolder,
+  writeProgram,
 } from "../support/helpers.ts";
 
 // === Installing
@@ -533,7 +534,7 @@ test("the README's GitHub Actions job starts the sandbox", async (t) => {
   // npx -y tiktok-shop-oauth2 sandbox …, before the package is published
   const npx = `#!/bin/sh\nshift 3\necho $$ > sandbox.pid\n` +
     `exec ${command.map(quoted).join(" ")} "$@"\n`;
-  await fs.writeFile(path.join(bin, "npx"), npx, { mode: 0o755 });
+  writeProgram(path.join(bin, "npx"), npx);
   const env = {
     PATH: `${bin}${path.delimiter}${process.env.PATH}`,
     GITHUB_ENV: path.join(folder.path, "github.env"),

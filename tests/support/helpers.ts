@@ -1,6 +1,7 @@
 /** What the tests share: the program as a process, ports, folders. */
+import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -184,6 +185,20 @@ export const ENCODINGS: Record<string, (text: string) => Uint8Array> = {
   "UTF-16 LE": (text) => Buffer.from(`\ufeff${text}`, "utf16le"),
   "UTF-16 BE": (text) => Buffer.from(`\ufeff${text}`, "utf16le").swap16(),
 };
+
+/**
+ * Writes a program of sh. Another process writes it: one that this process
+ * starts meanwhile would hold the file open for a moment, and a file that is
+ * open for writing cannot be run ("Text file busy").
+ */
+export function writeProgram(path: string, script: string): void {
+  const { status, stderr } = spawnSync(
+    "sh",
+    ["-c", 'cat > "$0" && chmod 755 "$0"', path],
+    { input: script },
+  );
+  assert.equal(status, 0, `${stderr}`);
+}
 
 /** A word of a POSIX shell. */
 export function quoted(word: string): string {

@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { cliCommand, type CliFixture } from "./cli_fixture.ts";
-import { cleanEnv, quoted } from "./helpers.ts";
+import { cleanEnv, quoted, writeProgram } from "./helpers.ts";
 
 /** Why there is no terminal; false if there is one. */
 export const NO_TERMINAL: string | false =
@@ -40,9 +40,7 @@ export class Terminal implements Shown {
     const bin = cli.path("bin");
     mkdirSync(bin, { recursive: true });
     const line = cliCommand([]).map(quoted).join(" ");
-    writeFileSync(`${bin}/tiktok-shop-oauth2`, `#!/bin/sh\n${line} "$@"\n`, {
-      mode: 0o755,
-    });
+    writeProgram(`${bin}/tiktok-shop-oauth2`, `#!/bin/sh\n${line} "$@"\n`);
     const profile = cli.path("profile.sh");
     writeFileSync(profile, `PS1='${PROMPT}'\n`);
     const settings = cli.path("tmux.conf");
