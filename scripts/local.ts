@@ -6,7 +6,7 @@
  */
 import { realpathSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -71,17 +71,31 @@ const BLOCK = 64; // ports
 /** The ports that are this process's alone, of those it has not given out. */
 const ports = { next: 0, end: 0 };
 
-/** A port of 127.0.0.1 and [::1] that is free; no call returns it again. */
+/**
+ * A port of 127.0.0.1 and [::1] that is free; no call returns it again. It is
+ * asked and not listened on: a process that is started meanwhile would hold a
+ * listener for a moment after it was closed.
+ */
 export async function freePort(): Promise<number> {
   for (;;) {
     if (ports.next === ports.end) await claimPorts();
     const port = ports.next++;
-    const [v4, v6] = [createServer(), createServer()];
-    const isFree = await listens(v4, port, "127.0.0.1") &&
-      await listens(v6, port, "::1");
-    await Promise.all([close(v4), close(v6)]);
-    if (isFree) return port;
+    const hosts = ["127.0.0.1", "::1"];
+    const taken = hosts.map((host) => isListening(port, host));
+    if (!(await Promise.all(taken)).includes(true)) return port;
   }
+}
+
+/** Whether somebody listens on a port of this machine. */
+export function isListening(
+  port: number,
+  host = "127.0.0.1",
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host });
+    socket.once("connect", () => (socket.destroy(), resolve(true)));
+    socket.once("error", () => (socket.destroy(), resolve(false)));
+  });
 }
 
 /**
@@ -93,26 +107,12 @@ async function claimPorts(): Promise<void> {
   for (;;) {
     const first = 10_240 + BLOCK * Math.floor(Math.random() * 340);
     const claim = createServer().unref();
-    if (!await listens(claim, first, "127.0.0.1")) continue;
+    const isOurs = new Promise((resolve) => {
+      claim.once("error", () => resolve(false));
+      claim.listen({ port: first, host: "127.0.0.1" }, () => resolve(true));
+    });
+    if (!await isOurs) continue;
     Object.assign(ports, { next: first + 1, end: first + BLOCK });
     return;
   }
-}
-
-/** Whether a port can be listened on; where there is no such host, it can. */
-function listens(
-  server: Server,
-  port: number,
-  host: string,
-): Promise<boolean> {
-  return new Promise((resolve) => {
-    server.once("error", (error: { code?: string }) => {
-      resolve(error.code !== "EADDRINUSE" && error.code !== "EACCES");
-    });
-    server.listen({ port, host, ipv6Only: true }, () => resolve(true));
-  });
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => server.close(() => resolve()));
 }

@@ -14,6 +14,7 @@ import { unproxiedLoopback } from "./local.ts";
 
 export {
   freePort,
+  isListening,
   ON_DENO,
   runtimeCommand,
   unproxiedLoopback,

@@ -3,14 +3,13 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
-import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import type { Sandbox } from "../../scripts/sandbox.ts";
 import { ON_DENO, ROOT } from "../../scripts/tools.ts";
 
-export { freePort, ON_DENO, ROOT } from "../../scripts/tools.ts";
+export { freePort, isListening, ON_DENO, ROOT } from "../../scripts/tools.ts";
 
 export const ON_WINDOWS: boolean = process.platform === "win32";
 export const ON_LINUX: boolean = process.platform === "linux";
@@ -39,18 +38,6 @@ export function runtimeCommand(file: string): string[] {
 /** The command that runs the program on the runtime of this test. */
 export function programCommand(args: string[]): string[] {
   return [...runtimeCommand(join(ROOT, "mod.ts")), ...args];
-}
-
-/** Whether something listens on a port of a loopback address. */
-export function isListening(
-  port: number,
-  host = "127.0.0.1",
-): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ port, host });
-    socket.once("connect", () => (socket.destroy(), resolve(true)));
-    socket.once("error", () => (socket.destroy(), resolve(false)));
-  });
 }
 
 /** A new folder with a space in its name; removed by `[asyncDispose]`. */
