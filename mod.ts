@@ -6530,20 +6530,22 @@ async function logoutCommand(cli: Cli): Promise<void> {
   }
   const { path, home, place } = keptSecret(cli, appKey);
   const isKept = home === "keychain" || home === "file";
-  const flag = `${commandLineOf(["logout"])} --app`;
   if (!cli.has("app")) {
-    if (isKept) told(`The app secret stays in ${place}; ${flag} forgets it`);
+    const line = commandLineOf(["logout", "--app", "--app-key", appKey]);
+    if (isKept) told(`The app secret stays in ${place}; forget it: ${line}`);
     return;
   }
   const what = "Cannot tell which app to forget";
   if (!path) throw misuse(`${what}: pass --app-key KEY`);
   if (home === "keychain") await useKeychain("remove", appKey);
   await fs().unlink(path).catch(unless(isMissing));
-  if (config.app_key === appKey) {
+  const isSet = config.app_key === appKey;
+  if (isSet) {
     for (const flag of KEPT_FLAGS) delete config[flag.replaceAll("-", "_")];
     await saveJson(homePath(cli, "config.json"), config);
   }
-  told(`Forgot the app ${appKey} and its secret`);
+  const forgot = `Forgot the app ${appKey} and its secret`;
+  told(home || isSet ? forgot : `Nothing is kept of the app ${appKey}`);
 }
 
 // --- doctor

@@ -420,10 +420,12 @@ describe("after a login that keeps the secret", SHELL, () => {
       const one = await runBare(cli, ["logout"]);
       assert.match(one.stderr, /^Removed profile default; /);
       assert.ok(one.stderr.includes(`stays in ${path} (plain text); `));
-      assert.match(one.stderr, / logout --app forgets it\n$/);
-      const args = ["--app-key", cli.sandbox.appKey, "--app"];
-      const two = await runBare(cli, ["logout", ...args]);
+      const line = /forget it: .* (logout --app --app-key \S+)\n$/
+        .exec(one.stderr)![1]!;
+      const two = await runBare(cli, line.split(" "));
       assert.match(two.stderr, /Forgot the app 6f3k9d2m1x8q and its secret\n/);
+      const three = await runBare(cli, line.split(" "));
+      assert.match(three.stderr, /Nothing is kept of the app 6f3k9d2m1x8q\n/);
       assert.deepEqual(await readdir(homeStore(cli)), []);
       const none = await runBare(cli, ["logout", "--app"]);
       assertUsageError(
