@@ -6635,8 +6635,10 @@ function diagnoseLink(cli: Cli): Told {
   const { region = "row", userType = "seller", ...link } = linkOptions(cli);
   const options = { ...link, region, userType, appKey: "a", serviceId: "1" };
   const { host } = new URL(authorizationUrl({ ...options, state: "-" }));
-  const origin = from(cli, "region");
-  return `${userType}s of region ${region} authorize at ${host}${origin}`;
+  const origins = ["region", "user-type"].filter((flag) => cli.source(flag))
+    .map((flag) => `; ${flag}${from(cli, flag).slice(1)}`);
+  return `${userType}s of region ${region} authorize at ${host}` +
+    origins.join("");
 }
 
 /** The URL to save, and whether a login would get its port. */
@@ -6709,7 +6711,9 @@ async function diagnoseStore(cli: Cli): Promise<Told> {
   if (!node("node:fs").existsSync(folder)) assertWritableFolder(folder);
   else await assertSavable(store, { profile, onWarning });
   const none = tokens ? "" : "; there are no tokens yet";
-  return warnings[0] ?? `${path} can be written${none}`;
+  const chosen = profile === defaultProfile(cli) ? ", the default profile" : "";
+  const origin = from(cli, "file") || from(cli, "profile") || chosen;
+  return warnings[0] ?? `${path}${origin}, can be written${none}`;
 }
 
 /** Makes something in what is there of a folder's path, and removes it. */
@@ -6742,9 +6746,10 @@ async function openToOthers(paths: string[]) {
 /** Asks a host for its front page, once; any answer will do. */
 function reach(cli: Cli, host: "token host" | "API host") {
   return cli.once(host, async () => {
-    const url = host === "API host"
-      ? cli.get("api-endpoint") ?? DEFAULT_API_ENDPOINT
-      : cli.get("token-endpoint") ?? DEFAULT_TOKEN_ENDPOINT;
+    const [flag, initial] = host === "API host"
+      ? ["api-endpoint", DEFAULT_API_ENDPOINT] as const
+      : ["token-endpoint", DEFAULT_TOKEN_ENDPOINT] as const;
+    const url = cli.get(flag) ?? initial;
     const { origin } = endpointUrl(url, host);
     const { date } = await send(new URL(origin), {}, {
       ...requestOptions(cli),
@@ -6752,7 +6757,7 @@ function reach(cli: Cli, host: "token host" | "API host") {
       secrets: [],
       limits: { ...TOKEN_LIMITS, time: 8000 },
     });
-    return { told: `${origin} answers`, date };
+    return { told: `${origin} answers${from(cli, flag)}`, date };
   });
 }
 

@@ -229,7 +229,7 @@ const STATES: [
         TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined,
       },
     }),
-    /^sellers of region us authorize at services\.us\.tiktokshop\.com, from the authorization link$/,
+    /^sellers of region us authorize at services\.us\.tiktokshop\.com; region from the authorization link$/,
   ],
   ["app secret", "ok", () => ({}), /^is set, from the environment$/],
   [
@@ -282,7 +282,7 @@ const STATES: [
       args: ["--region", "us", "--user-type", "partner"],
       env: { TIKTOK_SHOP_AUTHORIZATION_ENDPOINT: undefined },
     }),
-    /^partners of region us authorize at partner\.us\.tiktokshop\.com, from the command line$/,
+    /^partners of region us authorize at partner\.us\.tiktokshop\.com; region from the command line; user-type from the command line$/,
   ],
   [
     "link",
@@ -421,18 +421,23 @@ const STATES: [
     /^its browser is on another machine$/,
     /^You are in a container\./,
   ],
-  ["store", "ok", () => ({}), /default\.json can be written; there are no tok/],
+  [
+    "store",
+    "ok",
+    () => ({}),
+    /default\.json, the default profile, can be written; there are no tok/,
+  ],
   [
     "store",
     "ok",
     (cli) => storeWith(cli, TOKENS),
-    /default\.json can be written$/,
+    /default\.json, the default profile, can be written$/,
   ],
   [
     "store",
     "ok",
     (cli) => ({ args: ["--file", cli.path("my tokens.json")] }),
-    /my tokens\.json can be written/,
+    /my tokens\.json, from the (command line|environment), can be written/,
   ],
   [
     "store",
@@ -457,8 +462,18 @@ const STATES: [
     /^Cannot use the profile name/,
   ],
   ...(ON_WINDOWS ? [] : openStores()),
-  ["token host", "ok", () => ({}), /^http:\/\/127\.0\.0\.1:\d+ answers$/],
-  ["API host", "ok", () => ({}), /^http:\/\/127\.0\.0\.1:\d+ answers$/],
+  [
+    "token host",
+    "ok",
+    () => ({}),
+    /^http:\/\/127\.0\.0\.1:\d+ answers, from the environment$/,
+  ],
+  [
+    "API host",
+    "ok",
+    () => ({}),
+    /^http:\/\/127\.0\.0\.1:\d+ answers, from the environment$/,
+  ],
   ...["TOKEN", "API"].flatMap((name): typeof STATES => {
     const check = `${name.replace("TOKEN", "token")} host`;
     const set = (url: string) => ({
@@ -480,7 +495,7 @@ const STATES: [
       ],
       [check, "problem", () => set("http://a.example/"), /must be an https/],
       [check, "problem", () => set("nonsense"), /must be an https URL/],
-      [check, "ok", () => hostThat(name, later(0)), / answers$/],
+      [check, "ok", () => hostThat(name, later(0)), / answers, from /],
     ];
   }),
   ["clock", "ok", () => ({}), /^agrees with the token host's$/],
