@@ -2344,8 +2344,9 @@ async function withLock<T>(
   { signal, onWarning }: Pick<LoginOptions, "signal" | "onWarning">,
   work: (lock: TokenLock) => Promise<T>,
 ): Promise<T> {
-  const word = "Waiting for another process that holds the lock of profile " +
-    `"${printable(profile)}"`;
+  // A slow disk makes wait as well, though nobody has the lock.
+  const word = `Waiting for the lock of profile "${printable(profile)}", ` +
+    "which another process may hold";
   const timer = setTimeout(() => void notify(onWarning, word), LOCK_NOTICE_MS);
   const lock = await store.lock(profile, signal)
     .finally(() => clearTimeout(timer));

@@ -38,7 +38,11 @@ import {
   type TokenReply,
   type TokenStore,
 } from "../../mod.ts";
-import { type CliFixture, withCli } from "../support/cli_fixture.ts";
+import {
+  type CliFixture,
+  LOCK_NOTICE,
+  withCli,
+} from "../support/cli_fixture.ts";
 import {
   type Ended,
   freePort,
@@ -603,11 +607,12 @@ async function scriptedLogin(
   const access_token_expire_in = Math.floor(Date.now() / 1000) + 7 * 86_400;
   const data = { ...REPLY.data, access_token_expire_in };
   const reply = () => answer({ ...REPLY, data });
-  return await withHost(
+  const ended = await withHost(
     reply,
     ({ tokenEndpoint: TOKEN_HOST }) =>
       start(runtimeCommand(file), { env: { ...env, TOKEN_HOST } }).ended,
   );
+  return { ...ended, stderr: ended.stderr.replace(LOCK_NOTICE, "") };
 }
 
 const LINK = /^Open this link to authorize the app:\n\n(https:\S+)\n\n/;
@@ -779,7 +784,7 @@ async function interruptSaving(
   const isSpent = () => sandbox.count("/api/v2/token/get") === 1;
   await eventually(isSpent, "the code is spent");
   const lock = await fileStore(store).lock("default");
-  await running.until(/Waiting for another process .* profile "default"/);
+  await running.until(/Waiting for the lock of profile "default", which/);
   cli.signal(running, "SIGINT");
   await running.until(/reply is here and waits .* Press Ctrl-C again/);
   return { running, lock };

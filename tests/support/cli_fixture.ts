@@ -86,7 +86,7 @@ function strippedProgram(): string {
 }
 
 /** What the program says on a slow disk, though the lock is free. */
-const LOCK_NOTICE = /^Waiting for another process that holds the lock .*\n/gm;
+export const LOCK_NOTICE: RegExp = /^Waiting for the lock of profile .*\n/gm;
 
 const RUN_LIMIT = 180_000; // ms; no run may hang a test
 

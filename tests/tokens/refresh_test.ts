@@ -956,7 +956,7 @@ test("The program says that it waits for a lock, and leaves another program's fi
         env: sandbox.env,
       });
       await running.until(
-        /^warning: Waiting for another process .* lock of profile "Cargo"$/m,
+        /^warning: Waiting for the lock of profile "Cargo", which .*$/m,
       );
       const { code, stdout, stderr } = await running.ended;
       assert.deepEqual([code, stdout], [1, ""]);
@@ -984,7 +984,7 @@ test("accessToken() tells that it waits for a holder that lives", () =>
     await lock[Symbol.asyncDispose]();
     await asked;
     assert.deepEqual(told, [
-      'Waiting for another process that holds the lock of profile "default"',
+      'Waiting for the lock of profile "default", which another process may hold',
     ]);
   }));
 
