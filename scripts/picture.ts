@@ -20,8 +20,7 @@ import { freePort, ROOT, withTemporaryFolder } from "./tools.ts";
 const LINE = 17; // px
 const CHARACTER = 7.83; // px, of a monospace font of 13 px
 const COLUMNS = 84;
-const SHOWN_LINES = 21; // the reply goes on behind them
-const PAGE = { width: 460, height: 500 };
+const PAGE = { width: 460, height: 660 };
 
 /** What a terminal shows of its bytes: the text with its colours, by line. */
 export function screenOf(bytes: string): string[] {
@@ -62,7 +61,7 @@ function textOf(line: string, y: number): string {
 /** The terminal with the page beside it. */
 function pictureOf(lines: string[], page: Uint8Array): string {
   const width = 40 + COLUMNS * CHARACTER;
-  const height = 70 + lines.length * LINE;
+  const height = Math.max(70 + lines.length * LINE, 500);
   const total = width + PAGE.width + 30;
   const image = btoa(String.fromCharCode(...page));
   const dots = ["#ff5f57", "#febc2e", "#28c840"]
@@ -90,7 +89,7 @@ async function login(home: string): Promise<{ bytes: string; page: string }> {
     redirectUrl: `http://localhost:${port}/`,
   });
   const program = `${process.execPath} run -A ${join(ROOT, "mod.ts")}`;
-  const line = `${program} login --no-browser --port ${port}`;
+  const line = `${program} login --no-browser --no-show --port ${port}`;
   const child = spawn("script", ["-qefc", line, "/dev/null"], {
     cwd: home,
     env: {
@@ -132,10 +131,14 @@ async function photograph(html: string, folder: string): Promise<Uint8Array> {
 if (import.meta.main) {
   await withTemporaryFolder("picture", async (folder) => {
     const { bytes, page } = await login(folder);
-    const command = "\x1b[1m$ npx tiktok-shop-oauth2 login";
-    const lines = [command, ...screenOf(bytes)].slice(0, SHOWN_LINES);
+    const command = "\x1b[1m$ npx tiktok-shop-oauth2 login --no-show";
+    const lines = [command, ...screenOf(bytes)];
     const home = new RegExp(folder, "g");
-    const shown = lines.map((line) => line.replace(home, "~"));
+    // As a person reads it, who has started it by npx from their home.
+    const own = /\S*deno run -A \S*mod\.ts/g;
+    const shown = lines.map((line) =>
+      line.replace(home, "~").replace(own, "npx tiktok-shop-oauth2")
+    );
     const picture = pictureOf(shown, await photograph(page, folder));
     await mkdir(join(ROOT, ".github"), { recursive: true });
     await writeFile(join(ROOT, ".github", "login.svg"), picture);
