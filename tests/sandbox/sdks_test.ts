@@ -319,7 +319,7 @@ test("n8n-nodes-tiktokshop works with nothing changed but the host", (t) =>
     "n8n-nodes-tiktokshop",
     npmClient(`
       const from = "./node_modules/n8n-nodes-tiktokshop/dist/services/";
-      const httpClient = axios.create({ baseURL: host });
+      const httpClient = axios.create({ baseURL: to("https://tiktok") });
       const { TokenService } = require(from + "token-service");
       const { BaseService } = require(from + "base-service");
       const { OrdersService } = require(from + "orders-service");
