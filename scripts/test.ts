@@ -264,7 +264,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   },
   help: { oneNode: "it judges texts" },
   home: { notQuick: "a browser", oneNode: "a browser shows texts" },
-  keychain: { notQuick: "a keychain", oneNode: "the tools are others'" },
+  keychain: { notQuick: "a keychain" },
   module: { oneNode: "it judges texts" },
   never_lose: {
     notQuick: "hundreds of processes",
@@ -274,7 +274,7 @@ export const LIMITED: Readonly<Record<string, Limits>> = {
   pages: { notQuick: "a browser", oneNode: "a browser shows texts" },
   readme: { oneNode: "it judges texts" },
   redaction: { oneNode: "it judges texts" },
-  recipes: { notQuick: "many processes", oneNode: "it runs shells" },
+  recipes: { notQuick: "many processes" },
   redis_store: { notQuick: "Redis", oneNode: "the sockets are the client's" },
   relay: { notQuick: "a browser", oneNode: "the page runs in a browser" },
   scripts: { oneNode: "it makes texts; the scripts run on Deno" },
